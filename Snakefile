@@ -1,0 +1,43 @@
+# cryofuse: from ICESat-2 granules and GRACE mascons to what one says about the other.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: workflow.source_path("config/config.yaml")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/acquire.smk"
+include: "workflow/rules/altimetry.smk"
+include: "workflow/rules/gravimetry.smk"
+include: "workflow/rules/fusion.smk"
+include: "workflow/rules/learning.smk"
+include: "workflow/rules/hydrology.smk"
+include: "workflow/rules/products.smk"
+
+
+localrules:
+    all,
+    download,
+    subset,
+    filter,
+    elevation,
+    gravimetry,
+    fusion,
+    features,
+    regimes,
+    skill,
+    explained,
+    coupling,
+    hydrology,
+    applications,
+    figures,
+    validation,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.figures.input,
+        rules.validation.input,

@@ -1,0 +1,743 @@
+"""The typed model of the configuration: the one source of defaults, checks, schema and docs.
+
+``config/config.yaml`` and a region file are validated together when the Snakefile is parsed;
+everything that is wrong is reported at once, one line each (:class:`ConfigError`).
+Nothing here imports the scientific stack beyond pyproj and shapely.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cryofuse.calendar import MONTH, list_periods
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """One or more mistakes in the configuration, a line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Settings(BaseModel):
+    """Base of every section: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _month(value: Any) -> str:
+    # YAML reads an unquoted 2019-07-01 as a date; months stay text.
+    text = value.strftime("%Y-%m") if isinstance(value, date) else str(value)
+    if not MONTH.match(text):
+        raise ValueError(f"{value!r} is not a month written YYYY-MM")
+    return text
+
+
+class PeriodSettings(Settings):
+    """Months of altimetry and learning, and how they are cut into jobs."""
+
+    start: str = Field("2018-10", description="First month of altimetry and learning, YYYY-MM")
+    end: str = Field("2024-12", description="Last month of altimetry and learning, YYYY-MM")
+    length: Literal["month", "quarter", "year"] = Field(
+        "month", description="How much one acquisition, subset or filter job holds"
+    )
+
+    _parse = field_validator("start", "end", mode="before")(_month)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PeriodSettings:
+        if self.end < self.start:
+            raise ValueError(f"end ({self.end}) is before start ({self.start})")
+        return self
+
+    def list(self) -> list[str]:
+        """Return the periods from start to end, in order."""
+        return list_periods(self.start, self.end, self.length)
+
+
+class LocalSettings(Settings):
+    """Where `source: local` finds its files."""
+
+    atl06_dir: str | None = Field(None, description="Folder of ATL06 granules (searched in depth)")
+    mascons_file: str | None = Field(None, description="Mascon file of the configured product")
+    land_mask_file: str | None = Field(None, description="Separate land mask (CSR only)")
+
+
+class DownloadSettings(Settings):
+    """How `source: earthdata` fetches files."""
+
+    atl06_version: str = Field("007", description="ATL06 release to ask for first")
+    atl06_fallback_version: str | None = Field(
+        "006", description="Release used when the first has no granule"
+    )
+    mascons_short_name: str = Field(
+        "TELLUS_GRAC-GRFO_MASCON_CRI_GRID_RL06.3_V4", description="Collection of the mascon file"
+    )
+    cache_dir: str = Field("resources/earthdata", description="Folder that keeps raw files")
+    parallel: Count = Field(4, description="Transfers at the same time")
+
+
+class SelectSettings(Settings):
+    """Which mascons count as the region's ice."""
+
+    rule: Literal["ice_fraction_of_land", "product_set", "ids"] = Field(
+        "ice_fraction_of_land", description="How mascons are chosen"
+    )
+    min: Fraction = Field(
+        0.25, description="Smallest ice fraction of land (rule ice_fraction_of_land)"
+    )
+    ids: list[int] | None = Field(None, description="Mascon ids (rule ids)")
+
+    @model_validator(mode="after")
+    def _ids_given(self) -> SelectSettings:
+        if (self.rule == "ids") != bool(self.ids):
+            raise ValueError("`ids` goes with `rule: ids`, and the rule needs at least one id")
+        return self
+
+
+class MasconSettings(Settings):
+    """Gravimetry product and mascon rule."""
+
+    product: Literal["jpl", "csr", "gsfc"] = Field("jpl", description="Mascon product")
+    select: SelectSettings = Field(default_factory=SelectSettings, description="Mascon rule")
+
+
+Filter = Literal[
+    "finite_height",
+    "quality_summary",
+    "height_sigma",
+    "robust_spread",
+    "snr_significance",
+    "dem_difference",
+    "along_track_slope",
+    "photon_count",
+    "geolocation_sigma",
+    "multiple_scattering",
+    "cloud_flag",
+    "blowing_snow",
+    "effective_reflectance",
+    "ice_mask",
+    "along_track_consistency",
+    "running_median",
+]
+
+
+class FilterSettings(Settings):
+    """Thresholds of the segment filters; null turns one off."""
+
+    order: list[Filter] = Field(
+        default_factory=lambda: list(get_args(Filter)),
+        description="Order in which the filters run; a filter left out does not run",
+    )
+    quality_summary_max: int | None = Field(
+        0, ge=0, le=1, description="Largest atl06_quality_summary kept"
+    )
+    height_sigma_max_m: Positive | None = Field(1.0, description="Largest h_li_sigma")
+    robust_spread_max_m: Positive | None = Field(1.0, description="Largest h_robust_sprd")
+    snr_significance_max: Positive | None = Field(0.02, description="Largest snr_significance")
+    dem_difference_max_m: Positive | None = Field(
+        100.0, description="Largest |h_li − dem_h| where the DEM is valid"
+    )
+    along_track_slope_max: Positive | None = Field(0.2, description="Largest |dh_fit_dx| (m/m)")
+    photon_count_min: Count | None = Field(10, description="Smallest n_fit_photons")
+    geolocation_sigma_max_m: Positive | None = Field(
+        1.0, description="Largest sigma_geo_h, where given"
+    )
+    multiple_scattering_max: int | None = Field(
+        4, ge=0, description="Largest msw_flag, where given"
+    )
+    cloud_flag_max: int | None = Field(
+        None, ge=0, description="Largest cloud_flg_asr; costs about 52 % of segments"
+    )
+    blowing_snow_max: int | None = Field(
+        None, description="Largest bsnow_conf; costs about 28 % of segments"
+    )
+    effective_reflectance_min: Positive | None = Field(
+        None, description="Smallest r_eff; costs about 51 % of segments"
+    )
+    ice_mask: bool = Field(
+        True, description="Remove segments off the region's ice (outline or ice mask)"
+    )
+    along_track_tolerance_m: Positive | None = Field(
+        2.0, description="Largest mismatch of segment ends with their neighbours'"
+    )
+    running_median_segments: Annotated[int, Field(ge=3)] | None = Field(
+        21, description="Window of the running median (segments)"
+    )
+    running_median_mads: Positive = Field(
+        5.0, description="Largest departure from the running median (local MADs)"
+    )
+    running_median_floor_m: Positive = Field(0.1, description="Smallest local MAD taken")
+    max_unreadable_share: Fraction = Field(
+        0.1, description="Share of unreadable granules in a period above which the run stops"
+    )
+
+    @field_validator("running_median_segments")
+    @classmethod
+    def _odd(cls, value: int | None) -> int | None:
+        if value is not None and value % 2 == 0:
+            raise ValueError(f"must be odd, found {value}")
+        return value
+
+
+class WindowSettings(Settings):
+    """A square with nodes of its own spacing, inside the coarser grid."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")] = Field(description="Name of the window")
+    longitude: Annotated[float, Field(ge=-180, le=360)] = Field(description="Centre, degrees east")
+    latitude: Annotated[float, Field(ge=-90, le=90)] = Field(description="Centre, degrees north")
+    width_m: Positive = Field(description="Side of the square")
+    node_spacing_m: Positive = Field(1000.0, description="Node spacing inside")
+    search_radius_m: Positive = Field(1000.0, description="Search radius inside")
+
+    @model_validator(mode="after")
+    def _radius(self) -> WindowSettings:
+        if self.search_radius_m < self.node_spacing_m / 2:
+            raise ValueError(
+                "search_radius_m is smaller than node_spacing_m / 2: segments between nodes would be lost"
+            )
+        return self
+
+
+class ElevationSettings(Settings):
+    """Node grid and robust fit."""
+
+    node_spacing_m: Positive = Field(1000.0, description="Distance between nodes")
+    search_radius_m: Positive = Field(
+        1000.0, description="Segments within this distance enter a node's fit"
+    )
+    reference_date: date = Field(date(2020, 1, 1), description="Epoch of the anomalies")
+    tile_m: Positive = Field(100_000.0, description="Side of a tile, one job each")
+    windows: list[WindowSettings] = Field(
+        default_factory=list, description="Squares with finer nodes"
+    )
+    min_segments: Count = Field(12, description="Fewest segments for a fit")
+    min_epochs: Count = Field(4, description="Fewest distinct passes (RGT and cycle) for a fit")
+    min_span_years: Positive = Field(1.0, description="Shortest time span for a fit (years)")
+    edit_mads: Positive = Field(3.0, description="Residuals above this many MADs are edited")
+    max_iterations: Count = Field(5, description="Most editing iterations")
+    max_condition: Positive = Field(
+        1e6, description="Condition of the scaled design above which the degree falls back"
+    )
+    max_segments_per_node: Count | None = Field(
+        None, description="Evenly thin a node's segments to this many; null keeps all"
+    )
+
+    @model_validator(mode="after")
+    def _radius(self) -> ElevationSettings:
+        if self.search_radius_m < self.node_spacing_m / 2:
+            raise ValueError(
+                "search_radius_m is smaller than node_spacing_m / 2: segments between nodes would be lost"
+            )
+        names = [window.name for window in self.windows]
+        if len(set(names)) != len(names):
+            raise ValueError("windows: two windows have the same name")
+        return self
+
+    @property
+    def margin_m(self) -> float:
+        """Return how far outside a tile its nodes reach for segments (m)."""
+        return max([self.search_radius_m, *(w.search_radius_m for w in self.windows)])
+
+
+class FusionSettings(Settings):
+    """From nodes to mascons."""
+
+    estimator: Literal["regression", "mean", "hypsometric"] = Field(
+        "regression", description="Estimator of the mascon mean"
+    )
+    scale: Literal["mascon", "gaussian_300km"] = Field(
+        "mascon", description="Resolution at which altimetry is averaged"
+    )
+    correlation_length_m: Positive = Field(
+        50_000.0, description="Spatial correlation length of elevation errors"
+    )
+    causal_min_years: Positive = Field(
+        1.0, description="Shortest past a causal node model needs (years)"
+    )
+    elevation_band_m: Positive = Field(
+        200.0, description="Band height of the hypsometric estimator"
+    )
+
+
+class FeatureSettings(Settings):
+    """Features at mascon × month."""
+
+    step: Literal["month", "season"] = Field("month", description="Time step of the feature table")
+    change_windows_months: list[Count] = Field(
+        default_factory=lambda: [1, 3, 6, 12], description="Spans of elevation change"
+    )
+    lags_months: Count = Field(12, description="Longest lag of the dynamic features")
+    marine_distance_m: Positive = Field(
+        50_000.0,
+        description="Ice nearer to the sea than this, on a bed below sea level, is a marine margin",
+    )
+
+
+class RegimeSettings(Settings):
+    """K-Means regimes."""
+
+    k: Annotated[int, Field(ge=2, le=10)] | Literal["auto"] = Field(
+        "auto", description="Number of regimes, or auto"
+    )
+    k_min: Annotated[int, Field(ge=2)] = Field(2, description="Fewest regimes tried")
+    k_max: Annotated[int, Field(le=20)] = Field(10, description="Most regimes tried")
+    bootstraps: Count = Field(20, description="Bootstrap draws of the stability")
+    max_nodes: Count = Field(
+        20_000, description="Nodes used to choose k and to fit (a seeded sample)"
+    )
+    max_rate_sigma_m_yr: Positive = Field(
+        0.5, description="Nodes with a larger rate σ are left out"
+    )
+    seed: int = Field(20, description="Seed")
+
+    @model_validator(mode="after")
+    def _range(self) -> RegimeSettings:
+        if self.k_max < self.k_min:
+            raise ValueError(f"k_max ({self.k_max}) is smaller than k_min ({self.k_min})")
+        return self
+
+
+Model = Literal["ridge", "forest", "hist_gradient_boosting", "xgboost"]
+Split = Literal["random", "leave_mascon_out", "forward", "both"]
+Target = Literal["change", "cumulative"]
+
+
+class SkillSettings(Settings):
+    """Models, splits and scores."""
+
+    models: list[Model] = Field(
+        default_factory=lambda: list(get_args(Model)),
+        min_length=1,
+        description="Models",
+    )
+    splits: list[Split] = Field(
+        default_factory=lambda: list(get_args(Split)),
+        min_length=1,
+        description="Splits, reported side by side",
+    )
+    targets: list[Target] = Field(
+        default_factory=lambda: list(get_args(Target)), min_length=1, description="Targets"
+    )
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds of each split")
+    inner_folds: Annotated[int, Field(ge=2)] = Field(3, description="Inner folds for tuning")
+    candidates: Count = Field(4, description="Hyper-parameter settings tried per model")
+    neighbour_buffer_km: Annotated[float, Field(ge=0)] = Field(
+        300.0, description="Mascons nearer than this to a test mascon are left out of training"
+    )
+    embargo_months: Annotated[int, Field(ge=0)] = Field(
+        12, description="Months left out between training and test; at least the longest lag"
+    )
+    min_train_months: Count = Field(24, description="Shortest training record of the forward split")
+    bootstrap_draws: Count = Field(1000, description="Draws of the block bootstrap")
+    block_months: Count = Field(
+        12, description="Block length of the bootstrap, all mascons together"
+    )
+    coverage: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.9, description="Nominal coverage of the conformal intervals"
+    )
+    noise_features: Count = Field(5, description="Noise columns of the control")
+    trees: Count = Field(200, description="Trees of forests and boosting")
+    seed: int = Field(20, description="Seed")
+
+
+class ExplainedSettings(Settings):
+    """Explained variance and importance."""
+
+    split: Split = Field(
+        "leave_mascon_out", description="Split whose held-out predictions are explained"
+    )
+    permutations: Count = Field(10, description="Draws of the grouped permutation")
+    seeds: Count = Field(3, description="Seeds over which importance intervals are formed")
+
+
+class CouplingSettings(Settings):
+    """Correlation of altimetry and gravimetry."""
+
+    lags_months: Count = Field(
+        6, description="Lags from minus to plus this many; positive: mass lags elevation"
+    )
+    min_n: Annotated[int, Field(ge=6)] = Field(
+        24, description="Fewest common months; below it results are null"
+    )
+    bootstrap_draws: Count = Field(500, description="Draws of the block bootstrap")
+    block_months: Count = Field(12, description="Block length of the bootstrap")
+    surrogates: Count = Field(500, description="Surrogate series for the best-lag p value")
+    fdr: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="False discovery rate over the map"
+    )
+    seed: int = Field(20, description="Seed")
+
+
+class HydrologySettings(Settings):
+    """Active-lake candidates."""
+
+    ring_m: Positive = Field(5000.0, description="Radius of the surrounding ring")
+    departure_mads: Positive = Field(3.0, description="Smallest departure from the ring (MADs)")
+    min_departure_m: Positive = Field(0.5, description="Smallest departure from the ring")
+    cluster_distance_m: Positive = Field(
+        1600.0, description="DBSCAN distance between nodes of one lake"
+    )
+    min_nodes: Count = Field(3, description="Fewest nodes of a lake")
+    max_node_spacing_m: Positive = Field(
+        2000.0, description="Nodes with a wider spacing are not searched"
+    )
+    min_event_km3: Positive = Field(
+        0.005, description="Smallest volume change of a fill or drain event"
+    )
+    min_persistence_months: Count = Field(6, description="Shortest time a departure must last")
+    supraglacial_elevation_max_m: Positive = Field(
+        1600.0,
+        description="Below it, departures that come in June–September and go within a year are look-alikes",
+    )
+    inventory_match_m: Positive = Field(
+        5000.0, description="Largest distance of a hit from an inventory lake"
+    )
+
+
+class CaseStudySettings(Settings):
+    """Melt seasons 2019–2021."""
+
+    years: list[int] = Field(
+        default_factory=lambda: [2019, 2020, 2021],
+        min_length=1,
+        description="Melt seasons studied, never trained on",
+    )
+    months: list[Annotated[int, Field(ge=1, le=12)]] = Field(
+        default_factory=lambda: [6, 7, 8], min_length=1, description="Months of the season"
+    )
+
+
+class ApplicationSettings(Settings):
+    """Densities and totals."""
+
+    densities_kg_m3: list[Positive] = Field(
+        default_factory=lambda: [850.0, 917.0],
+        description="Densities of the altimetric totals, beside the fitted one",
+    )
+
+
+class WorldSettings(Settings):
+    """The synthetic world (`source: synthetic`)."""
+
+    seed: int = Field(7, description="Seed")
+    track_step: Count = Field(
+        1, description="Every k-th reference ground track is flown outside the windows"
+    )
+    segment_step: Count = Field(1, description="Every k-th segment is kept outside the windows")
+    first_cycle_mispointed: int = Field(
+        2, ge=0, description="Cycles pointed off the reference tracks"
+    )
+    fill_fraction: Fraction = Field(0.09, description="Share of fill rows")
+    outlier_fraction: Fraction = Field(
+        0.01, description="Share of gross outliers that carry quality flag 0"
+    )
+    missing_beam_fraction: Fraction = Field(
+        0.01, description="Share of beams that are absent or empty"
+    )
+    height_noise_m: Positive = Field(
+        0.03, description="Noise of a segment's height on flat ice (1σ)"
+    )
+    pointing_jitter_m: Annotated[float, Field(ge=0)] = Field(
+        10.0, description="Jitter about the reference track (1σ)"
+    )
+    cell_m: Positive = Field(10_000.0, description="Cell of the grid on which mass is summed")
+    coupling: Fraction = Field(
+        1.0, description="Share of mass that follows elevation; 0 plants none"
+    )
+    leakage_km: Annotated[float, Field(ge=0)] = Field(
+        300.0, description="Width of the Gaussian leakage between mascons"
+    )
+    mass_noise_cm: Annotated[float, Field(ge=0)] = Field(
+        5.6, description="Noise of a mascon month (1σ)"
+    )
+    mass_noise_correlation_km: Positive = Field(
+        500.0, description="Correlation length of that noise"
+    )
+    mascon_residual_cm: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="Monthly mass signal of a mascon that elevation does not show (1σ)"
+    )
+    lakes: Annotated[int, Field(ge=0)] = Field(
+        6, description="Planted lakes, spread over the windows"
+    )
+    rate_raster: str | None = Field(
+        None, description="GeoTIFF or NetCDF of rates (m/yr) in place of the planted ones"
+    )
+    mass_start: str = Field("2002-04", description="First month of the mascon file, YYYY-MM")
+
+    _parse = field_validator("mass_start", mode="before")(_month)
+
+
+class Box(Settings):
+    """A longitude/latitude box, degrees."""
+
+    west: Annotated[float, Field(ge=-180, le=360)]
+    south: Annotated[float, Field(ge=-90, le=90)]
+    east: Annotated[float, Field(ge=-180, le=360)]
+    north: Annotated[float, Field(ge=-90, le=90)]
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Box:
+        if self.north <= self.south or self.east == self.west:
+            raise ValueError("the box is empty")
+        return self
+
+
+class RasterSource(Settings):
+    """A raster file and how it is read."""
+
+    file: str = Field(description="GeoTIFF or NetCDF file")
+    variable: str | None = Field(None, description="NetCDF variable")
+    ice_values: list[int] | None = Field(
+        None, description="Mask values that are ice (default: every non-zero)"
+    )
+    crs: str | None = Field(None, description="CRS where the file does not say")
+
+
+class ReferenceSeries(Settings):
+    """A published series to compare totals with."""
+
+    file: str = Field(description="File")
+    format: Literal["jpl", "imbie", "mankoff", "atl15"] = Field(description="Layout of the file")
+    title: str | None = Field(None, description="Name in the legend")
+
+
+class RegionSettings(Settings):
+    """A region: where it is and what is known about it."""
+
+    title: str = Field(description="Name in figures")
+    crs: str = Field(description="Projected CRS of nodes and tiles, e.g. EPSG:3413")
+    outline: str | dict[str, Any] | Box = Field(
+        description="Vector file, inline GeoJSON, or box of west, south, east, north"
+    )
+    coast: str | None = Field(None, description="Coast polygons for maps")
+    ice_mask: str | RasterSource | None = Field(
+        None, description="Vector file or raster of ice; without it the outline is taken for ice"
+    )
+    dem: RasterSource | None = Field(None, description="Elevation model (m above WGS84)")
+    bed: RasterSource | None = Field(None, description="Bed elevation (m)")
+    velocity: RasterSource | None = Field(None, description="Surface speed (m/yr)")
+    basins: str | None = Field(None, description="Drainage basins (vector file)")
+    inventory: str | None = Field(
+        None,
+        description="Inventory of subglacial lakes (vector file, CSV or the xlsx of Livingstone et al. 2022)",
+    )
+    reference_series: list[ReferenceSeries] = Field(
+        default_factory=list, description="Published mass series"
+    )
+    footprints: str | None = Field(
+        None,
+        description="Table of mascon footprints where the product's own are shipped: jpl_greenland",
+    )
+    period: PeriodSettings | None = Field(
+        None, description="Months, in place of the configuration's"
+    )
+    mascons: MasconSettings | None = Field(
+        None, description="Mascon rule, in place of the configuration's"
+    )
+
+    @field_validator("crs")
+    @classmethod
+    def _projected(cls, value: str) -> str:
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+
+        try:
+            crs = CRS.from_user_input(value)
+        except CRSError:
+            raise ValueError(f"{value!r} is not a CRS") from None
+        if not crs.is_projected or any(axis.unit_name != "metre" for axis in crs.axis_info):
+            raise ValueError(
+                f"{value} ({crs.name}) is not in metres; take a projected CRS such as EPSG:3413"
+            )
+        return value
+
+
+class Config(Settings):
+    """Everything a run is configured by."""
+
+    regions: list[str] = Field(
+        default_factory=lambda: ["greenland"],
+        min_length=1,
+        description="Region, or list of regions: names of files in config/regions",
+    )
+    source: Literal["earthdata", "local", "synthetic"] = Field(
+        "earthdata", description="Where granules and mascons come from"
+    )
+    period: PeriodSettings = Field(default_factory=PeriodSettings, description="Months")
+    local: LocalSettings = Field(
+        default_factory=LocalSettings, description="Files of source: local"
+    )
+    download: DownloadSettings = Field(
+        default_factory=DownloadSettings, description="Transfers of source: earthdata"
+    )
+    mascons: MasconSettings = Field(default_factory=MasconSettings, description="Gravimetry")
+    filters: FilterSettings = Field(default_factory=FilterSettings, description="Segment filters")
+    elevation: ElevationSettings = Field(default_factory=ElevationSettings, description="Node fits")
+    fusion: FusionSettings = Field(default_factory=FusionSettings, description="Nodes to mascons")
+    features: FeatureSettings = Field(default_factory=FeatureSettings, description="Features")
+    regimes: RegimeSettings = Field(default_factory=RegimeSettings, description="Regimes")
+    skill: SkillSettings = Field(default_factory=SkillSettings, description="Predictive skill")
+    explained: ExplainedSettings = Field(
+        default_factory=ExplainedSettings, description="Explained variance"
+    )
+    coupling: CouplingSettings = Field(default_factory=CouplingSettings, description="Coupling")
+    hydrology: HydrologySettings = Field(
+        default_factory=HydrologySettings, description="Subglacial lakes"
+    )
+    case_study: CaseStudySettings = Field(
+        default_factory=CaseStudySettings, description="Melt seasons"
+    )
+    applications: ApplicationSettings = Field(
+        default_factory=ApplicationSettings, description="Totals and sea level"
+    )
+    world: WorldSettings = Field(default_factory=WorldSettings, description="Synthetic world")
+    region_settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Keys of a region file to replace, by region: finer outlines, masks, reference series",
+    )
+
+    @field_validator("regions", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        problems = []
+        if self.source == "local":
+            problems += [
+                f"source: local needs local: {key}"
+                for key in ("atl06_dir", "mascons_file")
+                if not getattr(self.local, key)
+            ]
+        if self.skill.embargo_months < self.features.lags_months:
+            problems.append(
+                f"skill: embargo_months ({self.skill.embargo_months}) is shorter than the longest lag "
+                f"(features: lags_months {self.features.lags_months}): test months would leak into training"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def for_region(self, region: RegionSettings) -> Config:
+        """Return the configuration with a region's own months and mascon rule in force."""
+        update = {key: value for key in ("period", "mascons") if (value := getattr(region, key))}
+        return self.model_copy(update=update)
+
+
+def digest(value: Any) -> str:
+    """Return a short SHA-256 of any plain value or settings, independent of key order."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _explain(error: ValidationError, where: str) -> list[str]:
+    lines = []
+    for item in error.errors():
+        path = ": ".join(str(part) for part in item["loc"])
+        key = f"{where}: {path}" if path else where
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            found = item.get("input")
+            plain = isinstance(found, str | int | float | bool)
+            lines.append(f"{key}: {message}" + (f" (found {found!r})" if plain else ""))
+    return lines
+
+
+def load_region(name: str, folder: Path, replace: dict[str, Any] | None = None) -> RegionSettings:
+    """Read and check a region file, with some of its keys replaced.
+
+    Parameters
+    ----------
+    name
+        Region name: ``config/regions/{name}.yaml`` must exist.
+    folder
+        Folder of the region files; relative paths inside them start from its parent's parent.
+    replace
+        Keys that replace those of the file.
+
+    Raises
+    ------
+    ConfigError
+        With one line for every mistake.
+    """
+    from cryofuse.geo import OutlineError, load_outline
+
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError([f"regions: unknown region {name!r} (known: {known})"])
+    content = (yaml.safe_load(path.read_text()) or {}) | (replace or {})
+    try:
+        region = RegionSettings.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, f"region {name}")) from None
+    root = folder.parent.parent
+    region = region.model_copy(update=_resolve(region, root))
+    try:
+        load_outline(region)
+    except OutlineError as error:
+        raise ConfigError([f"region {name}: outline: {error}"]) from None
+    return region
+
+
+def _resolve(region: RegionSettings, root: Path) -> dict[str, Any]:
+    """Return the region's file paths, those that stand beside the project made absolute."""
+
+    def place(text: str) -> str:
+        beside = root / text
+        return str(beside) if not Path(text).exists() and beside.exists() else text
+
+    changed: dict[str, Any] = {}
+    for key in ("outline", "coast", "ice_mask", "basins", "inventory"):
+        value = getattr(region, key)
+        if isinstance(value, str):
+            changed[key] = place(value)
+    return changed
+
+
+def load_config(
+    content: dict[str, Any], regions_folder: Path
+) -> tuple[Config, dict[str, RegionSettings]]:
+    """Check a configuration and the regions it names, reporting every mistake at once.
+
+    Raises
+    ------
+    ConfigError
+        With one line for every mistake.
+    """
+    problems: list[str] = []
+    try:
+        config = Config.model_validate(content)
+        names, replace = config.regions, config.region_settings
+    except ValidationError as error:
+        problems += _explain(error, "config")
+        config = None
+        raw = content.get("regions", ["greenland"])
+        names = [raw] if isinstance(raw, str) else [name for name in raw if isinstance(name, str)]
+        found = content.get("region_settings")
+        replace = found if isinstance(found, dict) else {}
+    regions = {}
+    for name in names:
+        try:
+            regions[name] = load_region(name, regions_folder, replace.get(name))
+        except ConfigError as error:
+            problems += error.problems
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config, regions

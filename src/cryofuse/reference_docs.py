@@ -1,0 +1,151 @@
+"""Files generated from the configuration model: defaults, schema and the table of keys.
+
+``python -m cryofuse.reference_docs config`` rewrites them; a test says when they are out of step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from cryofuse.config import Config, RegionSettings
+
+_WIDTH = 96
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _default(field: FieldInfo) -> Any:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _kind(annotation: Any) -> str:
+    """Return a type as people write it in a table."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return ", ".join(str(choice) for choice in get_args(annotation))
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(part) for part in get_args(annotation))
+    if origin is list:
+        return f"list of {_kind(get_args(annotation)[0])}"
+    if origin is dict:
+        return "mapping"
+    if hasattr(annotation, "__metadata__"):
+        return _kind(get_args(annotation)[0])
+    if annotation is type(None):
+        return "null"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
+    names = {str: "text", float: "number", int: "whole number", bool: "true or false"}
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _scalar(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def render_defaults() -> str:
+    """Return config.yaml: every key with its default, its meaning above it."""
+    lines = ["# Defaults of cryofuse: every key, what it means, its unit in its name."]
+    lines += ["# Overlays (--configfile) merge mappings and replace lists."]
+
+    def write(model: type[BaseModel], indent: str) -> None:
+        for name, field in model.model_fields.items():
+            section = _section(field)
+            if section and not indent:
+                lines.append("")
+            about = textwrap.wrap(field.description or "", _WIDTH - len(indent))
+            lines.extend(f"{indent}# {line}" for line in about)
+            if section:
+                lines.append(f"{indent}{name}:")
+                write(section, indent + "  ")
+                continue
+            entry = f"{indent}{name}: {_scalar(_default(field))}"
+            if len(entry) > _WIDTH and isinstance(_default(field), list):
+                lines.append(f"{indent}{name}:")
+                lines.extend(f"{indent}  - {_scalar(item)}" for item in _default(field))
+            else:
+                lines.append(entry)
+
+    write(Config, "")
+    return "\n".join(lines) + "\n"
+
+
+def render_schema() -> str:
+    """Return the JSON schema of the configuration and of a region file."""
+    schema = {"config": Config.model_json_schema(), "region": RegionSettings.model_json_schema()}
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _rows(model: type[BaseModel], prefix: str = "") -> list[str]:
+    rows = []
+    for name, field in model.model_fields.items():
+        section = _section(field)
+        if section:
+            rows += _rows(section, f"{prefix}{name}: ")
+            continue
+        default = "required" if field.is_required() else f"`{_scalar(_default(field))}`"
+        if len(default) > 60:
+            default = "see config.yaml"
+        kind = _kind(field.annotation).replace("|", "\\|")
+        kind = kind if len(kind) < 120 else "list of names"
+        about = (field.description or "").replace("|", "\\|")
+        rows.append(f"| `{prefix}{name}` | {kind} | {default} | {about} |")
+    return rows
+
+
+def render_table() -> str:
+    """Return config/README.md: every key in a table."""
+    head = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    return "\n".join(
+        [
+            "# Configuration",
+            "",
+            "Generated from `src/cryofuse/config.py` by `make docs`. Lengths are metres unless the",
+            "key's name says otherwise; months are `YYYY-MM`.",
+            "",
+            "`config.yaml` holds the defaults; `--configfile FILE` lays another file over it (mappings",
+            "are merged, lists replaced) and `--config regions=antarctica` sets a key. A wrong key stops",
+            "the run before it starts, one line for each mistake.",
+            "",
+            "## config.yaml",
+            "",
+            *head,
+            *_rows(Config),
+            "",
+            "## regions/NAME.yaml",
+            "",
+            "Paths start from the project's root. A region's file may be refined without editing it:",
+            "`region_settings: {greenland: {outline: finer.gpkg}}` in an overlay replaces single keys.",
+            "",
+            *head,
+            *_rows(RegionSettings),
+            "",
+        ]
+    )
+
+
+def write_all(folder: Path) -> None:
+    """Write config.yaml, schema.json and README.md into the configuration folder."""
+    (folder / "config.yaml").write_text(render_defaults())
+    (folder / "schema.json").write_text(render_schema())
+    (folder / "README.md").write_text(render_table())
+
+
+if __name__ == "__main__":
+    write_all(Path(sys.argv[1] if len(sys.argv) > 1 else "config"))

@@ -1,0 +1,742 @@
+"""The data contract: every table's columns, types, units and rules, checked at every write.
+
+Tables are Parquet. A file appears under its name only when it is complete; its metadata
+carries the provenance. Missing is null. ``month`` is the first day of a month, ``time`` is
+UTC; both are timestamps in microseconds without a zone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import geopandas
+    import pandas as pd
+
+#: Key of the file metadata under which the provenance is stored, as JSON.
+PROVENANCE_KEY = b"cryofuse"
+
+TIME = pa.timestamp("us")
+TEXT = pa.string()
+LABEL = pa.dictionary(pa.int32(), pa.string())
+F4, F8 = pa.float32(), pa.float64()
+I1, I2, I4, I8 = pa.int8(), pa.int16(), pa.int32(), pa.int64()
+FLAG = pa.bool_()
+LIST = pa.list_(pa.int32())
+
+
+class TableError(ValueError):
+    """A table that breaks its contract: names the table, the column and the rule."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: Arrow type, whether null is allowed, the range, and what it means."""
+
+    kind: pa.DataType
+    about: str
+    null: bool = False
+    low: float | None = None
+    high: float | None = None
+    month: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's contract: its columns and the columns that make a row unique."""
+
+    name: str
+    columns: dict[str, Column]
+    key: tuple[str, ...] = ()
+    geometry: bool = False
+    extra: bool = field(default=False)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema (without a geometry column)."""
+        return pa.schema([pa.field(n, c.kind, nullable=c.null) for n, c in self.columns.items()])
+
+    def empty(self) -> pa.Table:
+        """Return the table with no row."""
+        return self.schema.empty_table()
+
+
+def check(table: pa.Table, contract: Table) -> pa.Table:
+    """Return a table cast to its contract, or say what breaks it.
+
+    Parameters
+    ----------
+    table
+        Arrow table; columns in any order.
+    contract
+        What it must be.
+
+    Raises
+    ------
+    TableError
+        If a column is missing, unknown, of another kind, null where it may not be, out of
+        range, no first of a month, or if two rows share a key.
+    """
+    missing = [name for name in contract.columns if name not in table.column_names]
+    unknown = [name for name in table.column_names if name not in contract.columns]
+    if missing or (unknown and not contract.extra):
+        raise TableError(f"{contract.name}: missing columns {missing}, unknown columns {unknown}")
+    order = [*contract.columns, *(unknown if contract.extra else [])]
+    schema = contract.schema
+    for name in unknown:
+        schema = schema.append(table.schema.field(name))
+    loose = pa.schema([f.with_nullable(True) for f in schema])
+    try:
+        cast = table.select(order).cast(loose)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise TableError(f"{contract.name}: {error}") from None
+    _check_values(cast, contract)
+    return cast.cast(schema)
+
+
+def _check_values(table: pa.Table, contract: Table) -> None:
+    """Check nulls, ranges, months and keys with pandera."""
+    import pandera.pandas as pandera
+    from pandera.errors import SchemaErrors
+
+    checked: dict[str, Any] = {}
+    for name, column in contract.columns.items():
+        rules = []
+        if column.low is not None:
+            rules.append(pandera.Check.ge(column.low))
+        if column.high is not None:
+            rules.append(pandera.Check.le(column.high))
+        if column.month:
+            rules.append(
+                pandera.Check(
+                    lambda s: (s.dt.day == 1) & (s.dt.normalize() == s), error="first of a month"
+                )
+            )
+        if rules or not column.null or name in contract.key:
+            checked[name] = pandera.Column(None, rules, nullable=column.null)
+    if not checked or table.num_rows == 0:
+        return
+    frame = table.select(list(checked)).to_pandas()
+    try:
+        pandera.DataFrameSchema(checked, unique=list(contract.key) or None).validate(
+            frame, lazy=True
+        )
+    except SchemaErrors as error:
+        cases = error.failure_cases.drop_duplicates(["column", "check"]).head(5)
+        found = "; ".join(
+            f"column {row.column}: {row.check} (found {row.failure_case!r})"
+            for row in cases.itertuples()
+        )
+        raise TableError(f"{contract.name}: {found}") from None
+
+
+def from_pandas(frame: pd.DataFrame) -> pa.Table:
+    """Return a pandas table as Arrow, without an index and with NaN as null."""
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+
+
+@contextmanager
+def written(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary name beside ``path`` and move it there when the block succeeds."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(
+    table: pa.Table | pd.DataFrame,
+    path: str | os.PathLike[str],
+    contract: Table,
+    provenance: dict[str, Any] | None = None,
+    *,
+    row_groups: list[int] | None = None,
+) -> None:
+    """Check a table and write it as Parquet.
+
+    Parameters
+    ----------
+    table
+        Arrow or pandas table.
+    path
+        File to write.
+    contract
+        What the table must be.
+    provenance
+        Plain values for the file's metadata.
+    row_groups
+        Number of rows of each row group, in order (default: as Arrow chooses).
+    """
+    arrow = table if isinstance(table, pa.Table) else from_pandas(table)
+    arrow = check(arrow, contract)
+    metadata = {PROVENANCE_KEY: json.dumps(provenance or {}, sort_keys=True, default=str).encode()}
+    arrow = arrow.replace_schema_metadata(metadata)
+    with (
+        written(path) as temporary,
+        pq.ParquetWriter(temporary, arrow.schema, compression="zstd") as writer,
+    ):
+        if row_groups is None:
+            writer.write_table(arrow)
+        else:
+            start = 0
+            for count in row_groups:
+                writer.write_table(arrow.slice(start, count), row_group_size=max(count, 1))
+                start += count
+
+
+def write_geo_table(
+    frame: geopandas.GeoDataFrame,
+    path: str | os.PathLike[str],
+    contract: Table,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Check a table with geometries (longitude/latitude) and write it as GeoParquet."""
+    import pandas as pd
+
+    plain = check(from_pandas(pd.DataFrame(frame.drop(columns="geometry"))), contract)
+    whole = frame[["geometry"]].reset_index(drop=True)
+    for name in plain.column_names:
+        whole[name] = plain.column(name).to_pandas()
+    with written(path) as temporary:
+        whole.to_parquet(temporary, index=False, compression="zstd")
+        stored = pq.read_table(temporary)
+        metadata = dict(stored.schema.metadata or {})
+        metadata[PROVENANCE_KEY] = json.dumps(
+            provenance or {}, sort_keys=True, default=str
+        ).encode()
+        pq.write_table(stored.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def read_table(path: str | os.PathLike[str], columns: list[str] | None = None) -> pd.DataFrame:
+    """Return a Parquet table as pandas."""
+    return pq.ParquetFile(path).read(columns=columns).to_pandas()
+
+
+def read_geo_table(path: str | os.PathLike[str]) -> geopandas.GeoDataFrame:
+    """Return a GeoParquet table as geopandas."""
+    import geopandas
+
+    return geopandas.read_parquet(path)
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the provenance stored in a Parquet file (empty where there is none)."""
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(PROVENANCE_KEY, b"{}"))
+
+
+_MASCON = Column(I4, "number of the mascon in its product")
+_MONTH = Column(TIME, "first day of the month", month=True)
+_NODE = Column(I8, "number of the node")
+_LON = Column(F8, "degrees east", low=-180, high=360)
+_LAT = Column(F8, "degrees north", low=-90, high=90)
+_X = Column(F8, "metres in the region's CRS")
+_Y = Column(F8, "metres in the region's CRS")
+
+
+def _null(
+    kind: pa.DataType, about: str, low: float | None = None, high: float | None = None
+) -> Column:
+    return Column(kind, about, null=True, low=low, high=high)
+
+
+_REASON = _null(TEXT, "why values are null")
+
+MANIFEST = Table(
+    "acquire/manifest",
+    {
+        "granule": Column(TEXT, "file name"),
+        "path": Column(TEXT, "file"),
+        "size_bytes": _null(I8, "size", low=0),
+        "start_time": Column(TIME, "start of the granule, from its name"),
+        "rgt": Column(I2, "reference ground track", low=1, high=1387),
+        "cycle": Column(I2, "cycle", low=0),
+        "orbit_region": Column(I1, "region of the orbit, 1–14", low=1, high=14),
+        "release": Column(TEXT, "release"),
+        "revision": Column(TEXT, "revision"),
+        "superseded_by": _null(TEXT, "file of a later release or revision of the same granule"),
+        "reason": _REASON,
+    },
+    ("path",),
+)
+
+SEGMENTS = Table(
+    "altimetry/segments",
+    {
+        "tile": Column(LABEL, "tile that holds the segment"),
+        "x_m": _X,
+        "y_m": _Y,
+        "latitude": _LAT,
+        "longitude": _LON,
+        "height_m": _null(F8, "h_li, metres above WGS84"),
+        "height_sigma_m": _null(F4, "h_li_sigma"),
+        "time": Column(TIME, "UTC"),
+        "rgt": Column(I2, "reference ground track"),
+        "cycle": Column(I2, "cycle"),
+        "beam": Column(LABEL, "gt1l … gt3r"),
+        "segment_id": Column(I4, "segment number along the track, 20 m apart"),
+        "slope_along": _null(F4, "dh_fit_dx, m/m"),
+        "dem_m": _null(F4, "dem_h, metres above WGS84"),
+        "granule": Column(LABEL, "file name"),
+        "quality_summary": _null(I1, "atl06_quality_summary"),
+        "robust_spread_m": _null(F4, "h_robust_sprd"),
+        "snr_significance": _null(F4, "snr_significance"),
+        "photon_count": _null(I4, "n_fit_photons"),
+        "geolocation_sigma_m": _null(F4, "sigma_geo_h"),
+        "multiple_scattering": _null(I1, "msw_flag"),
+        "cloud_flag": _null(I1, "cloud_flg_asr"),
+        "blowing_snow": _null(I1, "bsnow_conf"),
+        "effective_reflectance": _null(F4, "r_eff"),
+    },
+)
+
+LEDGER = Table(
+    "altimetry/ledger",
+    {
+        "period": Column(TEXT, "period of the job"),
+        "granule": Column(TEXT, "file name"),
+        "beam": _null(TEXT, "beam; null for a whole granule"),
+        "stage": Column(TEXT, "acquire, subset or filter"),
+        "filter": Column(
+            TEXT,
+            "filter, or kind of event (read, outside_region, superseded, unreadable, no_beam …)",
+        ),
+        "rows_in": Column(I8, "rows before", low=0),
+        "rows_removed": Column(I8, "rows removed", low=0),
+        "rows_alone": _null(I8, "rows that this filter alone would remove", low=0),
+        "reason": _REASON,
+    },
+)
+
+NODES = Table(
+    "altimetry/nodes",
+    {
+        "node_id": _NODE,
+        "tile": Column(TEXT, "tile"),
+        "window": _null(TEXT, "window the node belongs to"),
+        "spacing_m": Column(F8, "node spacing"),
+        "x_m": _X,
+        "y_m": _Y,
+        "latitude": _LAT,
+        "longitude": _LON,
+        "area_km2": Column(F8, "true area of ice that the node stands for", low=0),
+        "elevation_m": _null(F8, "fitted height at the reference date"),
+        "slope": _null(F8, "fitted surface slope, m/m", low=0),
+        "rate_m_yr": _null(F8, "rate of elevation change"),
+        "rate_sigma_m_yr": _null(F8, "its σ", low=0),
+        "amplitude_m": _null(F8, "annual amplitude", low=0),
+        "phase_rad": _null(
+            F8, "annual phase: dh = amplitude·cos(2π·t − phase), t in years since 2000-01-01"
+        ),
+        "rms_m": _null(F8, "weighted RMS of the residuals", low=0),
+        "interannual_m": _null(F8, "standard deviation of the node-month residuals", low=0),
+        "degree": _null(TEXT, "biquadratic, plane or along_track"),
+        "n_segments": Column(I8, "segments kept in the fit", low=0),
+        "n_edited": Column(I8, "segments edited", low=0),
+        "n_epochs": Column(I4, "distinct passes", low=0),
+        "first": _null(TIME, "first segment"),
+        "last": _null(TIME, "last segment"),
+        "bed_m": _null(F8, "bed elevation, where the region names a bed"),
+        "speed_m_yr": _null(F8, "surface speed, where the region names a velocity"),
+        "reason": _REASON,
+    },
+    ("node_id",),
+)
+
+NODE_MONTHS = Table(
+    "altimetry/node_months",
+    {
+        "node_id": _NODE,
+        "month": _MONTH,
+        "dh_m": Column(F8, "elevation change since the reference date"),
+        "dh_sigma_m": Column(F8, "its σ", low=0),
+        "model_m": Column(F8, "the node's fitted change at the month since the reference date"),
+        "n_segments": Column(I4, "segments", low=1),
+        "tracks": Column(LIST, "distinct passes, RGT × 1000 + cycle"),
+    },
+    ("node_id", "month"),
+)
+
+NODE_MONTHS_CAUSAL = Table(
+    "altimetry/node_months_causal",
+    {
+        "node_id": _NODE,
+        "month": _MONTH,
+        "model_m": Column(
+            F8, "change since the period's first month by the fit to segments up to this month"
+        ),
+        "model_sigma_m": Column(F8, "its σ", low=0),
+        "rate_m_yr": Column(F8, "rate by the same fit"),
+        "amplitude_m": Column(F8, "annual amplitude by the same fit", low=0),
+        "phase_rad": Column(F8, "annual phase by the same fit"),
+        "residual_m": _null(F8, "mean residual of the month's segments against that fit"),
+        "residual_sigma_m": _null(F8, "its σ", low=0),
+        "n_segments": Column(I4, "segments seen in the month", low=0),
+        "tracks": Column(LIST, "distinct passes in the month, RGT × 1000 + cycle"),
+    },
+    ("node_id", "month"),
+)
+
+MASCONS = Table(
+    "gravimetry/mascons",
+    {
+        "mascon_id": _MASCON,
+        "area_km2": Column(F8, "area of the footprint", low=0),
+        "land_area_km2": Column(F8, "area of the file's land cells", low=0),
+        "ice_area_km2": Column(F8, "area of ice", low=0),
+        "ice_fraction": Column(F8, "ice area over land area", low=0),
+        "latitude": _LAT,
+        "longitude": _LON,
+        "selected": Column(FLAG, "chosen by the mascon rule"),
+        "in_product_set": _null(FLAG, "in the product's own set for the region"),
+    },
+    ("mascon_id",),
+    geometry=True,
+)
+
+_MASS = {
+    "lwe_cm": _null(F8, "mass anomaly as water equivalent; null where no solution exists"),
+    "lwe_sigma_cm": _null(F8, "its σ", low=0),
+    "mass_gt": _null(F8, "mass anomaly over the land area"),
+    "mass_sigma_gt": _null(F8, "its σ", low=0),
+    "mass_change_gt": _null(F8, "change since the month before; null next to a gap"),
+    "mass_change_sigma_gt": _null(F8, "its σ", low=0),
+}
+
+MASS = Table(
+    "gravimetry/mass",
+    {
+        "mascon_id": _MASCON,
+        "month": _MONTH,
+        **_MASS,
+        "solution_start": _null(TIME, "first instant of the solution"),
+        "solution_end": _null(TIME, "last instant of the solution"),
+    },
+    ("mascon_id", "month"),
+)
+
+MASCON_MONTHS = Table(
+    "fusion/mascon_months",
+    {
+        "mascon_id": _MASCON,
+        "month": _MONTH,
+        "dh_m": _null(F8, "mean elevation change over the mascon's ice"),
+        "dh_sigma_m": _null(F8, "its σ", low=0),
+        "dh_mean_m": _null(F8, "plain mean of the nodes seen, for comparison"),
+        "rate_m_yr": _null(F8, "mean fitted rate"),
+        "amplitude_m": _null(F8, "annual amplitude of the mean fitted cycle", low=0),
+        "phase_rad": _null(F8, "its phase"),
+        "spread_m": _null(F8, "standard deviation of the nodes' change", low=0),
+        "fraction_thinning": _null(F8, "share of ice area whose rate is negative", low=0, high=1),
+        "sampled_fraction": Column(F8, "share of the ice area seen in the month", low=0, high=1),
+        "n_nodes": Column(I8, "nodes seen in the month", low=0),
+        "n_tracks": Column(I8, "distinct passes in the month", low=0),
+        "reason": _REASON,
+        **_MASS,
+    },
+    ("mascon_id", "month"),
+)
+
+REGIME_NODES = Table(
+    "regimes/nodes",
+    {
+        "node_id": _NODE,
+        "x_m": _X,
+        "y_m": _Y,
+        "latitude": _LAT,
+        "longitude": _LON,
+        "regime": _null(I4, "0 thins fastest", low=0),
+        "regime_name": _null(TEXT, "name by rule"),
+        "silhouette": _null(F8, "silhouette, for the sampled nodes", low=-1, high=1),
+        "reason": _REASON,
+    },
+    ("node_id",),
+)
+
+REGIME_MASCONS = Table(
+    "regimes/mascons",
+    {
+        "mascon_id": _MASCON,
+        "regime": _null(I4, "regime of the largest share of its ice", low=0),
+        "regime_name": _null(TEXT, "its name"),
+        "share": _null(F8, "that share of the classified ice area", low=0, high=1),
+        "n_nodes": Column(I8, "classified nodes", low=0),
+        "reason": _REASON,
+    },
+    ("mascon_id",),
+)
+
+REGIME_CENTROIDS = Table(
+    "regimes/centroids",
+    {
+        "regime": Column(I4, "0 thins fastest", low=0),
+        "regime_name": Column(TEXT, "name by rule"),
+        "n_nodes": Column(I8, "nodes", low=1),
+        "area_km2": Column(F8, "ice area", low=0),
+        "rate_m_yr": Column(F8, "mean rate"),
+        "amplitude_m": Column(F8, "mean annual amplitude"),
+        "phase_rad": Column(F8, "phase of the mean cycle"),
+        "slope": Column(F8, "mean slope"),
+        "latitude": Column(F8, "mean latitude"),
+        "elevation_m": Column(F8, "mean elevation"),
+        "interannual_m": Column(F8, "mean interannual variability"),
+    },
+    ("regime",),
+)
+
+REGIME_STABILITY = Table(
+    "regimes/stability",
+    {
+        "k": Column(I4, "number of regimes", low=2),
+        "silhouette": _null(F8, "mean silhouette", low=-1, high=1),
+        "gap": _null(F8, "gap statistic"),
+        "gap_sigma": _null(F8, "its σ", low=0),
+        "adjusted_rand": _null(F8, "mean adjusted Rand index over bootstraps", low=-1, high=1),
+        "chosen": Column(FLAG, "the k in use"),
+        "reason": _REASON,
+    },
+    ("k",),
+)
+
+SCORES = Table(
+    "skill/scores",
+    {
+        "model": Column(TEXT, "model, baseline or control"),
+        "kind": Column(TEXT, "model, baseline or control"),
+        "split": Column(TEXT, "split"),
+        "target": Column(TEXT, "change (cm/month) or cumulative (cm)"),
+        "scope": Column(TEXT, "pooled, or mascon:<id>"),
+        "score": Column(TEXT, "r2, rmse_cm, rmse_gt, mae_cm, skill_vs_<baseline>, coverage …"),
+        "value": _null(F8, "value"),
+        "lower": _null(F8, "lower end of the 95 % interval"),
+        "upper": _null(F8, "upper end of the 95 % interval"),
+        "n": Column(I8, "samples", low=0),
+        "n_blocks": _null(I8, "independent blocks behind the interval", low=0),
+        "reason": _REASON,
+    },
+    ("model", "split", "target", "scope", "score"),
+)
+
+PREDICTIONS = Table(
+    "skill/predictions",
+    {
+        "model": Column(TEXT, "model, baseline or control"),
+        "split": Column(TEXT, "split"),
+        "target": Column(TEXT, "change or cumulative"),
+        "fold": Column(I4, "fold", low=0),
+        "mascon_id": _MASCON,
+        "month": _MONTH,
+        "observed_cm": Column(F8, "target"),
+        "predicted_cm": Column(F8, "out-of-fold prediction"),
+        "lower_cm": _null(F8, "lower end of the conformal interval"),
+        "upper_cm": _null(F8, "upper end of the conformal interval"),
+        "land_area_km2": Column(F8, "for Gt", low=0),
+    },
+    ("model", "split", "target", "mascon_id", "month"),
+)
+
+EXPLAINED = Table(
+    "explained/mascons",
+    {
+        "mascon_id": _MASCON,
+        "target": Column(TEXT, "change or cumulative"),
+        "split": Column(TEXT, "split of the held-out predictions"),
+        "explained_total": _null(F8, "share of variance explained; may be negative", high=1),
+        "explained_trend": _null(F8, "of the trend part", high=1),
+        "explained_seasonal": _null(F8, "of the seasonal part", high=1),
+        "explained_interannual": _null(F8, "of the interannual part", high=1),
+        "n": Column(I8, "months", low=0),
+        "reason": _REASON,
+    },
+    ("mascon_id", "target"),
+)
+
+IMPORTANCE = Table(
+    "explained/importance",
+    {
+        "target": Column(TEXT, "change or cumulative"),
+        "method": Column(TEXT, "permutation, shap or gain"),
+        "group": Column(TEXT, "feature with all its lags"),
+        "importance": _null(F8, "rise of RMSE (cm), mean |SHAP| (cm), or share of gain"),
+        "lower": _null(F8, "lower end over folds and seeds"),
+        "upper": _null(F8, "upper end over folds and seeds"),
+        "reason": _REASON,
+    },
+    ("target", "method", "group"),
+)
+
+COUPLING = Table(
+    "coupling/mascons",
+    {
+        "mascon_id": _MASCON,
+        "treatment": Column(
+            TEXT, "raw, detrended or deseasonalised (detrended and deseasonalised)"
+        ),
+        "lag_months": Column(I4, "positive: mass lags elevation"),
+        "r": _null(F8, "Pearson correlation", low=-1, high=1),
+        "r_lower": _null(F8, "lower end of its block-bootstrap 95 % interval", low=-1, high=1),
+        "r_upper": _null(F8, "upper end", low=-1, high=1),
+        "rho": _null(F8, "Spearman correlation", low=-1, high=1),
+        "n": Column(I8, "common months", low=0),
+        "n_effective": _null(F8, "effective sample size", low=0),
+        "p": _null(F8, "p of r = 0 with the effective sample size", low=0, high=1),
+        "q_fdr": _null(F8, "Benjamini–Hochberg over mascons", low=0, high=1),
+        "best": Column(FLAG, "lag of the largest |r|"),
+        "p_best": _null(
+            F8, "p of the largest |r| over all lags, by surrogates (on the best row)", low=0, high=1
+        ),
+        "density_kg_m3": _null(
+            F8, "effective density: mass over ice area × dh, errors in both (on the best row)"
+        ),
+        "density_lower_kg_m3": _null(F8, "lower end of its 95 % interval"),
+        "density_upper_kg_m3": _null(F8, "upper end"),
+        "density_ols_kg_m3": _null(F8, "by ordinary least squares, biased low by noise in dh"),
+        "flag": _null(TEXT, "opposing_components where trend and season disagree"),
+        "reason": _REASON,
+    },
+    ("mascon_id", "treatment", "lag_months"),
+)
+
+LAKES = Table(
+    "hydrology/lakes",
+    {
+        "lake_id": Column(I4, "number", low=1),
+        "status": Column(TEXT, "candidate or lookalike"),
+        "window": _null(TEXT, "window"),
+        "x_m": _X,
+        "y_m": _Y,
+        "latitude": _LAT,
+        "longitude": _LON,
+        "area_km2": Column(F8, "area of the outline", low=0),
+        "n_nodes": Column(I4, "nodes", low=1),
+        "volume_range_km3": Column(F8, "largest minus smallest volume", low=0),
+        "first_fill": _null(TIME, "month the first filling starts"),
+        "first_drain": _null(TIME, "month the first draining starts"),
+        "mascon_id": _null(I4, "mascon that holds it"),
+        "inventory_name": _null(TEXT, "nearest inventory lake within the match distance"),
+        "inventory_distance_m": _null(F8, "distance to it", low=0),
+        "reason": _null(TEXT, "why it is a look-alike"),
+    },
+    ("lake_id",),
+    geometry=True,
+)
+
+LAKE_MONTHS = Table(
+    "hydrology/lake_months",
+    {
+        "lake_id": Column(I4, "number", low=1),
+        "month": _MONTH,
+        "departure_m": Column(F8, "mean change against the ring"),
+        "departure_sigma_m": Column(F8, "its σ", low=0),
+        "volume_km3": Column(F8, "departure × area"),
+        "n_nodes": Column(I4, "nodes seen", low=1),
+    },
+    ("lake_id", "month"),
+)
+
+LAKE_EVENTS = Table(
+    "hydrology/lake_events",
+    {
+        "lake_id": Column(I4, "number", low=1),
+        "kind": Column(TEXT, "fill or drain"),
+        "start": Column(TIME, "month before the change", month=True),
+        "end": Column(TIME, "month after the change", month=True),
+        "volume_km3": Column(F8, "change, positive for filling"),
+    },
+)
+
+TOTALS = Table(
+    "applications/totals",
+    {
+        "source": Column(TEXT, "gravity, or altimetry at a density"),
+        "density_kg_m3": _null(F8, "density of the altimetric total"),
+        "month": _MONTH,
+        "mass_gt": _null(F8, "mass anomaly; null in gaps"),
+        "mass_sigma_gt": _null(F8, "its σ", low=0),
+        "mass_change_gt": _null(F8, "change since the month before"),
+        "sea_level_mm": _null(F8, "the same as global mean sea level, rise positive"),
+        "sea_level_sigma_mm": _null(F8, "its σ", low=0),
+        "n_mascons": Column(I4, "mascons with a value", low=0),
+    },
+    ("source", "month"),
+)
+
+SEA_LEVEL = Table(
+    "applications/sea_level",
+    {
+        "source": Column(TEXT, "gravity, or altimetry at a density"),
+        "density_kg_m3": _null(F8, "density of the altimetric total"),
+        "start": Column(TIME, "first month", month=True),
+        "end": Column(TIME, "last month", month=True),
+        "trend_gt_yr": _null(F8, "trend"),
+        "trend_sigma_gt_yr": _null(F8, "its σ, for autocorrelated residuals", low=0),
+        "sea_level_mm_yr": _null(F8, "trend as sea level, rise positive"),
+        "sea_level_sigma_mm_yr": _null(F8, "its σ", low=0),
+        "sea_level_total_mm": _null(F8, "trend × length of the record"),
+        "n": Column(I8, "months", low=0),
+        "reason": _REASON,
+    },
+    ("source", "start"),
+)
+
+COMPARISON = Table(
+    "applications/comparison",
+    {
+        "series": Column(TEXT, "reference series"),
+        "source": Column(TEXT, "gravity, or altimetry at a density"),
+        "n": Column(I8, "common months", low=0),
+        "bias_gt": _null(F8, "mean difference after removing each mean over common months"),
+        "rmse_gt": _null(F8, "RMSE about it", low=0),
+        "r": _null(F8, "correlation", low=-1, high=1),
+        "trend_gt_yr": _null(F8, "our trend"),
+        "reference_trend_gt_yr": _null(F8, "its trend"),
+        "reason": _REASON,
+    },
+    ("series", "source"),
+)
+
+CASE_STUDY = Table(
+    "applications/case_study",
+    {
+        "scope": Column(TEXT, "sheet, or mascon:<id>"),
+        "mascon_id": _null(I4, "mascon"),
+        "year": Column(I2, "melt season"),
+        "dh_season_m": _null(F8, "seasonal elevation change minus its climatology of other years"),
+        "observed_gt": _null(F8, "gravity: mass change of the season"),
+        "observed_sigma_gt": _null(F8, "its σ", low=0),
+        "predicted_gt": _null(F8, "model trained on other years"),
+        "predicted_lower_gt": _null(F8, "lower end of the conformal interval"),
+        "predicted_upper_gt": _null(F8, "upper end"),
+        "observed_minimum": _null(
+            I1, "calendar month after which gravity's mass rises again", low=1, high=12
+        ),
+        "predicted_minimum": _null(I1, "the model's", low=1, high=12),
+        "n_months": Column(I1, "months of the season with gravity", low=0),
+        "reason": _REASON,
+    },
+    ("scope", "year"),
+)
+
+#: Every contract by name.
+CONTRACTS: dict[str, Table] = {
+    value.name: value for value in list(globals().values()) if isinstance(value, Table)
+}

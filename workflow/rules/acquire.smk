@@ -1,0 +1,157 @@
+# The first file of each chain: a manifest of granules per period, and a mascon file.
+# Nothing after this file knows which source they came from.
+
+MANIFEST = "results/{region}/acquire/atl06/{period}.parquet"
+
+if CONFIG.source == "local":
+    MASCON_FILE = CONFIG.local.mascons_file
+
+    rule list_granules:
+        input:
+            lib=lib("acquire/local"),
+        output:
+            manifest=MANIFEST,
+        log:
+            "logs/{region}/list_granules/{period}.log",
+        benchmark:
+            "logs/{region}/list_granules/{period}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(600),
+            runtime=minutes(10),
+        params:
+            local=settings("local"),
+            period=settings("period"),
+            # A granule added to the folder or changed there lists its period again.
+            folder=lambda wildcards: folder_digest(
+                CONFIG.local.atl06_dir,
+                *clip_period(
+                    wildcards.period,
+                    REGIONAL[wildcards.region].period.start,
+                    REGIONAL[wildcards.region].period.end,
+                ),
+            ),
+        message:
+            "Listing the granules of {wildcards.period}"
+        script:
+            "../scripts/list_granules.py"
+
+elif CONFIG.source == "synthetic":
+    MASCON_FILE = "resources/{region}/synthetic/mascons.nc"
+
+    rule simulate_granules:
+        input:
+            lib=lib("simulate/world", "simulate/orbit", "simulate/granules"),
+            region=region_files("outline"),
+        output:
+            manifest=MANIFEST,
+        log:
+            "logs/{region}/simulate_granules/{period}.log",
+        benchmark:
+            "logs/{region}/simulate_granules/{period}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(1200),
+            runtime=minutes(30),
+        params:
+            world=settings("world"),
+            elevation=settings("elevation"),
+            period=settings("period"),
+            region=region_settings,
+        message:
+            "Writing the synthetic granules of {wildcards.period}"
+        script:
+            "../scripts/simulate_granules.py"
+
+    rule simulate_mascons:
+        input:
+            lib=lib("simulate/world", "simulate/mascons"),
+            region=region_files("outline"),
+        output:
+            mascons=MASCON_FILE,
+            truth=directory("resources/{region}/synthetic/truth"),
+        log:
+            "logs/{region}/simulate_mascons.log",
+        benchmark:
+            "logs/{region}/simulate_mascons.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(1500),
+            runtime=minutes(20),
+        params:
+            world=settings("world"),
+            elevation=settings("elevation"),
+            period=settings("period"),
+            mascons=settings("mascons"),
+            region=region_settings,
+        message:
+            "Writing the synthetic mascon file and the truth"
+        script:
+            "../scripts/simulate_mascons.py"
+
+else:
+    MASCON_FILE = f"{CONFIG.download.cache_dir}/mascons/{CONFIG.mascons.product}.nc"
+
+    localrules:
+        download_granules,
+        download_mascons,
+
+    rule download_granules:
+        input:
+            lib=lib("acquire/earthdata"),
+            region=region_files("outline"),
+        output:
+            manifest=MANIFEST,
+        log:
+            "logs/{region}/download_granules/{period}.log",
+        benchmark:
+            "logs/{region}/download_granules/{period}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(1000),
+            runtime=minutes(600),
+        params:
+            download=settings("download"),
+            period=settings("period"),
+            region=region_settings,
+        message:
+            "Fetching the granules of {wildcards.period}"
+        script:
+            "../scripts/download_granules.py"
+
+    rule download_mascons:
+        input:
+            lib=lib("acquire/earthdata"),
+        output:
+            mascons=MASCON_FILE,
+        log:
+            "logs/download_mascons.log",
+        benchmark:
+            "logs/download_mascons.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(1000),
+            runtime=minutes(120),
+        params:
+            download=CONFIG.download.model_dump(mode="json"),
+            mascons=CONFIG.mascons.model_dump(mode="json"),
+        message:
+            "Fetching the mascon file"
+        script:
+            "../scripts/download_mascons.py"
+
+
+rule download:
+    input:
+        every_period(MANIFEST),
+        [MASCON_FILE.format(region=name) for name in REGIONS],

@@ -1,0 +1,105 @@
+# Granules to kept segments, and segments to elevation change at nodes.
+
+
+rule subset_granules:
+    input:
+        manifest=MANIFEST,
+        lib=lib("atl06/granule", "atl06/subset"),
+        region=region_files("outline"),
+    output:
+        segments="results/{region}/altimetry/subset/{period}.parquet",
+        ledger="results/{region}/altimetry/ledger/subset/{period}.parquet",
+    log:
+        "logs/{region}/subset_granules/{period}.log",
+    benchmark:
+        "logs/{region}/subset_granules/{period}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(60),
+    params:
+        elevation=lambda wildcards: {"tile_m": CONFIG.elevation.tile_m},
+        filters=lambda wildcards: {
+            "max_unreadable_share": CONFIG.filters.max_unreadable_share
+        },
+        period=settings("period"),
+        region=region_settings,
+    message:
+        "Cutting the granules of {wildcards.period} to {wildcards.region}"
+    script:
+        "../scripts/subset_granules.py"
+
+
+rule filter_segments:
+    input:
+        segments=rules.subset_granules.output.segments,
+        ledger=rules.subset_granules.output.ledger,
+        lib=lib("atl06/quality"),
+        region=region_files("outline", "ice_mask"),
+    output:
+        segments="results/{region}/altimetry/filtered/{period}.parquet",
+        ledger="results/{region}/altimetry/ledger/{period}.parquet",
+    log:
+        "logs/{region}/filter_segments/{period}.log",
+    benchmark:
+        "logs/{region}/filter_segments/{period}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500, 12),
+        runtime=minutes(20, 0.05),
+    params:
+        filters=settings("filters"),
+        region=region_settings,
+    message:
+        "Filtering the segments of {wildcards.period}"
+    script:
+        "../scripts/filter_segments.py"
+
+
+rule fit_nodes:
+    input:
+        segments=per_period(rules.filter_segments.output.segments),
+        lib=lib("elevation/surface", "elevation/anomalies", "elevation/tiles"),
+        region=region_files("outline", "ice_mask", "bed", "velocity"),
+    output:
+        nodes="results/{region}/altimetry/nodes/{tile}.parquet",
+        node_months="results/{region}/altimetry/node_months/{tile}.parquet",
+        causal="results/{region}/altimetry/node_months_causal/{tile}.parquet",
+    log:
+        "logs/{region}/fit_nodes/{tile}.log",
+    benchmark:
+        "logs/{region}/fit_nodes/{tile}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 1),
+        runtime=minutes(60),
+    params:
+        elevation=settings("elevation"),
+        fusion=lambda wildcards: {"causal_min_years": CONFIG.fusion.causal_min_years},
+        period=settings("period"),
+        region=region_settings,
+    message:
+        "Fitting the nodes of tile {wildcards.tile}"
+    script:
+        "../scripts/fit_nodes.py"
+
+
+rule subset:
+    input:
+        every_period(rules.subset_granules.output.segments),
+
+
+rule filter:
+    input:
+        every_period(rules.filter_segments.output.segments),
+
+
+rule elevation:
+    input:
+        every_tile(rules.fit_nodes.output.nodes),

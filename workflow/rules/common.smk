@@ -1,0 +1,160 @@
+# Configuration, wildcards and the helpers that every rule file uses.
+import ast
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+PACKAGE = ROOT / "src" / "cryofuse"
+if str(ROOT / "src") not in sys.path:
+    sys.path.insert(0, str(ROOT / "src"))
+# Jobs find the package by this where it is not installed (--sdm conda, compute nodes).
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+from cryofuse.acquire.listing import folder_digest
+from cryofuse.calendar import PERIOD_PATTERN, clip_period
+from cryofuse.config import ConfigError, load_config
+from cryofuse.geo import TILE_PATTERN, list_tiles, load_outline
+from snakemake.exceptions import WorkflowError
+
+try:
+    CONFIG, REGIONS = load_config(dict(config), ROOT / "config" / "regions")
+except ConfigError as error:
+    raise WorkflowError("The configuration is wrong:", *error.problems)
+
+REGIONAL = {name: CONFIG.for_region(region) for name, region in REGIONS.items()}
+PERIODS = {name: settings.period.list() for name, settings in REGIONAL.items()}
+TILES = {
+    name: list_tiles(load_outline(region), CONFIG.elevation.tile_m)
+    for name, region in REGIONS.items()
+}
+ENVIRONMENT = str(ROOT / "envs" / "environment.yaml")
+
+
+wildcard_constraints:
+    region="|".join(REGIONS),
+    period=PERIOD_PATTERN,
+    tile=TILE_PATTERN,
+
+
+def settings(section):
+    """Return a params function: one section of the configuration as plain values."""
+    return lambda wildcards: getattr(REGIONAL[wildcards.region], section).model_dump(
+        mode="json"
+    )
+
+
+def region_settings(wildcards):
+    """Return a region's settings as plain values."""
+    return REGIONS[wildcards.region].model_dump(mode="json")
+
+
+def region_files(*keys):
+    """Return an input function: the files that a region names under these keys."""
+
+    def files(wildcards):
+        region = REGIONS[wildcards.region]
+        found = []
+        for key in keys:
+            value = getattr(region, key)
+            for item in value if isinstance(value, list) else [value]:
+                path = item if isinstance(item, str) else getattr(item, "file", None)
+                if path:
+                    found.append(path)
+        return found
+
+    return files
+
+
+def _imports(path):
+    """Return the package's module files that a source file imports, without running it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [
+                node.module,
+                *(f"{node.module}.{alias.name}" for alias in node.names),
+            ]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "cryofuse":
+                place = PACKAGE.joinpath(*parts[1:])
+                beside = [place.with_suffix(".py")] if len(parts) > 1 else []
+                found.update(
+                    path for path in (*beside, place / "__init__.py") if path.is_file()
+                )
+                for depth in range(1, len(parts)):
+                    package = PACKAGE.joinpath(*parts[1:depth]) / "__init__.py"
+                    if package.is_file():
+                        found.add(package)
+    return found
+
+
+def lib(*modules):
+    """Return the files of library modules and of all they import: a job's code as its input."""
+    waiting = {PACKAGE / f"{name}.py" for name in modules}
+    known = set()
+    while waiting:
+        path = waiting.pop()
+        known.add(path)
+        waiting |= _imports(path) - known
+    return [
+        str(path.relative_to(ROOT)) if ROOT == Path.cwd() else str(path)
+        for path in sorted(known)
+    ]
+
+
+def per_period(pattern):
+    """Return an input function: a file of every period of the region."""
+    return lambda wildcards: expand(
+        pattern, region=wildcards.region, period=PERIODS[wildcards.region]
+    )
+
+
+def per_tile(pattern):
+    """Return an input function: a file of every tile of the region."""
+    return lambda wildcards: expand(
+        pattern, region=wildcards.region, tile=TILES[wildcards.region]
+    )
+
+
+def every_region(*patterns):
+    """Return these files for every configured region."""
+    return [path.format(region=name) for path in patterns for name in REGIONS]
+
+
+def every_period(pattern):
+    """Return this file for every configured region and period."""
+    return [
+        pattern.format(region=name, period=p) for name in REGIONS for p in PERIODS[name]
+    ]
+
+
+def every_tile(pattern):
+    """Return this file for every configured region and tile."""
+    return [
+        pattern.format(region=name, tile=t) for name in REGIONS for t in TILES[name]
+    ]
+
+
+def memory(base_mb, per_input_mb=0.0):
+    """Return a resource function: megabytes that grow with input size and attempt."""
+    return lambda wildcards, input, attempt: int(
+        (base_mb + per_input_mb * input.size_mb) * attempt
+    )
+
+
+def minutes(base, per_input_mb=0.0):
+    """Return a resource function: minutes that grow with input size and attempt."""
+    return (
+        lambda wildcards, input, attempt: int(
+            (base + per_input_mb * input.size_mb) * attempt
+        )
+        + 1
+    )

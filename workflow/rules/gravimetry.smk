@@ -1,0 +1,47 @@
+# A mascon file to footprints and monthly mass.
+
+
+def mascon_inputs(wildcards):
+    """Return the mascon file and, where the product keeps it apart, the land mask."""
+    files = {"mascons": MASCON_FILE.format(region=wildcards.region)}
+    if CONFIG.source == "local" and CONFIG.local.land_mask_file:
+        files["land_mask"] = CONFIG.local.land_mask_file
+    return files
+
+
+rule read_mascons:
+    input:
+        unpack(mascon_inputs),
+        lib=lib(
+            "mascons/read",
+            "mascons/jpl",
+            "mascons/csr",
+            "mascons/gsfc",
+            "mascons/footprints",
+        ),
+        region=region_files("outline", "ice_mask"),
+    output:
+        mascons="results/{region}/gravimetry/mascons.parquet",
+        mass="results/{region}/gravimetry/mass.parquet",
+    log:
+        "logs/{region}/read_mascons.log",
+    benchmark:
+        "logs/{region}/read_mascons.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 4),
+        runtime=minutes(15),
+    params:
+        mascons=settings("mascons"),
+        region=region_settings,
+    message:
+        "Reading mascons over {wildcards.region}"
+    script:
+        "../scripts/read_mascons.py"
+
+
+rule gravimetry:
+    input:
+        every_region(rules.read_mascons.output.mass),

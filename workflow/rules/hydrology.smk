@@ -1,0 +1,37 @@
+# Candidates of active subglacial lakes.
+
+
+rule find_lakes:
+    input:
+        nodes=per_tile(rules.fit_nodes.output.nodes),
+        node_months=per_tile(rules.fit_nodes.output.node_months),
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("hydrology/lakes", "hydrology/inventory"),
+        region=region_files("inventory"),
+    output:
+        lakes="results/{region}/hydrology/lakes.parquet",
+        lake_months="results/{region}/hydrology/lake_months.parquet",
+        lake_events="results/{region}/hydrology/lake_events.parquet",
+    log:
+        "logs/{region}/find_lakes.log",
+    benchmark:
+        "logs/{region}/find_lakes.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500, 2),
+        runtime=minutes(30),
+    params:
+        hydrology=settings("hydrology"),
+        elevation=settings("elevation"),
+        region=region_settings,
+    message:
+        "Looking for active lakes in {wildcards.region}"
+    script:
+        "../scripts/find_lakes.py"
+
+
+rule hydrology:
+    input:
+        every_region(rules.find_lakes.output.lakes),

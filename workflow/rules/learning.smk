@@ -1,0 +1,128 @@
+# Regimes, skill, explained variance and coupling.
+
+
+rule cluster_regimes:
+    input:
+        nodes=per_tile(rules.fit_nodes.output.nodes),
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/regimes"),
+    output:
+        nodes="results/{region}/regimes/nodes.parquet",
+        mascons="results/{region}/regimes/mascons.parquet",
+        centroids="results/{region}/regimes/centroids.parquet",
+        stability="results/{region}/regimes/stability.parquet",
+    log:
+        "logs/{region}/cluster_regimes.log",
+    benchmark:
+        "logs/{region}/cluster_regimes.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 3),
+        runtime=minutes(30),
+    params:
+        regimes=settings("regimes"),
+        region=region_settings,
+    message:
+        "Clustering the nodes of {wildcards.region}"
+    script:
+        "../scripts/cluster_regimes.py"
+
+
+rule score_skill:
+    input:
+        features=rules.build_features.output.features,
+        lib=lib("learning/skill"),
+    output:
+        scores="results/{region}/skill/scores.parquet",
+        predictions="results/{region}/skill/predictions.parquet",
+    log:
+        "logs/{region}/score_skill.log",
+    benchmark:
+        "logs/{region}/score_skill.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=memory(3000),
+        runtime=minutes(60),
+    params:
+        skill=settings("skill"),
+        features=settings("features"),
+    message:
+        "Scoring models under every split for {wildcards.region}"
+    script:
+        "../scripts/score_skill.py"
+
+
+rule explain_variance:
+    input:
+        features=rules.build_features.output.features,
+        predictions=rules.score_skill.output.predictions,
+        lib=lib("learning/importance"),
+    output:
+        mascons="results/{region}/explained/mascons.parquet",
+        importance="results/{region}/explained/importance.parquet",
+    log:
+        "logs/{region}/explain_variance.log",
+    benchmark:
+        "logs/{region}/explain_variance.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(30),
+    params:
+        explained=settings("explained"),
+        skill=settings("skill"),
+    message:
+        "Explaining the variance of mass change in {wildcards.region}"
+    script:
+        "../scripts/explain_variance.py"
+
+
+rule correlate_series:
+    input:
+        fusion=rules.fuse_mascons.output.retrospective,
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/coupling"),
+    output:
+        coupling="results/{region}/coupling/mascons.parquet",
+    log:
+        "logs/{region}/correlate_series.log",
+    benchmark:
+        "logs/{region}/correlate_series.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(20),
+    params:
+        coupling=settings("coupling"),
+    message:
+        "Correlating elevation and mass in {wildcards.region}"
+    script:
+        "../scripts/correlate_series.py"
+
+
+rule regimes:
+    input:
+        every_region(rules.cluster_regimes.output.nodes),
+
+
+rule skill:
+    input:
+        every_region(rules.score_skill.output.scores),
+
+
+rule explained:
+    input:
+        every_region(rules.explain_variance.output.mascons),
+
+
+rule coupling:
+    input:
+        every_region(rules.correlate_series.output.coupling),

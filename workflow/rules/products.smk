@@ -1,0 +1,308 @@
+# Applications, figures and, where the truth is known, its recovery.
+
+FIGURES = {
+    "altimetry": ["rate_map", "amplitude_map", "coverage", "filter_costs"],
+    "maps": [
+        "regime_map",
+        "skill_map",
+        "explained_map",
+        "coupling_map",
+        "lead_lag_map",
+        "lakes_map",
+    ],
+    "series": ["mascon_series", "totals", "case_study"],
+    "learning": [
+        "skill_bars",
+        "predicted_observed",
+        "importance",
+        "calibration",
+        "regime_selection",
+    ],
+}
+FIGURE_TITLES = {
+    "altimetry": "1 Elevation change",
+    "maps": "2 Maps",
+    "series": "3 Series",
+    "learning": "4 Learning",
+}
+
+
+def figure_files(group):
+    """Return a group's figures as named outputs: the PNG in the report, the PDF beside it."""
+    named = {}
+    for name in FIGURES[group]:
+        named[f"{name}_png"] = report(
+            f"results/{{region}}/figures/{name}.png",
+            caption=f"../report/{name}.rst",
+            category=FIGURE_TITLES[group],
+            labels={"figure": name.replace("_", " "), "region": "{region}"},
+        )
+        named[f"{name}_pdf"] = f"results/{{region}}/figures/{name}.pdf"
+    return named
+
+
+rule study_melt_seasons:
+    input:
+        features=rules.build_features.output.features,
+        fusion=rules.fuse_mascons.output.retrospective,
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("products/case_study"),
+    output:
+        case_study="results/{region}/applications/case_study.parquet",
+    log:
+        "logs/{region}/study_melt_seasons.log",
+    benchmark:
+        "logs/{region}/study_melt_seasons.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(20),
+    params:
+        case_study=settings("case_study"),
+        skill=settings("skill"),
+    message:
+        "Studying the melt seasons of {wildcards.region}"
+    script:
+        "../scripts/study_melt_seasons.py"
+
+
+rule sum_totals:
+    input:
+        fusion=rules.fuse_mascons.output.retrospective,
+        mass=rules.read_mascons.output.mass,
+        mascons=rules.read_mascons.output.mascons,
+        coupling=rules.correlate_series.output.coupling,
+        lib=lib("products/totals", "products/reference"),
+        region=region_files("reference_series"),
+    output:
+        totals="results/{region}/applications/totals.parquet",
+        sea_level="results/{region}/applications/sea_level.parquet",
+        comparison="results/{region}/applications/comparison.parquet",
+    log:
+        "logs/{region}/sum_totals.log",
+    benchmark:
+        "logs/{region}/sum_totals.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(10),
+    params:
+        applications=settings("applications"),
+        period=settings("period"),
+        region=region_settings,
+    message:
+        "Adding up the mass of {wildcards.region}"
+    script:
+        "../scripts/sum_totals.py"
+
+
+rule draw_altimetry:
+    input:
+        nodes=per_tile(rules.fit_nodes.output.nodes),
+        node_months=per_tile(rules.fit_nodes.output.node_months),
+        ledger=per_period(rules.filter_segments.output.ledger),
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("products/figures_altimetry"),
+        region=region_files("outline", "coast"),
+    output:
+        **figure_files("altimetry"),
+    log:
+        "logs/{region}/draw_altimetry.log",
+    benchmark:
+        "logs/{region}/draw_altimetry.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 2),
+        runtime=minutes(20),
+    params:
+        region=region_settings,
+        elevation=settings("elevation"),
+        period=settings("period"),
+    message:
+        "Drawing elevation change"
+    script:
+        "../scripts/draw_altimetry.py"
+
+
+rule draw_maps:
+    input:
+        regime_nodes=rules.cluster_regimes.output.nodes,
+        regime_mascons=rules.cluster_regimes.output.mascons,
+        centroids=rules.cluster_regimes.output.centroids,
+        scores=rules.score_skill.output.scores,
+        explained=rules.explain_variance.output.mascons,
+        coupling=rules.correlate_series.output.coupling,
+        lakes=rules.find_lakes.output.lakes,
+        mascons=rules.read_mascons.output.mascons,
+        nodes=per_tile(rules.fit_nodes.output.nodes),
+        lib=lib("products/figures_maps"),
+        region=region_files("outline", "coast", "inventory"),
+    output:
+        **figure_files("maps"),
+    log:
+        "logs/{region}/draw_maps.log",
+    benchmark:
+        "logs/{region}/draw_maps.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 2),
+        runtime=minutes(20),
+    params:
+        region=region_settings,
+        elevation=settings("elevation"),
+        period=settings("period"),
+        skill=settings("skill"),
+        coupling=settings("coupling"),
+    message:
+        "Drawing the maps of regimes, skill and coupling"
+    script:
+        "../scripts/draw_maps.py"
+
+
+rule draw_series:
+    input:
+        fusion=rules.fuse_mascons.output.retrospective,
+        mascons=rules.read_mascons.output.mascons,
+        totals=rules.sum_totals.output.totals,
+        comparison=rules.sum_totals.output.comparison,
+        case_study=rules.study_melt_seasons.output.case_study,
+        lib=lib("products/figures_series"),
+        region=region_files("outline", "coast", "reference_series"),
+    output:
+        **figure_files("series"),
+    log:
+        "logs/{region}/draw_series.log",
+    benchmark:
+        "logs/{region}/draw_series.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(20),
+    params:
+        region=region_settings,
+        period=settings("period"),
+        case_study=settings("case_study"),
+    message:
+        "Drawing series and totals"
+    script:
+        "../scripts/draw_series.py"
+
+
+rule draw_learning:
+    input:
+        scores=rules.score_skill.output.scores,
+        predictions=rules.score_skill.output.predictions,
+        importance=rules.explain_variance.output.importance,
+        stability=rules.cluster_regimes.output.stability,
+        lib=lib("products/figures_learning"),
+    output:
+        **figure_files("learning"),
+    log:
+        "logs/{region}/draw_learning.log",
+    benchmark:
+        "logs/{region}/draw_learning.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(20),
+    params:
+        region=region_settings,
+        period=settings("period"),
+        skill=settings("skill"),
+        explained=settings("explained"),
+    message:
+        "Drawing skill, importance and calibration"
+    script:
+        "../scripts/draw_learning.py"
+
+
+VALIDATED = (
+    every_region("results/{region}/validation.json")
+    if CONFIG.source == "synthetic"
+    else []
+)
+
+if CONFIG.source == "synthetic":
+
+    rule validate_world:
+        input:
+            truth=rules.simulate_mascons.output.truth,
+            mascons=rules.read_mascons.output.mascons,
+            mass=rules.read_mascons.output.mass,
+            nodes=per_tile(rules.fit_nodes.output.nodes),
+            fusion=rules.fuse_mascons.output.retrospective,
+            causal=rules.fuse_mascons.output.causal,
+            regimes=rules.cluster_regimes.output.nodes,
+            scores=rules.score_skill.output.scores,
+            predictions=rules.score_skill.output.predictions,
+            coupling=rules.correlate_series.output.coupling,
+            lakes=rules.find_lakes.output.lakes,
+            lake_events=rules.find_lakes.output.lake_events,
+            totals=rules.sum_totals.output.totals,
+            ledger=per_period(rules.filter_segments.output.ledger),
+            lib=lib("products/validation"),
+            region=region_files("outline"),
+        output:
+            validation=report(
+                "results/{region}/validation.json",
+                caption="../report/validation.rst",
+                category="5 Recovery of the truth",
+                labels={"figure": "recovery of the truth", "region": "{region}"},
+            ),
+        log:
+            "logs/{region}/validate_world.log",
+        benchmark:
+            "logs/{region}/validate_world.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(2000, 1),
+            runtime=minutes(20),
+        params:
+            world=settings("world"),
+            elevation=settings("elevation"),
+            period=settings("period"),
+            skill=settings("skill"),
+            hydrology=settings("hydrology"),
+            region=region_settings,
+        message:
+            "Comparing the results with the planted truth"
+        script:
+            "../scripts/validate_world.py"
+
+
+rule applications:
+    input:
+        every_region(
+            rules.sum_totals.output.sea_level,
+            rules.study_melt_seasons.output.case_study,
+        ),
+
+
+rule figures:
+    input:
+        every_region(
+            *(
+                f"results/{{region}}/figures/{name}.png"
+                for group in FIGURES.values()
+                for name in group
+            )
+        ),
+
+
+rule validation:
+    input:
+        VALIDATED,
