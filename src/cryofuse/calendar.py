@@ -14,8 +14,6 @@ import numpy as np
 from cryofuse.units import DAYS_PER_YEAR
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike
 
 MONTH = re.compile(r"^(\d{4})-(0[1-9]|1[0-2])$")
@@ -80,7 +78,7 @@ def year_fraction(time: ArrayLike) -> np.ndarray:
 
 def period_of(month: np.datetime64, length: str) -> str:
     """Return the period of the given length (month, quarter or year) that holds a month."""
-    text = str(np.datetime64(month, "M"))
+    text = str(month.astype("datetime64[M]"))
     if length == "month":
         return text
     if length == "quarter":
@@ -117,5 +115,5 @@ def period_bounds(period: str) -> tuple[np.datetime64, np.datetime64]:
 def clip_period(period: str, start: str, end: str) -> tuple[np.datetime64, np.datetime64]:
     """Return a period's bounds limited to the configured months ``start`` … ``end``."""
     first, stop = period_bounds(period)
-    last: Sequence[np.datetime64] = add_months(parse_month(end), 1)
-    return max(first, parse_month(start)), min(stop, np.datetime64(last, "us"))
+    after_last = np.datetime64(str(add_months(parse_month(end), 1)), "us")
+    return max(first, parse_month(start)), min(stop, after_last)

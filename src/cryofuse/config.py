@@ -18,6 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cryofuse.calendar import MONTH, list_periods
 
+RADIUS_TOO_SMALL = (
+    "search_radius_m is smaller than node_spacing_m / 2: segments between nodes would be lost"
+)
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -205,9 +209,7 @@ class WindowSettings(Settings):
     @model_validator(mode="after")
     def _radius(self) -> WindowSettings:
         if self.search_radius_m < self.node_spacing_m / 2:
-            raise ValueError(
-                "search_radius_m is smaller than node_spacing_m / 2: segments between nodes would be lost"
-            )
+            raise ValueError(RADIUS_TOO_SMALL)
         return self
 
 
@@ -238,9 +240,7 @@ class ElevationSettings(Settings):
     @model_validator(mode="after")
     def _radius(self) -> ElevationSettings:
         if self.search_radius_m < self.node_spacing_m / 2:
-            raise ValueError(
-                "search_radius_m is smaller than node_spacing_m / 2: segments between nodes would be lost"
-            )
+            raise ValueError(RADIUS_TOO_SMALL)
         names = [window.name for window in self.windows]
         if len(set(names)) != len(names):
             raise ValueError("windows: two windows have the same name")
@@ -400,7 +400,7 @@ class HydrologySettings(Settings):
     min_persistence_months: Count = Field(6, description="Shortest time a departure must last")
     supraglacial_elevation_max_m: Positive = Field(
         1600.0,
-        description="Below it, departures that come in June–September and go within a year are look-alikes",
+        description="Below it, departures that come and go with a summer are look-alikes",
     )
     inventory_match_m: Positive = Field(
         5000.0, description="Largest distance of a hit from an inventory lake"
@@ -426,6 +426,11 @@ class ApplicationSettings(Settings):
     densities_kg_m3: list[Positive] = Field(
         default_factory=lambda: [850.0, 917.0],
         description="Densities of the altimetric totals, beside the fitted one",
+    )
+    mass_correlation_km: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="Correlation length of mascon errors in the σ of totals; 0 takes them for "
+        "independent, as JPL's own series does",
     )
 
 
@@ -519,7 +524,7 @@ class RegionSettings(Settings):
 
     title: str = Field(description="Name in figures")
     crs: str = Field(description="Projected CRS of nodes and tiles, e.g. EPSG:3413")
-    outline: str | dict[str, Any] | Box = Field(
+    outline: str | Box | dict[str, Any] = Field(
         description="Vector file, inline GeoJSON, or box of west, south, east, north"
     )
     coast: str | None = Field(None, description="Coast polygons for maps")
@@ -532,7 +537,7 @@ class RegionSettings(Settings):
     basins: str | None = Field(None, description="Drainage basins (vector file)")
     inventory: str | None = Field(
         None,
-        description="Inventory of subglacial lakes (vector file, CSV or the xlsx of Livingstone et al. 2022)",
+        description="Inventory of subglacial lakes (vector file or CSV)",
     )
     reference_series: list[ReferenceSeries] = Field(
         default_factory=list, description="Published mass series"
@@ -547,6 +552,13 @@ class RegionSettings(Settings):
     mascons: MasconSettings | None = Field(
         None, description="Mascon rule, in place of the configuration's"
     )
+
+    @field_validator("outline", mode="before")
+    @classmethod
+    def _box(cls, value: Any) -> Any:
+        # Told apart by its keys, so that a wrong box is not taken for GeoJSON.
+        is_box = isinstance(value, dict) and "type" not in value
+        return Box.model_validate(value) if is_box else value
 
     @field_validator("crs")
     @classmethod
@@ -606,7 +618,7 @@ class Config(Settings):
     world: WorldSettings = Field(default_factory=WorldSettings, description="Synthetic world")
     region_settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Keys of a region file to replace, by region: finer outlines, masks, reference series",
+        description="Keys of a region file to replace, by region: finer outline, ice mask …",
     )
 
     @field_validator("regions", mode="before")
@@ -625,8 +637,8 @@ class Config(Settings):
             ]
         if self.skill.embargo_months < self.features.lags_months:
             problems.append(
-                f"skill: embargo_months ({self.skill.embargo_months}) is shorter than the longest lag "
-                f"(features: lags_months {self.features.lags_months}): test months would leak into training"
+                f"skill: embargo_months ({self.skill.embargo_months}) is shorter than the longest "
+                f"lag (features: lags_months {self.features.lags_months}): test months would leak"
             )
         if problems:
             raise ValueError("; ".join(problems))
@@ -653,6 +665,9 @@ def _explain(error: ValidationError, where: str) -> list[str]:
             lines.append(f"{key}: unknown key")
         else:
             message = item["msg"].removeprefix("Value error, ")
+            if item["loc"] == () and "; " in message:
+                lines += [f"{key}: {part}" for part in message.split("; ")]
+                continue
             found = item.get("input")
             plain = isinstance(found, str | int | float | bool)
             lines.append(f"{key}: {message}" + (f" (found {found!r})" if plain else ""))

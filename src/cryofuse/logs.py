@@ -50,5 +50,6 @@ def job_log(path: str | None) -> Iterator[logging.Logger]:
         logger.exception("the job failed")
         sys.exit(1)
     finally:
+        logging.captureWarnings(False)
         handler.close()
         root.removeHandler(handler)

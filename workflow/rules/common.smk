@@ -1,11 +1,9 @@
 # Configuration, wildcards and the helpers that every rule file uses.
-import ast
 import os
 import sys
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
-PACKAGE = ROOT / "src" / "cryofuse"
 if str(ROOT / "src") not in sys.path:
     sys.path.insert(0, str(ROOT / "src"))
 # Jobs find the package by this where it is not installed (--sdm conda, compute nodes).
@@ -16,6 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from cryofuse.acquire.listing import folder_digest
 from cryofuse.calendar import PERIOD_PATTERN, clip_period
 from cryofuse.config import ConfigError, load_config
+from cryofuse.sources import module_files
 from cryofuse.geo import TILE_PATTERN, list_tiles, load_outline
 from snakemake.exceptions import WorkflowError
 
@@ -68,46 +67,11 @@ def region_files(*keys):
     return files
 
 
-def _imports(path):
-    """Return the package's module files that a source file imports, without running it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [
-                node.module,
-                *(f"{node.module}.{alias.name}" for alias in node.names),
-            ]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "cryofuse":
-                place = PACKAGE.joinpath(*parts[1:])
-                beside = [place.with_suffix(".py")] if len(parts) > 1 else []
-                found.update(
-                    path for path in (*beside, place / "__init__.py") if path.is_file()
-                )
-                for depth in range(1, len(parts)):
-                    package = PACKAGE.joinpath(*parts[1:depth]) / "__init__.py"
-                    if package.is_file():
-                        found.add(package)
-    return found
-
-
 def lib(*modules):
     """Return the files of library modules and of all they import: a job's code as its input."""
-    waiting = {PACKAGE / f"{name}.py" for name in modules}
-    known = set()
-    while waiting:
-        path = waiting.pop()
-        known.add(path)
-        waiting |= _imports(path) - known
-    return [
-        str(path.relative_to(ROOT)) if ROOT == Path.cwd() else str(path)
-        for path in sorted(known)
-    ]
+    files = module_files(*modules, "logs", "provenance")
+    here = Path.cwd()
+    return [str(f.relative_to(here) if f.is_relative_to(here) else f) for f in files]
 
 
 def per_period(pattern):

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cryofuse.config import Config, ConfigError, digest, load_config
+from cryofuse.reference_docs import render_defaults, render_schema, render_table
+
+ROOT = Path(__file__).parents[2]
+REGIONS = ROOT / "config" / "regions"
+
+
+def problems(**content):
+    with pytest.raises(ConfigError) as error:
+        load_config(content, REGIONS)
+    return error.value.problems
+
+
+def test_every_mistake_is_reported_at_once_in_one_line_each():
+    found = problems(
+        regions=["atlantis", "greenland"],
+        bogus=1,
+        period={"start": "2020-01", "end": "2019-01"},
+        elevation={"search_radius_m": 100},
+        region_settings={"greenland": {"crs": "EPSG:4326"}},
+    )
+    assert len(found) == 5
+    assert all("\n" not in line for line in found)
+    text = "\n".join(found)
+    for expected in (
+        "atlantis",
+        "bogus: unknown key",
+        "is before start",
+        "node_spacing_m / 2",
+        "not in metres",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("replace", "expected"),
+    [
+        ({"crs": "EPSG:99999999"}, "not a CRS"),
+        ({"outline": {"type": "FeatureCollection", "features": []}}, "empty"),
+        ({"outline": "no/such/file.gpkg"}, "no file"),
+        ({"outline": {"west": 10, "south": 60, "east": 10, "north": 61}}, "empty"),
+        ({"mask": "x"}, "unknown key"),
+    ],
+)
+def test_a_wrong_region_is_named_with_its_key(replace, expected):
+    found = problems(regions="greenland", region_settings={"greenland": replace})
+    assert any("greenland" in line and expected in line for line in found), found
+
+
+def test_an_impossible_month_is_refused_and_shown():
+    assert any("2019-13" in line for line in problems(period={"start": "2019-13"}))
+
+
+def test_local_source_names_both_missing_files_on_lines_of_their_own():
+    found = problems(source="local")
+    assert [line for line in found if "atl06_dir" in line] != [
+        line for line in found if "mascons_file" in line
+    ]
+    assert len(found) == 2
+
+
+def test_an_embargo_shorter_than_the_longest_lag_is_refused():
+    assert any("leak" in line for line in problems(skill={"embargo_months": 3}))
+
+
+def test_a_region_may_bring_its_own_months_and_mascon_rule():
+    config, regions = load_config(
+        {
+            "regions": "greenland",
+            "region_settings": {"greenland": {"period": {"start": "2019-01", "end": "2019-12"}}},
+        },
+        REGIONS,
+    )
+    assert config.for_region(regions["greenland"]).period.start == "2019-01"
+    assert config.period.start == "2018-10"
+
+
+@pytest.mark.parametrize("name", ["greenland", "antarctica", "vatnajokull", "demo"])
+def test_every_shipped_region_is_right(name):
+    _, regions = load_config({"regions": name}, REGIONS)
+    assert set(regions) == {name}
+
+
+def test_the_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
+
+
+def test_generated_files_are_in_step_with_the_model():
+    config = ROOT / "config"
+    assert (config / "config.yaml").read_text() == render_defaults()
+    assert (config / "schema.json").read_text() == render_schema()
+    assert (config / "README.md").read_text() == render_table()
+
+
+def test_config_yaml_holds_the_defaults_and_a_comment_for_every_key():
+    text = (ROOT / "config" / "config.yaml").read_text()
+    assert Config.model_validate(yaml.safe_load(text)) == Config()
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.strip() and not line.strip().startswith(("#", "-")):
+            assert lines[number - 1].strip().startswith("#"), line
