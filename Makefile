@@ -49,8 +49,9 @@ format: setup-dev ## rewrite sources in the project's style
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow/rules
 
-docs: setup-dev ## make config.yaml, the schema and the table of keys again from the model
-	$(BIN)/python -m cryofuse.reference_docs config
+docs: setup-dev ## make the files generated from the models, and the rule graph, again
+	$(BIN)/python -m cryofuse.reference_docs
+	$(BIN)/snakemake --configfile config/demo.yaml --rulegraph mermaid-js --quiet all > docs/rulegraph.mmd
 
 lock: ## resolve the locks again from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o envs/lock.txt

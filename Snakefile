@@ -7,6 +7,9 @@ min_version("9.27")
 configfile: workflow.source_path("config/config.yaml")
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/acquire.smk"
 include: "workflow/rules/altimetry.smk"
@@ -33,6 +36,7 @@ localrules:
     hydrology,
     applications,
     figures,
+    summary,
     validation,
 
 
@@ -40,4 +44,5 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        rules.summary.input,
         rules.validation.input,

@@ -249,6 +249,28 @@ def in_window(
     return index
 
 
+def locate(longitude: np.ndarray, latitude: np.ndarray, polygons: ArrayLike) -> np.ndarray:
+    """Return the index of the first polygon that holds each point, −1 where none does.
+
+    Parameters
+    ----------
+    longitude, latitude
+        Points (degrees), shape (n,); longitudes of any turn (−180…180 or 0…360).
+    polygons
+        Geometries in longitude and latitude, shape (m,).
+    """
+    index = np.full(np.shape(longitude), -1)
+    for number, polygon in enumerate(np.asarray(polygons, dtype=object)):
+        west, south, east, north = polygon.bounds
+        turned = west + np.mod(np.asarray(longitude) - west, 360.0)
+        near = (index < 0) & (turned <= east) & (latitude >= south) & (latitude <= north)
+        inside = np.flatnonzero(near)
+        if inside.size:
+            hit = shapely.intersects_xy(polygon, turned[inside], np.asarray(latitude)[inside])
+            index[inside[hit]] = number
+    return index
+
+
 def scale_factor(x_m: ArrayLike, y_m: ArrayLike, crs: str) -> np.ndarray:
     """Return true area over projected area at points of a CRS (1: none is distorted)."""
     longitude, latitude = unproject(x_m, y_m, crs)

@@ -1,6 +1,6 @@
-"""Files generated from the configuration model: defaults, schema and the table of keys.
+"""Files generated from the models: defaults, schema, and the tables of keys and columns.
 
-``python -m cryofuse.reference_docs config`` rewrites them; a test says when they are out of step.
+``python -m cryofuse.reference_docs`` rewrites them; a test says when they are out of step.
 """
 
 from __future__ import annotations
@@ -140,12 +140,43 @@ def render_table() -> str:
     )
 
 
-def write_all(folder: Path) -> None:
-    """Write config.yaml, schema.json and README.md into the configuration folder."""
-    (folder / "config.yaml").write_text(render_defaults())
-    (folder / "schema.json").write_text(render_schema())
-    (folder / "README.md").write_text(render_table())
+def render_tables() -> str:
+    """Return docs/tables.md: every table's columns, types and meaning."""
+    from cryofuse.tables import CONTRACTS
+
+    lines = [
+        "# Tables",
+        "",
+        "Generated from `src/cryofuse/tables.py` by `make docs`. Files are Parquet under",
+        "`results/{region}/`; every write is checked against this list. `month` is the first day of a",
+        "month, times are UTC, missing is null. Elevation change is positive for thickening, mass",
+        "change for gain. The file's metadata (key `cryofuse`) holds its provenance.",
+    ]
+    for name, table in CONTRACTS.items():
+        lines += ["", f"## {name}", ""]
+        if table.key:
+            lines += [f"One row for each {' × '.join(f'`{key}`' for key in table.key)}.", ""]
+        lines += ["| column | type | null | meaning |", "|---|---|---|---|"]
+        for column, rule in table.columns.items():
+            about = rule.about.replace("|", "\\|")
+            lines.append(f"| `{column}` | {rule.kind} | {'yes' if rule.null else ''} | {about} |")
+    return "\n".join(lines) + "\n"
+
+
+#: Generated files, from the project's root, and what renders each.
+GENERATED = {
+    "config/config.yaml": render_defaults,
+    "config/schema.json": render_schema,
+    "config/README.md": render_table,
+    "docs/tables.md": render_tables,
+}
+
+
+def write_all(root: Path) -> None:
+    """Write every generated file below the project's root."""
+    for name, render in GENERATED.items():
+        (root / name).write_text(render())
 
 
 if __name__ == "__main__":
-    write_all(Path(sys.argv[1] if len(sys.argv) > 1 else "config"))
+    write_all(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -704,9 +704,7 @@ COMPARISON = Table(
         "series": Column(TEXT, "reference series"),
         "source": Column(TEXT, "gravity, or altimetry at a density"),
         "n": Column(I8, "common months", low=0),
-        "bias_gt": _null(
-            F8, "mean difference after aligning both on their first 12 common values"
-        ),
+        "bias_gt": _null(F8, "mean difference after aligning both on their first 12 common values"),
         "rmse_gt": _null(F8, "RMSE after removing each mean over common months", low=0),
         "r": _null(F8, "correlation", low=-1, high=1),
         "trend_gt_yr": _null(F8, "our trend"),

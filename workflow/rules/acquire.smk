@@ -23,7 +23,7 @@ if CONFIG.source == "local":
             runtime=minutes(10),
         params:
             local=settings("local"),
-            period=settings("period"),
+            period=period_months,
             # A granule added to the folder or changed there lists its period again.
             folder=lambda wildcards: folder_digest(
                 CONFIG.local.atl06_dir,
@@ -60,7 +60,7 @@ elif CONFIG.source == "synthetic":
         params:
             world=settings("world"),
             elevation=settings("elevation"),
-            period=settings("period"),
+            period=period_months,
             region=region_settings,
         message:
             "Writing the synthetic granules of {wildcards.period}"
@@ -120,7 +120,7 @@ else:
             runtime=minutes(600),
         params:
             download=settings("download"),
-            period=settings("period"),
+            period=period_months,
             region=region_settings,
         message:
             "Fetching the granules of {wildcards.period}"

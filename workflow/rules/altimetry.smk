@@ -24,7 +24,7 @@ rule subset_granules:
         filters=lambda wildcards: {
             "max_unreadable_share": CONFIG.filters.max_unreadable_share
         },
-        period=settings("period"),
+        period=period_months,
         region=region_settings,
     message:
         "Cutting the granules of {wildcards.period} to {wildcards.region}"

@@ -12,7 +12,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 from cryofuse.acquire.listing import folder_digest
-from cryofuse.calendar import PERIOD_PATTERN, clip_period
+from cryofuse.calendar import PERIOD_PATTERN, add_months, clip_period
 from cryofuse.config import ConfigError, load_config
 from cryofuse.sources import module_files
 from cryofuse.geo import TILE_PATTERN, list_tiles, load_outline
@@ -43,6 +43,14 @@ def settings(section):
     return lambda wildcards: getattr(REGIONAL[wildcards.region], section).model_dump(
         mode="json"
     )
+
+
+def period_months(wildcards):
+    """Return a job's own months alone, so that a longer record leaves it as it is."""
+    whole = REGIONAL[wildcards.region].period
+    first, stop = clip_period(wildcards.period, whole.start, whole.end)
+    last = add_months(stop, -1)
+    return {"start": str(first)[:7], "end": str(last)[:7], "length": whole.length}
 
 
 def region_settings(wildcards):

@@ -284,6 +284,54 @@ if CONFIG.source == "synthetic":
             "../scripts/validate_world.py"
 
 
+def validation_file(wildcards):
+    """Return the recovery of the truth, where there is a truth."""
+    path = f"results/{wildcards.region}/validation.json"
+    return {"validation": path} if CONFIG.source == "synthetic" else {}
+
+
+rule write_summary:
+    input:
+        unpack(validation_file),
+        ledger=per_period(rules.filter_segments.output.ledger),
+        centroids=rules.cluster_regimes.output.centroids,
+        scores=rules.score_skill.output.scores,
+        explained=rules.explain_variance.output.mascons,
+        coupling=rules.correlate_series.output.coupling,
+        sea_level=rules.sum_totals.output.sea_level,
+        comparison=rules.sum_totals.output.comparison,
+        case_study=rules.study_melt_seasons.output.case_study,
+        lakes=rules.find_lakes.output.lakes,
+        features_ledger=rules.build_features.output.ledger,
+        lib=lib("products/summary", "learning/skill"),
+    output:
+        summary=report(
+            "results/{region}/summary.html",
+            caption="../report/summary.rst",
+            category="0 Summary",
+            labels={"figure": "summary", "region": "{region}"},
+        ),
+    log:
+        "logs/{region}/write_summary.log",
+    benchmark:
+        "logs/{region}/write_summary.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=minutes(10),
+    params:
+        coupling=settings("coupling"),
+        period=settings("period"),
+        region=region_settings,
+        source=CONFIG.source,
+    message:
+        "Writing the summary of {wildcards.region}"
+    script:
+        "../scripts/write_summary.py"
+
+
 rule applications:
     input:
         every_region(
@@ -301,6 +349,11 @@ rule figures:
                 for name in group
             )
         ),
+
+
+rule summary:
+    input:
+        every_region(rules.write_summary.output.summary),
 
 
 rule validation:

@@ -1,0 +1,70 @@
+"""Fixtures shared by all tests: the folder of real files, and one tiny run of the whole DAG."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def real_data() -> Path:
+    return (ROOT / os.environ.get("CRYOFUSE_REAL_DATA", "../shared/real")).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_folder() -> Path:
+    """The folder of real files; without it tests skip, but never in CI."""
+    folder = real_data()
+    if not folder.is_dir():
+        message = f"no folder of real files at {folder} (set CRYOFUSE_REAL_DATA)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+PROJECT_PARTS = ("Snakefile", "slurm", "config", "envs", "profiles", "src", "workflow")
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy what a run needs into a folder of its own, so that a test may edit it."""
+    for name in PROJECT_PARTS:
+        source = ROOT / name
+        if source.is_dir() and not source.is_symlink():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*.egg-info"))
+        else:
+            shutil.copy(source, folder / name, follow_symlinks=False)
+    shutil.copy(ROOT / "tests" / "e2e" / "tiny.yaml", folder / "tiny.yaml")
+    return folder
+
+
+def snakemake_command(*arguments: str, config: str = "tiny.yaml") -> list[str]:
+    """The command a user types in the project's root."""
+    profile = ["--profile", "profiles/local", "--cores", "2", "--configfile", config]
+    return [sys.executable, "-m", "snakemake", *profile, *arguments]
+
+
+def snakemake(folder: Path, *arguments: str, config: str = "tiny.yaml", check: bool = True):
+    """Run Snakemake in a copy of the project; on failure show what it said."""
+    done = subprocess.run(
+        snakemake_command(*arguments, config=config),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode:
+        raise AssertionError(f"it ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A copy of the project in which the whole chain has run on the tiny world."""
+    folder = copy_project(tmp_path_factory.mktemp("tiny"))
+    snakemake(folder)
+    return folder

@@ -1,0 +1,62 @@
+"""Each rule's list of modules covers what its script really imports."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryofuse.sources import module_files
+
+ROOT = Path(__file__).parents[2]
+RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+SCRIPTS = sorted(path.name for path in (ROOT / "workflow" / "scripts").glob("*.py"))
+
+# Runs each script without a job and says which of the package's modules that imported.
+PROBE = """
+import runpy, sys
+for script in sys.argv[1:]:
+    for name in [n for n in sys.modules if n == "cryofuse" or n.startswith("cryofuse.")]:
+        del sys.modules[name]
+    runpy.run_path(script, run_name="probe")
+    files = [m.__file__ for n, m in list(sys.modules.items())
+             if (n == "cryofuse" or n.startswith("cryofuse.")) and m.__file__]
+    print(script, *files, sep="|")
+"""
+
+
+def listed(script):
+    """Return the modules that the script's rule names in lib(...)."""
+    blocks = re.split(r"^\s*rule \w+:", RULES, flags=re.MULTILINE)
+    block = next(b for b in blocks if f"/scripts/{script}" in b)
+    named = re.search(r"lib=lib\(([^)]*)\)", block)
+    assert named, f"the rule of {script} lists no module"
+    return re.findall(r'"([^"]+)"', named.group(1))
+
+
+@pytest.fixture(scope="module")
+def imported():
+    paths = [str(ROOT / "workflow" / "scripts" / name) for name in SCRIPTS]
+    shown = subprocess.run(
+        [sys.executable, "-c", PROBE, *paths], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    lines = [line.split("|") for line in shown.stdout.splitlines()]
+    return {Path(script).name: {Path(f) for f in files} for script, *files in lines}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_rule_lists_what_the_script_imports(script, imported):
+    files = set(module_files(*listed(script), "logs", "provenance"))
+    missing = {str(f.relative_to(ROOT)) for f in imported[script] - files}
+    assert not missing
+
+
+def test_every_rule_with_a_script_has_log_benchmark_threads_resources_and_message():
+    blocks = [
+        b for b in re.split(r"^(?=\s*rule \w+:)", RULES, flags=re.MULTILINE) if "script:" in b
+    ]
+    assert len(blocks) == len(SCRIPTS)
+    for block in blocks:
+        for directive in ("log:", "benchmark:", "threads:", "resources:", "params:", "message:"):
+            assert re.search(rf"^\s*{directive}", block, flags=re.MULTILINE), block[:80]

@@ -1,0 +1,89 @@
+"""Every shipped configuration and profile, without running a job."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def count_jobs(text):
+    found = re.search(r"^total\s+(\d+)$", text, flags=re.MULTILINE)
+    assert found, text
+    return int(found.group(1))
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A folder with no results, so that a dry run plans everything."""
+    return str(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--configfile", "config/demo.yaml"),
+        ("--config", "regions=greenland"),
+        ("--config", "regions=antarctica"),
+        ("--config", "regions=vatnajokull"),
+        ("--config", "regions=[greenland,vatnajokull]"),
+        ("--config", "regions=antarctica", "source=synthetic"),
+    ],
+    ids=" ".join,
+)
+def test_every_shipped_configuration_plans_a_whole_run(fresh, arguments):
+    done = run("-n", "--quiet", "host", "--directory", fresh, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert count_jobs(done.stdout) > 20
+
+
+def test_greenland_at_defaults_is_under_a_thousand_jobs(fresh):
+    done = run("-n", "--quiet", "host", "--directory", fresh)
+    assert count_jobs(done.stdout) < 1000
+
+
+def test_swapping_the_region_swaps_every_path(fresh):
+    done = run("-n", "--directory", fresh, "--config", "regions=antarctica")
+    assert "results/antarctica/" in done.stdout
+    assert "greenland" not in done.stdout
+
+
+def test_profile_slurm_works_as_typed_from_the_root(fresh):
+    done = run("--profile", "slurm", "-n", "--quiet", "host", "--directory", fresh)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_wrong_configuration_stops_at_parse_with_a_line_for_each_mistake(fresh):
+    done = run(
+        "-n",
+        "--directory",
+        fresh,
+        "--config",
+        "regions=atlantis",
+        "elevation={search_radius_m: 1}",
+        "period={start: 2020-01, end: 2019-01}",
+        "nonsense=1",
+    )
+    assert done.returncode != 0
+    said = (done.stdout + done.stderr).splitlines()
+    for expected in ("atlantis", "search_radius_m", "is before start", "nonsense: unknown key"):
+        assert sum(expected in line for line in said) == 1, (expected, said)
+    assert not any("Traceback" in line for line in said)
+
+
+def test_the_workflow_passes_snakemakes_lint(fresh):
+    done = run("--lint", "--directory", fresh, "--configfile", "config/demo.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,45 @@
+"""Adapter of rule read_mascons: a mascon file in, footprints on ice and the mass table out."""
+
+from typing import Any
+
+from cryofuse.config import MasconSettings, RegionSettings
+from cryofuse.logs import job_log
+from cryofuse.mascons.footprints import (
+    load_footprints,
+    measure_ice,
+    region_extent,
+    select_mascons,
+)
+from cryofuse.mascons.read import read_mascons
+from cryofuse.provenance import provenance
+from cryofuse.rasters import load_ice
+from cryofuse.tables import MASCONS, MASS, write_geo_table, write_table
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]):
+        region = RegionSettings.model_validate(snakemake.params.region)
+        settings = MasconSettings.model_validate(snakemake.params.mascons)
+        ice = load_ice(region).polygon
+        known = load_footprints(region.footprints) if region.footprints else None
+        mascons, mass = read_mascons(
+            snakemake.input.mascons,
+            settings.product,
+            snakemake.input.get("land_mask"),
+            extent=region_extent(ice, region.crs),
+            footprints=known,
+        )
+        origin = provenance(snakemake) | {"gravimetry": mascons.attrs}
+        if not mascons["mascon_id"].isin([] if known is None else known["mascon_id"]).all():
+            known = None  # the product has footprints of its own
+        mascons = select_mascons(measure_ice(mascons, ice, region.crs, known), settings.select)
+        mass = mass[mass["mascon_id"].isin(mascons["mascon_id"])]
+        write_geo_table(
+            mascons[[*MASCONS.columns, "geometry"]], snakemake.output.mascons, MASCONS, origin
+        )
+        write_table(mass, snakemake.output.mass, MASS, origin)
+
+
+if __name__ == "__main__":
+    main(snakemake)

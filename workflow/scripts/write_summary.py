@@ -1,0 +1,41 @@
+"""Adapter of rule write_summary: the region's tables in, one page out."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from cryofuse.learning.skill import verdict
+from cryofuse.logs import job_log
+from cryofuse.products.summary import render_summary
+from cryofuse.tables import read_geo_table, read_table, written
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    given, params = snakemake.input, snakemake.params
+    validation = given.get("validation")
+    with job_log(snakemake.log[0]):
+        page = render_summary(
+            title=params.region["title"],
+            source=params.source,
+            months=f"{params.period['start']} to {params.period['end']}",
+            ledger=pd.concat([read_table(path) for path in given.ledger], ignore_index=True),
+            centroids=read_table(given.centroids),
+            verdict=verdict(read_table(given.scores)),
+            explained=read_table(given.explained),
+            coupling=read_table(given.coupling),
+            fdr=params.coupling["fdr"],
+            sea_level=read_table(given.sea_level),
+            comparison=read_table(given.comparison),
+            case_study=read_table(given.case_study),
+            lakes=read_geo_table(given.lakes),
+            features_ledger=read_table(given.features_ledger),
+            validation=json.loads(open(validation).read()) if validation else None,
+        )
+        with written(snakemake.output.summary) as path:
+            path.write_text(page)
+
+
+if __name__ == "__main__":
+    main(snakemake)
