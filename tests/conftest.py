@@ -45,7 +45,8 @@ def copy_project(folder: Path) -> Path:
 def snakemake_command(*arguments: str, config: str = "tiny.yaml") -> list[str]:
     """The command a user types in the project's root."""
     profile = ["--profile", "profiles/local", "--cores", "2", "--configfile", config]
-    return [sys.executable, "-m", "snakemake", *profile, *arguments]
+    # Targets come first: --configfile takes every word that follows it.
+    return [sys.executable, "-m", "snakemake", *arguments, *profile]
 
 
 def snakemake(folder: Path, *arguments: str, config: str = "tiny.yaml", check: bool = True):

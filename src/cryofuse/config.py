@@ -270,6 +270,13 @@ class FusionSettings(Settings):
     elevation_band_m: Positive = Field(
         200.0, description="Band height of the hypsometric estimator"
     )
+    min_fitted_share: Fraction = Field(
+        0.2,
+        description="Smallest share of a mascon's ice held by nodes with a model; below it null",
+    )
+    max_model_sigma_m: Positive = Field(
+        5.0, description="Nodes whose fitted change is less certain than this are left out"
+    )
 
 
 class FeatureSettings(Settings):

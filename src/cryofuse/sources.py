@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
 
+def _is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree, those that only a type checker reads left out."""
+    for node in ast.iter_child_nodes(tree):
+        if not _is_for_types_only(node):
+            yield node
+            yield from _nodes(node)
+
+
 def imported_files(path: Path) -> set[Path]:
     """Return the files of this package that a source file imports, packages' own included."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -39,6 +52,7 @@ def module_files(*modules: str) -> list[Path]:
         If there is no such module.
     """
     waiting = {PACKAGE / f"{name}.py" for name in modules}
+    waiting |= {path.parent / "__init__.py" for path in waiting}
     known: set[Path] = set()
     while waiting:
         path = waiting.pop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +201,38 @@ def write_table(
             for count in row_groups:
                 writer.write_table(arrow.slice(start, count), row_group_size=max(count, 1))
                 start += count
+
+
+@contextmanager
+def table_writer(
+    path: str | os.PathLike[str], contract: Table, provenance: dict[str, Any] | None = None
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield a function that checks a part of a table and writes it as one row group.
+
+    For tables that do not fit in memory: a key is checked within each part only. The file
+    appears under its name when the block succeeds.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    contract
+        What the table must be.
+    provenance
+        Plain values for the file's metadata.
+    """
+    metadata = {PROVENANCE_KEY: json.dumps(provenance or {}, sort_keys=True, default=str).encode()}
+    schema = contract.schema.with_metadata(metadata)
+    with (
+        written(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+
+        def write_part(part: pa.Table) -> None:
+            checked = check(part, contract).cast(schema)
+            writer.write_table(checked, row_group_size=max(part.num_rows, 1))
+
+        yield write_part
 
 
 def write_geo_table(
@@ -454,6 +486,16 @@ MASCON_MONTHS = Table(
         **_MASS,
     },
     ("mascon_id", "month"),
+)
+
+FEATURES_LEDGER = Table(
+    "features_ledger",
+    {
+        "feature": Column(TEXT, "feature column"),
+        "reason": _REASON,
+        "n_null": Column(I8, "rows where it is null", low=0),
+    },
+    ("feature",),
 )
 
 REGIME_NODES = Table(

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 def jobs(folder, *arguments):
     """Return the jobs that a dry run would start: rule → count."""
-    shown = snakemake(folder, "-n", "--quiet", "host", *arguments).stdout
+    shown = snakemake(folder, *arguments, "-n", "--quiet", "host").stdout
     table = re.findall(r"^(\w+)\s+(\d+)$", shown, flags=re.MULTILINE)
     return {rule: int(count) for rule, count in table if rule not in ("total", "all")}
 

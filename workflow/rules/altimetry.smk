@@ -36,7 +36,7 @@ rule filter_segments:
     input:
         segments=rules.subset_granules.output.segments,
         ledger=rules.subset_granules.output.ledger,
-        lib=lib("atl06/quality"),
+        lib=lib("atl06/quality", "atl06/tiles", "rasters"),
         region=region_files("outline", "ice_mask"),
     output:
         segments="results/{region}/altimetry/filtered/{period}.parquet",

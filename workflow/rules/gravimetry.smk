@@ -18,6 +18,7 @@ rule read_mascons:
             "mascons/csr",
             "mascons/gsfc",
             "mascons/footprints",
+            "rasters",
         ),
         region=region_files("outline", "ice_mask"),
     output:

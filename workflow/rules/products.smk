@@ -174,7 +174,7 @@ rule draw_series:
         totals=rules.sum_totals.output.totals,
         comparison=rules.sum_totals.output.comparison,
         case_study=rules.study_melt_seasons.output.case_study,
-        lib=lib("products/figures_series"),
+        lib=lib("products/figures_series", "products/reference"),
         region=region_files("outline", "coast", "reference_series"),
     output:
         **figure_files("series"),

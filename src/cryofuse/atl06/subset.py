@@ -1,0 +1,93 @@
+"""All granules of a period cut to a region, one after the other, and their ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cryofuse.atl06.granule import Area, read_granule
+from cryofuse.atl06.ledger import LedgerRow, ledger_row
+from cryofuse.logs import UserError
+from cryofuse.tables import SEGMENTS
+
+#: Unreadable files named in the error that stops a run.
+_NAMED = 20
+
+
+def cut_granules(
+    manifest: pa.Table, region: Area, max_unreadable_share: float = 1.0
+) -> Iterator[tuple[pa.Table, list[LedgerRow]]]:
+    """Yield the segments of each granule of a manifest inside a region, and its ledger rows.
+
+    Granules come in order of their names whatever the manifest's order, each sorted by beam
+    and segment number. Where the file of the latest release cannot be read, the next one of
+    the same granule is.
+
+    Parameters
+    ----------
+    manifest
+        Of contract MANIFEST.
+    region
+        Outline, CRS and tile size.
+    max_unreadable_share
+        Share of the granules that may be unreadable.
+
+    Raises
+    ------
+    UserError
+        After the last granule, if more than that share could not be read: with their names.
+    """
+    granules: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in manifest.to_pylist():
+        identity = tuple(row[key] for key in ("start_time", "rgt", "cycle", "orbit_region"))
+        granules.setdefault(identity, []).append(row)
+    for files in granules.values():
+        files.sort(key=lambda row: row["path"])
+        files.sort(key=lambda row: (row["release"], row["revision"]), reverse=True)
+        files.sort(key=lambda row: row["superseded_by"] is not None)
+    lost = []
+    for files in sorted(granules.values(), key=lambda files: files[0]["granule"]):
+        table, ledger, readable = _cut_first_readable(files, region)
+        if not readable:
+            lost.append(f"{files[0]['path']}: {ledger[0]['reason']}")
+        yield table, ledger
+    if len(lost) > max_unreadable_share * len(granules):
+        more = f"; and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        raise UserError(
+            f"{len(lost)} of {len(granules)} granules cannot be read, more than filters: "
+            f"max_unreadable_share ({max_unreadable_share:g}); fetch them again or remove them: "
+            + "; ".join(lost[:_NAMED])
+            + more
+        )
+
+
+def _cut_first_readable(
+    files: list[dict[str, Any]], region: Area
+) -> tuple[pa.Table, list[LedgerRow], bool]:
+    """Read the files of one granule, best first, until one can be read."""
+    table, ledger, readable = SEGMENTS.empty(), [], False
+    for row in files:
+        name = row["granule"]
+        if readable:
+            ledger.append(ledger_row(name, None, "acquire", "superseded", reason=row["reason"]))
+        elif row["reason"] is not None and row["superseded_by"] is None:
+            ledger.append(ledger_row(name, None, "acquire", "unreadable", reason=row["reason"]))
+        else:
+            table, found = read_granule(row["path"], region=region)
+            readable = any(
+                entry["filter"] != "unreadable" for entry in found if entry["beam"] is not None
+            )
+            ledger += found
+    return _in_order(table), ledger, readable
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Return a granule's rows by beam and segment number; most files already are."""
+    if table.num_rows == 0:
+        return table
+    beam = table["beam"].combine_chunks().indices.to_numpy().astype(np.int64)
+    key = (beam << 32) + table["segment_id"].to_numpy()
+    return table if (np.diff(key) > 0).all() else table.take(np.argsort(key, kind="stable"))

@@ -1,0 +1,82 @@
+"""One door to the mascon products of all centres."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryofuse.logs import UserError
+from cryofuse.mascons.footprints import measure_footprints
+from cryofuse.mascons.solutions import Extent, Solutions, tabulate_mass
+
+if TYPE_CHECKING:
+    import geopandas
+    import pandas as pd
+
+#: Products and the module that reads each.
+PRODUCTS = {
+    "jpl": "cryofuse.mascons.jpl",
+    "csr": "cryofuse.mascons.csr",
+    "gsfc": "cryofuse.mascons.gsfc",
+}
+
+
+def read_mascons(
+    path: str,
+    product: str,
+    land_mask: str | None = None,
+    *,
+    extent: Extent | None = None,
+    footprints: geopandas.GeoDataFrame | None = None,
+) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
+    """Read a mascon file of any product into the two tables of gravimetry.
+
+    Parameters
+    ----------
+    path
+        File of the product.
+    product
+        ``jpl``, ``csr`` or ``gsfc``.
+    land_mask
+        Separate land mask (CSR only).
+    extent
+        West, south, east, north (degrees): only mascons that touch it are read.
+    footprints
+        Known outlines (``mascon_id``, ``geometry``): in place of blocks that a crop may have cut
+        (JPL), or to average onto when a file has no tiles of its own (CSR).
+
+    Returns
+    -------
+    mascons
+        GeoDataFrame (longitude/latitude): mascon_id, area_km2, land_area_km2, latitude,
+        longitude, geometry; ``attrs`` hold product, release, unit and origin of σ.
+    mass
+        Table of the contract ``MASS``: every month between the first and the last solution.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or is not what the product's reader expects.
+    """
+    if product not in PRODUCTS:
+        raise UserError(f"mascons: product: {product!r} is none of {', '.join(PRODUCTS)}")
+    for name in filter(None, (path, land_mask)):
+        if not Path(name).is_file():
+            raise UserError(f"no mascon file {name}")
+    try:
+        solutions: Solutions = import_module(PRODUCTS[product]).read_solutions(
+            str(path), land_mask, extent, footprints
+        )
+    except OSError as error:
+        raise UserError(f"{path}: unreadable as a file of {product} mascons ({error})") from None
+    mass = tabulate_mass(solutions, str(path))
+    mascons = measure_footprints(solutions.mascons)
+    mascons.attrs = {
+        "product": solutions.product,
+        "release": solutions.release,
+        "unit": solutions.unit,
+        "sigma": solutions.sigma,
+        "solutions": int(solutions.start.size),
+    }
+    return mascons, mass

@@ -1,0 +1,34 @@
+"""Adapter of rule draw_learning: scores and predictions in, five figures out."""
+
+from typing import Any
+
+from cryofuse.config import RegionSettings
+from cryofuse.logs import job_log
+from cryofuse.products import figures_learning as figures
+from cryofuse.products.style import save_outputs
+from cryofuse.tables import read_table
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]):
+        given = snakemake.input
+        title = RegionSettings.model_validate(snakemake.params.region).title
+        scores, predictions = read_table(given.scores), read_table(given.predictions)
+        nominal = getattr(snakemake.params, "skill", {}).get("coverage", 0.9)
+        save_outputs(
+            snakemake.output,
+            {
+                "skill_bars": figures.draw_skill_bars(scores, title),
+                "predicted_observed": figures.draw_predicted_observed(predictions, scores, title),
+                "importance": figures.draw_importance(read_table(given.importance), title),
+                "calibration": figures.draw_calibration(predictions, title, nominal),
+                "regime_selection": figures.draw_regime_selection(
+                    read_table(given.stability), title
+                ),
+            },
+        )
+
+
+if __name__ == "__main__":
+    main(snakemake)

@@ -1,0 +1,42 @@
+"""Adapter of rule draw_maps: result tables by mascon and node in, six maps out."""
+
+from typing import Any
+
+import pandas as pd
+
+from cryofuse.config import RegionSettings
+from cryofuse.logs import job_log
+from cryofuse.products import figures_maps as figures
+from cryofuse.products.style import base_map, cut_mascons, save_outputs
+from cryofuse.tables import read_geo_table, read_table
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]):
+        given = snakemake.input
+        base = base_map(RegionSettings.model_validate(snakemake.params.region))
+        shapes = cut_mascons(read_geo_table(given.mascons), base)
+        nodes = pd.concat(map(read_table, given.nodes), ignore_index=True)
+        lakes = read_geo_table(given.lakes)
+        coupling = read_table(given.coupling)
+        regimes = read_table(given.regime_nodes)
+        centroids = read_table(given.centroids)
+        fdr = getattr(snakemake.params, "coupling", {}).get("fdr", 0.05)
+        save_outputs(
+            snakemake.output,
+            {
+                "regime_map": figures.draw_regime_map(regimes, nodes, centroids, base),
+                "skill_map": figures.draw_skill_map(read_table(given.scores), shapes, base),
+                "explained_map": figures.draw_explained_map(
+                    read_table(given.explained), shapes, base
+                ),
+                "coupling_map": figures.draw_coupling_map(coupling, lakes, shapes, base, fdr),
+                "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base),
+                "lakes_map": figures.draw_lakes_map(lakes, nodes, base),
+            },
+        )
+
+
+if __name__ == "__main__":
+    main(snakemake)

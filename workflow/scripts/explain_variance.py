@@ -1,0 +1,28 @@
+"""Adapter of rule explain_variance: features and predictions in, explained variance out."""
+
+from typing import Any
+
+from cryofuse.config import ExplainedSettings, SkillSettings
+from cryofuse.fusion.features import read_features
+from cryofuse.learning.importance import explain_variance, list_rows, rank_features
+from cryofuse.logs import job_log
+from cryofuse.provenance import provenance
+from cryofuse.tables import EXPLAINED, IMPORTANCE, read_table, write_table
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]):
+        settings = ExplainedSettings.model_validate(snakemake.params.explained)
+        skill = SkillSettings.model_validate(snakemake.params.skill)
+        features = read_features(snakemake.input.features)
+        predictions = read_table(snakemake.input.predictions)
+        explained = explain_variance(predictions, settings, list_rows(features, skill))
+        importance = rank_features(features, settings, skill, snakemake.threads)
+        origin = provenance(snakemake) | {"seed": skill.seed}
+        write_table(explained, snakemake.output.mascons, EXPLAINED, origin)
+        write_table(importance, snakemake.output.importance, IMPORTANCE, origin)
+
+
+if __name__ == "__main__":
+    main(snakemake)

@@ -1,0 +1,68 @@
+"""Adapter of rule find_lakes: nodes and node months in, lake candidates out."""
+
+from typing import Any
+
+import pandas as pd
+
+from cryofuse.config import HydrologySettings
+from cryofuse.hydrology.inventory import match_inventory, read_inventory
+from cryofuse.hydrology.lakes import find_lakes, searched_area
+from cryofuse.logs import job_log
+from cryofuse.provenance import provenance
+from cryofuse.tables import (
+    LAKE_EVENTS,
+    LAKE_MONTHS,
+    LAKES,
+    read_geo_table,
+    read_table,
+    write_geo_table,
+    write_table,
+)
+
+MONTH_COLUMNS = ["node_id", "month", "dh_m", "dh_sigma_m"]
+
+
+def main(snakemake: Any) -> None:
+    """Search the fine nodes of all tiles and compare with the region's inventory."""
+    with job_log(snakemake.log[0]) as log:
+        settings = HydrologySettings.model_validate(snakemake.params.hydrology)
+        region = snakemake.params.region
+        nodes, months = [], []
+        pairs = zip(snakemake.input.nodes, snakemake.input.node_months, strict=True)
+        for node_file, month_file in pairs:
+            tile = read_table(node_file)
+            fine = tile[tile["spacing_m"] <= settings.max_node_spacing_m]
+            nodes.append(fine)
+            if len(fine):
+                rows = read_table(month_file, MONTH_COLUMNS)
+                months.append(rows[rows["node_id"].isin(fine["node_id"])])
+        searched = pd.concat(nodes, ignore_index=True)
+        node_months = pd.concat(months, ignore_index=True) if months else None
+        mascons = read_geo_table(snakemake.input.mascons)
+        found = find_lakes(searched, node_months, mascons, settings, region["crs"])
+        lakes = found.lakes
+        source = provenance(snakemake)
+        log.info("%d nodes searched, %d candidates and look-alikes", len(searched), len(lakes))
+        if region.get("inventory"):
+            lakes, inventory = match_inventory(
+                lakes,
+                read_inventory(region["inventory"]),
+                searched_area(searched),
+                region["crs"],
+                settings.inventory_match_m,
+            )
+            counts = inventory["status"].value_counts().to_dict()
+            log.info("inventory: %s", counts)
+            listed = inventory[inventory["status"] != "not_searched"]
+            source["inventory"] = {
+                "file": region["inventory"],
+                "counts": counts,
+                "lakes": listed.astype(object).where(listed.notna(), None).to_dict("records"),
+            }
+        write_geo_table(lakes, snakemake.output.lakes, LAKES, source)
+        write_table(found.months, snakemake.output.lake_months, LAKE_MONTHS, source)
+        write_table(found.events, snakemake.output.lake_events, LAKE_EVENTS, source)
+
+
+if __name__ == "__main__":
+    main(snakemake)

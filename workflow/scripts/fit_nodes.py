@@ -1,0 +1,33 @@
+"""Adapter of rule fit_nodes: filtered segments in, nodes and node months of a tile out."""
+
+from typing import Any
+
+from cryofuse.config import ElevationSettings, FusionSettings, PeriodSettings, RegionSettings
+from cryofuse.elevation.tiles import fit_tile
+from cryofuse.logs import job_log
+from cryofuse.provenance import provenance
+from cryofuse.tables import NODE_MONTHS, NODE_MONTHS_CAUSAL, NODES, write_table
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]) as log:
+        result = fit_tile(
+            snakemake.input.segments,
+            snakemake.wildcards.tile,
+            RegionSettings.model_validate(snakemake.params.region),
+            ElevationSettings.model_validate(snakemake.params.elevation),
+            FusionSettings.model_validate(snakemake.params.fusion),
+            PeriodSettings.model_validate(snakemake.params.period),
+            threads=snakemake.threads,
+        )
+        fitted = int(result.fits["reason"].isna().sum())
+        log.info("%d of %d nodes fitted", fitted, len(result.fits))
+        origin = provenance(snakemake)
+        write_table(result.fits, snakemake.output.nodes, NODES, origin)
+        write_table(result.months, snakemake.output.node_months, NODE_MONTHS, origin)
+        write_table(result.causal, snakemake.output.causal, NODE_MONTHS_CAUSAL, origin)
+
+
+if __name__ == "__main__":
+    main(snakemake)

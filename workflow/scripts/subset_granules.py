@@ -1,0 +1,44 @@
+"""Adapter of rule subset_granules: a manifest in, the region's segments and ledger out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cryofuse.atl06.granule import Area
+from cryofuse.atl06.ledger import LedgerRow, ledger_table
+from cryofuse.atl06.subset import cut_granules
+from cryofuse.atl06.tiles import write_by_tile
+from cryofuse.config import RegionSettings
+from cryofuse.geo import load_outline
+from cryofuse.logs import job_log
+from cryofuse.provenance import provenance
+from cryofuse.tables import LEDGER, write_table
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]) as logger:
+        region = RegionSettings.model_validate(snakemake.params.region)
+        area = Area(load_outline(region), region.crs, snakemake.params.elevation["tile_m"])
+        manifest = pq.ParquetFile(snakemake.input.manifest).read()
+        share = snakemake.params.filters["max_unreadable_share"]
+        ledger: list[LedgerRow] = []
+
+        def segments() -> Iterator[pa.Table]:
+            for table, rows in cut_granules(manifest, area, share):
+                ledger.extend(rows)
+                yield table
+
+        origin = provenance(snakemake)
+        write_by_tile(segments(), snakemake.output.segments, origin)
+        for row in ledger:
+            if row["filter"] in ("unreadable", "name_mismatch"):
+                logger.warning("%s %s: %s", row["granule"], row["beam"] or "", row["reason"])
+        table = ledger_table(ledger, snakemake.wildcards.period)
+        write_table(table, snakemake.output.ledger, LEDGER, origin)
+
+
+if __name__ == "__main__":
+    main(snakemake)
