@@ -342,7 +342,9 @@ class SkillSettings(Settings):
     inner_folds: Annotated[int, Field(ge=2)] = Field(3, description="Inner folds for tuning")
     candidates: Count = Field(4, description="Hyper-parameter settings tried per model")
     neighbour_buffer_km: Annotated[float, Field(ge=0)] = Field(
-        300.0, description="Mascons nearer than this to a test mascon are left out of training"
+        450.0,
+        description="Mascons nearer than this to a test mascon are left out of training; "
+        "neighbouring 3° mascons are 330–360 km apart",
     )
     embargo_months: Annotated[int, Field(ge=0)] = Field(
         12, description="Months left out between training and test; at least the longest lag"

@@ -43,7 +43,7 @@ rule score_skill:
         "logs/{region}/score_skill.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=memory(3000),
         runtime=minutes(60),

@@ -43,7 +43,6 @@ def figure_files(group):
 
 rule study_melt_seasons:
     input:
-        features=rules.build_features.output.features,
         fusion=rules.fuse_mascons.output.retrospective,
         mascons=rules.read_mascons.output.mascons,
         lib=lib("products/case_study"),
@@ -73,7 +72,6 @@ rule sum_totals:
         fusion=rules.fuse_mascons.output.retrospective,
         mass=rules.read_mascons.output.mass,
         mascons=rules.read_mascons.output.mascons,
-        coupling=rules.correlate_series.output.coupling,
         lib=lib("products/totals", "products/reference"),
         region=region_files("reference_series"),
     output:
@@ -133,7 +131,6 @@ rule draw_altimetry:
 rule draw_maps:
     input:
         regime_nodes=rules.cluster_regimes.output.nodes,
-        regime_mascons=rules.cluster_regimes.output.mascons,
         centroids=rules.cluster_regimes.output.centroids,
         scores=rules.score_skill.output.scores,
         explained=rules.explain_variance.output.mascons,

@@ -19,7 +19,7 @@ from cryofuse.tables import (
     write_table,
 )
 
-MONTH_COLUMNS = ["node_id", "month", "dh_m", "dh_sigma_m"]
+MONTH_COLUMNS = ["node_id", "month", "dh_m"]
 
 
 def main(snakemake: Any) -> None:

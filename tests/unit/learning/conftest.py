@@ -22,13 +22,14 @@ def build_features(
     coupling: float = 1.0,
     noise_cm: float = 1.0,
     lags: int = 2,
-    extra: int = 0,
+    noise_features: bool = False,
     seed: int = 1,
 ) -> pd.DataFrame:
     """Return a table whose monthly mass change is 90 cm/m × dh over one month × ice fraction.
 
-    With ``coupling=0`` elevation says nothing about mass. Mass itself is autocorrelated in time
-    and, at neighbouring mascons, in space.
+    With ``coupling=0`` elevation says of mass only that both have a season, with
+    ``noise_features`` not even that. Mass itself is autocorrelated in time and, at neighbouring
+    mascons, in space.
     """
     rng = np.random.default_rng(seed)
     rows = int(np.ceil(np.sqrt(mascons)))
@@ -58,14 +59,18 @@ def build_features(
             "longitude": np.tile(longitude, months),
             "dh_m": np.cumsum(driver, axis=0).ravel(),
             "dh_change_1m_m": driver.ravel(),
+            "dh_interannual_m": rng.normal(size=change.size),
+            "season_cos": np.repeat(np.cos(2 * np.pi * (np.arange(months) + 0.5) / 12), mascons),
+            "season_sin": np.repeat(np.sin(2 * np.pi * (np.arange(months) + 0.5) / 12), mascons),
         }
     )
+    if noise_features:
+        for name in ("dh_m", "dh_change_1m_m", "dh_interannual_m"):
+            table[name] = rng.normal(size=len(table))
     grouped = table.groupby("mascon_id")
-    for name in ("dh_m", "dh_change_1m_m"):
+    for name in ("dh_m", "dh_change_1m_m", "dh_interannual_m"):
         for lag in range(1, lags + 1):
             table[f"{name}_lag{lag:02d}"] = grouped[name].shift(lag)
-    for number in range(extra):
-        table[f"dh_extra{number}_m"] = rng.normal(size=len(table))
     return table
 
 

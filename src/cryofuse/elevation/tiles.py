@@ -1,0 +1,319 @@
+"""Tiles: the node grid of a tile, the segments it needs, and its three tables.
+
+Nodes stand at the centres of a regular grid (multiples of the spacing plus half of it) that
+runs over all tiles. Inside a window the coarse nodes give way to the window's own finer grid;
+a window may cross tiles, each of which takes the nodes that lie in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cryofuse.calendar import month_range
+from cryofuse.elevation.anomalies import NodeResult, fit_months
+from cryofuse.elevation.surface import Segments, sort_segments
+from cryofuse.geo import Tile, in_window, scale_factor, tile_bounds, unproject, window_bounds
+from cryofuse.rasters import load_ice, sample_raster
+from cryofuse.tables import NODES
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from cryofuse.config import ElevationSettings, FusionSettings, PeriodSettings, RegionSettings
+
+#: Horizontal geolocation error of a segment (m): 2.5–4.4 m by beam (mean + 1σ), Luthcke et al.
+#: 2021, Earth and Space Science 8, doi:10.1029/2020EA001494; rounded up.
+GEOLOCATION_SIGMA_M = 5.0
+#: σ below which h_li_sigma is not believed (m): the segments' repeatability on flat ice.
+SIGMA_FLOOR_M = 0.02
+#: σ of a segment without h_li_sigma (m): the largest that the default filters let through.
+UNKNOWN_SIGMA_M = 1.0
+#: Columns of the segments that a fit needs.
+COLUMNS = ("x_m", "y_m", "time", "height_m", "height_sigma_m", "slope_along", "rgt", "cycle")
+#: Node numbers: window in the high bits, then column and row of its grid, each shifted to be
+#: positive and 24 bits wide.
+_INDEX_BITS = 24
+_INDEX_SHIFT = 1 << (_INDEX_BITS - 1)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of a tile: positions and search radii (m), spacing (m), window (−1: none)."""
+
+    node_id: np.ndarray
+    x_m: np.ndarray
+    y_m: np.ndarray
+    radius_m: np.ndarray
+    spacing_m: np.ndarray
+    window: np.ndarray
+
+
+def node_ids(column: np.ndarray, row: np.ndarray, window: np.ndarray | int) -> np.ndarray:
+    """Return 64-bit node numbers from the indices of a node in its grid; window −1 is the coarse.
+
+    Raises
+    ------
+    ValueError
+        If the grid has more than 2²³ columns or rows on either side of the origin.
+    """
+    for index in (column, row):
+        if index.size and np.abs(index).max() >= _INDEX_SHIFT:
+            raise ValueError("elevation: node_spacing_m is too small to number the nodes")
+    number = (np.asarray(window, dtype=np.int64) + 1) << (2 * _INDEX_BITS)
+    return np.asarray(
+        number
+        | ((column.astype(np.int64) + _INDEX_SHIFT) << _INDEX_BITS)
+        | (row.astype(np.int64) + _INDEX_SHIFT)
+    )
+
+
+def _grid(
+    box: tuple[float, float, float, float], tile: Tile, spacing: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return columns and rows of the grid whose centres lie in a box and a tile (half open)."""
+    low = (max(box[0], tile.x_min), max(box[1], tile.y_min))
+    high = (min(box[2], tile.x_max), min(box[3], tile.y_max))
+    ranges = [
+        np.arange(np.ceil(a / spacing - 0.5), np.ceil(b / spacing - 0.5), dtype=np.int64)
+        for a, b in zip(low, high, strict=True)
+    ]
+    columns, rows = np.meshgrid(ranges[0], ranges[1], indexing="xy")
+    return columns.ravel(), rows.ravel()
+
+
+def node_grid(tile: str, settings: ElevationSettings, region: RegionSettings) -> Nodes:
+    """Return the nodes of a tile whose centre lies on the region's ice.
+
+    Parameters
+    ----------
+    tile
+        Name of the tile.
+    settings
+        Node spacing, windows and tile size.
+    region
+        CRS and ice.
+    """
+    square = tile_bounds(tile, settings.tile_m)
+    whole = (square.x_min, square.y_min, square.x_max, square.y_max)
+    grids = [(-1, whole, settings.node_spacing_m, settings.search_radius_m)]
+    grids += [
+        (number, window_bounds(window, region.crs), window.node_spacing_m, window.search_radius_m)
+        for number, window in enumerate(settings.windows)
+    ]
+    parts = []
+    for number, box, spacing, radius in grids:
+        column, row = _grid(box, square, spacing)
+        x, y = (column + 0.5) * spacing, (row + 0.5) * spacing
+        mine = in_window(x, y, settings, region.crs) == number
+        parts.append(
+            Nodes(
+                node_ids(column[mine], row[mine], number),
+                x[mine],
+                y[mine],
+                np.full(int(mine.sum()), radius, dtype=np.float64),
+                np.full(int(mine.sum()), spacing, dtype=np.float64),
+                np.full(int(mine.sum()), number, dtype=np.int64),
+            )
+        )
+    joined = Nodes(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in Nodes.__dataclass_fields__
+        )
+    )
+    if not joined.x_m.size:
+        return joined
+    ice = load_ice(region).contains(joined.x_m, joined.y_m)
+    return Nodes(*(getattr(joined, name)[ice] for name in Nodes.__dataclass_fields__))
+
+
+def segment_sigma(height_sigma_m: np.ndarray, slope_along: np.ndarray) -> np.ndarray:
+    """Return σ of segment heights (m): h_li_sigma ⊕ slope × geolocation error ⊕ a floor.
+
+    Parameters
+    ----------
+    height_sigma_m
+        h_li_sigma (m); NaN counts as 1 m.
+    slope_along
+        dh_fit_dx (m/m); NaN counts as flat.
+    """
+    own = np.where(np.isfinite(height_sigma_m), height_sigma_m, UNKNOWN_SIGMA_M)
+    tilt = np.where(np.isfinite(slope_along), slope_along, 0.0) * GEOLOCATION_SIGMA_M
+    return np.sqrt(own.astype(np.float64) ** 2 + tilt.astype(np.float64) ** 2 + SIGMA_FLOOR_M**2)
+
+
+def read_segments(
+    paths: Iterable[str | PathLike[str]],
+    tile: str,
+    tile_m: float,
+    margin_m: float,
+) -> Segments:
+    """Return the segments of a tile and its margin from the row groups that can hold them.
+
+    Parameters
+    ----------
+    paths
+        Tables of filtered segments, each with a row group per tile.
+    tile
+        Name of the tile.
+    tile_m
+        Side of a tile (m).
+    margin_m
+        How far outside the tile segments are needed (m).
+    """
+    square = tile_bounds(tile, tile_m)
+    box = (
+        square.x_min - margin_m,
+        square.y_min - margin_m,
+        square.x_max + margin_m,
+        square.y_max + margin_m,
+    )
+    columns = range(int(np.floor(box[0] / tile_m)), int(np.floor(box[2] / tile_m)) + 1)
+    rows = range(int(np.floor(box[1] / tile_m)), int(np.floor(box[3] / tile_m)) + 1)
+    wanted = {f"x{i}_y{j}" for i in columns for j in rows}
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("x", "y", "time", "height", "sigma", "pass")
+    }
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for group in _groups(file, wanted):
+                table = file.read_row_group(group, columns=list(COLUMNS))
+                _append(parts, _cut(table, box))
+    joined = {
+        name: np.concatenate(parts[name]) if parts[name] else np.zeros(0, kind)
+        for name, kind in (
+            ("x", "f8"), ("y", "f8"), ("time", "M8[us]"), ("height", "f8"), ("sigma", "f4"),
+            ("pass", "i4"),
+        )
+    }  # fmt: skip
+    parts.clear()
+    return sort_segments(
+        joined["x"], joined["y"], joined["time"], joined["height"], joined["sigma"], joined["pass"]
+    )
+
+
+def _groups(file: pq.ParquetFile, wanted: set[str]) -> list[int]:
+    """Return the row groups whose tile is wanted, or unknown."""
+    metadata = file.metadata
+    chosen = []
+    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == "tile")
+    for group in range(metadata.num_row_groups):
+        part = metadata.row_group(group)
+        statistics = part.column(place).statistics
+        known = statistics is not None and statistics.has_min_max
+        if part.num_rows and (
+            not known or statistics.min != statistics.max or statistics.min in wanted
+        ):
+            chosen.append(group)
+    return chosen
+
+
+def _cut(table: pa.Table, box: tuple[float, float, float, float]) -> pa.Table:
+    """Return the rows of a table inside a box (edges included)."""
+    x, y = table.column("x_m"), table.column("y_m")
+    inside = pc.and_(
+        pc.and_(pc.greater_equal(x, box[0]), pc.less_equal(x, box[2])),
+        pc.and_(pc.greater_equal(y, box[1]), pc.less_equal(y, box[3])),
+    )
+    return table.filter(inside)
+
+
+def _append(parts: dict[str, list[np.ndarray]], table: pa.Table) -> None:
+    """Add a table's rows to the arrays that a fit needs."""
+    if not table.num_rows:
+        return
+    plain = {name: table.column(name).to_numpy() for name in COLUMNS}
+    parts["x"].append(plain["x_m"])
+    parts["y"].append(plain["y_m"])
+    parts["time"].append(plain["time"].astype("M8[us]"))
+    parts["height"].append(plain["height_m"].astype(np.float64))
+    parts["sigma"].append(
+        segment_sigma(plain["height_sigma_m"], plain["slope_along"]).astype(np.float32)
+    )
+    parts["pass"].append(plain["rgt"].astype(np.int32) * 1000 + plain["cycle"].astype(np.int32))
+
+
+def fit_tile(
+    paths: Iterable[str | PathLike[str]],
+    tile: str,
+    region: RegionSettings,
+    settings: ElevationSettings,
+    fusion: FusionSettings,
+    period: PeriodSettings,
+    threads: int = 1,
+) -> NodeResult:
+    """Fit every node of a tile, retrospectively and causally.
+
+    Parameters
+    ----------
+    paths
+        Tables of filtered segments of all periods.
+    tile
+        Name of the tile.
+    region, settings, fusion, period
+        Configuration; of fusion, the shortest past of a causal vintage is used.
+    threads
+        Threads to use; the result does not depend on them.
+
+    Returns
+    -------
+    NodeResult
+        The NODES table as ``fits``, NODE_MONTHS as ``months`` and NODE_MONTHS_CAUSAL as
+        ``causal``.
+    """
+    nodes = node_grid(tile, settings, region)
+    if nodes.x_m.size:
+        segments = read_segments(paths, tile, settings.tile_m, settings.margin_m)
+    else:
+        segments = read_segments([], tile, settings.tile_m, settings.margin_m)
+    result = fit_months(
+        segments,
+        nodes.x_m,
+        nodes.y_m,
+        nodes.radius_m,
+        settings,
+        month_range(period.start, period.end),
+        node_id=nodes.node_id,
+        causal_min_years=fusion.causal_min_years,
+        threads=threads,
+    )
+    fits = _describe(result.fits, nodes, tile, settings, region)
+    return NodeResult(fits, result.months, result.causal)
+
+
+def _describe(
+    fits: pd.DataFrame, nodes: Nodes, tile: str, settings: ElevationSettings, region: RegionSettings
+) -> pd.DataFrame:
+    """Return fits with what is known of each node besides."""
+    longitude, latitude = unproject(nodes.x_m, nodes.y_m, region.crs)
+    factor = scale_factor(nodes.x_m, nodes.y_m, region.crs) if nodes.x_m.size else np.zeros(0)
+    names = np.array([*(window.name for window in settings.windows), None], dtype=object)
+    extra = {
+        "node_id": nodes.node_id,
+        "tile": tile,
+        "window": pd.Series(names[nodes.window], dtype="str"),
+        "spacing_m": nodes.spacing_m,
+        "x_m": nodes.x_m,
+        "y_m": nodes.y_m,
+        "latitude": latitude,
+        "longitude": longitude,
+        "area_km2": nodes.spacing_m**2 * factor / 1e6,
+    }
+    for name, source in (("bed_m", region.bed), ("speed_m_yr", region.velocity)):
+        extra[name] = (
+            sample_raster(source, nodes.x_m, nodes.y_m, region.crs)
+            if source is not None and nodes.x_m.size
+            else np.full(nodes.x_m.size, np.nan)
+        )
+    # A metre of the projection is not a metre of ground away from its standard parallel.
+    slope = fits["slope"] / np.sqrt(factor)
+    table = pd.DataFrame(extra, index=fits.index).join(fits.assign(slope=slope))
+    return table[list(NODES.columns)]

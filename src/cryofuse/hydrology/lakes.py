@@ -1,0 +1,555 @@
+"""Active subglacial lakes: places whose surface moves apart from the ice around them.
+
+A node's departure is its elevation change minus that of the surrounding ring (a plane through
+the ring's nodes seen in the same month, outliers trimmed about their median), relative to its own
+median departure: what the neighbourhood does together (thinning, season, snow) drops out. Nodes
+that depart for long and lie together form a candidate; one common history is fitted to its nodes,
+because each month sees other ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cryofuse.calendar import month_index
+
+if TYPE_CHECKING:
+    import geopandas
+
+    from cryofuse.config import HydrologySettings
+
+#: Share of the ring's radius around a node that counts as its own near field, not as ring.
+NEAR_FIELD = 0.5
+#: Fewest ring nodes seen in a month for a departure.
+MIN_RING_NODES = 5
+#: Ring nodes farther than this from their median (MADs) do not enter the plane through the ring.
+RING_TRIM_MADS = 4.0
+#: Prior of that plane's gradient, as a share of the ring's data.
+GRADIENT_PRIOR = 0.02
+#: σ of normal noise over its median absolute deviation, and the least noise of a departure (m).
+MAD_TO_SIGMA = 1.4826
+LEAST_NOISE_M = 0.01
+#: Fewest months with a departure for a node to be judged, and beyond the threshold to be taken.
+MIN_MONTHS_SEEN = 6
+MIN_MONTHS_BEYOND = 3
+#: Share of a departing node's months of one run that may lie below the threshold.
+MAX_LAPSES = 0.25
+#: Turns of a volume series count as events above this many σ of the difference.
+EVENT_SIGMAS = 2.0
+#: Share of an event's change by which its start and end may differ from the extremes.
+EVENT_TRIM = 0.15
+#: Melt season in which supraglacial lakes fill (calendar months).
+MELT_MONTHS = (6, 7, 8, 9)
+#: Longest stay of a supraglacial lake (months).
+SUPRAGLACIAL_MONTHS = 12
+#: Share of a departure's variance in an annual cycle above which it is a seasonal look-alike.
+SEASONAL_SHARE = 0.5
+#: Steps of the fit of one history to a candidate's nodes.
+HISTORY_STEPS = 30
+#: Weight of that fit's prior, a shape of 1, as a share of a mean node's data.
+PRIOR_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Lakes:
+    """Tables of a search: candidates with outlines, their monthly series and their events."""
+
+    lakes: geopandas.GeoDataFrame
+    months: pd.DataFrame
+    events: pd.DataFrame
+
+
+def measure_departures(
+    x_m: np.ndarray,
+    y_m: np.ndarray,
+    node: np.ndarray,
+    month: np.ndarray,
+    dh_m: np.ndarray,
+    ring_m: float,
+) -> pd.DataFrame:
+    """Return how far each node month departs from the ring around it.
+
+    Parameters
+    ----------
+    x_m, y_m
+        Positions of the nodes (m), shape (nodes,).
+    node, month
+        Index of the node and number of the month of each node month, shape (n,).
+    dh_m
+        Elevation change (m), shape (n,).
+    ring_m
+        Outer radius of the ring (m); its inner radius is ``NEAR_FIELD`` of it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``node``, ``month``, ``departure_m`` (relative to the node's median), ``ring_mad_m``
+        (median absolute deviation of ring nodes from their own median, pooled over the node's
+        months) and ``noise_m`` (σ of a departure). Node months with too few ring nodes are left
+        out.
+
+    Notes
+    -----
+    A node month's own σ is not used: it holds the misfit of trend and annual cycle, which is
+    largest where a lake moves. The noise comes from the ring and from steps between months.
+    """
+    from scipy.spatial import cKDTree
+
+    parts = []
+    for number in np.unique(month):
+        here = np.flatnonzero(month == number)
+        tree = cKDTree(np.column_stack([x_m[node[here]], y_m[node[here]]]))
+        pairs = tree.query_pairs(ring_m, output_type="ndarray")
+        if not len(pairs):
+            continue
+        apart = np.hypot(*(tree.data[pairs[:, 0]] - tree.data[pairs[:, 1]]).T)
+        pairs = pairs[apart > NEAR_FIELD * ring_m]
+        centre = np.concatenate([pairs[:, 0], pairs[:, 1]])
+        other = np.concatenate([pairs[:, 1], pairs[:, 0]])
+        around = dh_m[here][other]
+        middle, count = _group_median(centre, around, here.size)
+        spread, _ = _group_median(centre, np.abs(around - middle[centre]), here.size)
+        trusted = np.abs(around - middle[centre]) <= RING_TRIM_MADS * spread[centre]
+        offset = tree.data[other] - tree.data[centre]
+        surround = _surround(centre[trusted], offset[trusted] / ring_m, around[trusted], here.size)
+        kept = count >= MIN_RING_NODES
+        parts.append(
+            pd.DataFrame(
+                {
+                    "node": node[here][kept],
+                    "month": number,
+                    "departure_m": (dh_m[here] - surround)[kept],
+                    "ring_mad_m": spread[kept],
+                }
+            )
+        )
+    if not parts:
+        return pd.DataFrame(columns=["node", "month", "departure_m", "ring_mad_m", "noise_m"])
+    table = pd.concat(parts, ignore_index=True).sort_values(["node", "month"], ignore_index=True)
+    groups = table.groupby("node")
+    table["departure_m"] -= groups["departure_m"].transform("median")
+    table["ring_mad_m"] = groups["ring_mad_m"].transform("median")
+    steps = groups["departure_m"].diff().abs()
+    step = steps.groupby(table["node"]).transform("median").fillna(0.0) / np.sqrt(2.0)
+    table["noise_m"] = np.maximum(
+        MAD_TO_SIGMA * np.maximum(table["ring_mad_m"], step), LEAST_NOISE_M
+    )
+    return table
+
+
+def _surround(centre: np.ndarray, offset: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
+    """Return a plane through each centre's ring, read at the centre (NaN without a ring).
+
+    Offsets are in ring radii. A prior holds gradients small where the ring lies on one side or
+    on one track, so that the plane does not swing.
+    """
+    design = np.column_stack([np.ones(centre.size), offset])
+    normal = np.zeros((size, 3, 3))
+    np.add.at(normal, centre, design[:, :, None] * design[:, None, :])
+    target = np.zeros((size, 3))
+    np.add.at(target, centre, value[:, None] * design)
+    count = normal[:, 0, 0].copy()
+    some = count > 0
+    normal[:, [1, 2], [1, 2]] += GRADIENT_PRIOR * np.maximum(count, 1.0)[:, None]
+    normal[~some, 0, 0] = 1.0
+    height = np.linalg.solve(normal, target[..., None])[:, 0, 0]
+    return np.where(some, height, np.nan)
+
+
+def _group_median(group: np.ndarray, value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median and number of values in each of ``size`` groups (NaN where none)."""
+    order = np.lexsort((value, group))
+    value = value[order]
+    count = np.bincount(group, minlength=size)
+    start = np.concatenate([[0], np.cumsum(count)[:-1]])
+    median = np.full(size, np.nan)
+    some = count > 0
+    low = start[some] + (count[some] - 1) // 2
+    high = start[some] + count[some] // 2
+    median[some] = 0.5 * (value[low] + value[high])
+    return median, count
+
+
+def find_departing(departures: pd.DataFrame, settings: HydrologySettings) -> np.ndarray:
+    """Return the index of each node that departs from its ring far enough and for long enough.
+
+    A node departs where |departure| exceeds ``departure_mads`` MADs of its ring (or of its own
+    steps from month to month) and ``min_departure_m``, with one sign, over observed months that span
+    ``min_persistence_months`` with few lapses between.
+    """
+    found = []
+    for node, rows in departures.groupby("node", sort=True):
+        if len(rows) < MIN_MONTHS_SEEN:
+            continue
+        value = rows["departure_m"].to_numpy()
+        scale = rows["noise_m"].to_numpy() / MAD_TO_SIGMA
+        threshold = np.maximum(settings.departure_mads * scale, settings.min_departure_m)
+        month = rows["month"].to_numpy()
+        for sign in (1.0, -1.0):
+            if _lasts(sign * value > threshold, month, settings.min_persistence_months):
+                found.append(node)
+                break
+    return np.array(found, dtype=np.int64)
+
+
+def _lasts(beyond: np.ndarray, month: np.ndarray, shortest: int) -> bool:
+    """Say whether enough months beyond the threshold span the shortest time, with few lapses."""
+    index = np.flatnonzero(beyond)
+    for i, first in enumerate(index):
+        for last in index[i + MIN_MONTHS_BEYOND - 1 :]:
+            inside = beyond[first : last + 1]
+            if month[last] - month[first] >= shortest and 1.0 - inside.mean() <= MAX_LAPSES:
+                return True
+    return False
+
+
+def fit_history(
+    node: np.ndarray, month: np.ndarray, departure: np.ndarray, sigma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fit departures as node shape × one common history + a constant of each node.
+
+    Each month sees other nodes; the fit tells the history apart from what differs between them.
+
+    Parameters
+    ----------
+    node, month
+        Index 0… of node and month of each value, shape (n,).
+    departure, sigma
+        Departure and its σ (m), shape (n,).
+
+    Returns
+    -------
+    tuple
+        History (months,) in metres of the mean over the nodes, its σ (months,), shape of each
+        node (nodes,) with mean 1, and the number of nodes behind each month.
+    """
+    nodes, months = int(node.max()) + 1, int(month.max()) + 1
+    weight = 1.0 / (sigma**2 + np.median(sigma) ** 2)
+    shape, constant = np.ones(nodes), np.zeros(nodes)
+    history: np.ndarray = np.zeros(months)
+    total = np.bincount(node, weight, nodes)
+    for _ in range(HISTORY_STEPS):
+        power = np.bincount(month, weight * shape[node] ** 2, months)
+        rest = weight * shape[node] * (departure - constant[node])
+        level = np.bincount(month, rest, months) / np.maximum(power, 1e-12)
+        history = level - np.median(level)
+        seen = history[month]
+        mean_seen = np.bincount(node, weight * seen, nodes) / total
+        mean_value = np.bincount(node, weight * departure, nodes) / total
+        swing = weight * (seen - mean_seen[node])
+        cross = np.bincount(node, swing * (departure - mean_value[node]), nodes)
+        square = np.bincount(node, swing * (seen - mean_seen[node]), nodes)
+        # A node seen in few months keeps a shape near 1 rather than a wild one.
+        prior = PRIOR_SHARE * square.mean() + 1e-12
+        shape = np.maximum((cross + prior) / (square + prior), 0.0)
+        shape = shape / shape.mean() if shape.mean() > 0 else np.ones(nodes)
+        constant = mean_value - shape * mean_seen
+    power = np.bincount(month, weight * shape[node] ** 2, months)
+    residual = departure - constant[node] - shape[node] * history[month]
+    freedom = max(departure.size - months - 2 * nodes, 1)
+    scale = max(float(np.sum(weight * residual**2) / freedom), 1.0)
+    history_sigma = np.sqrt(scale / np.maximum(power, 1e-12))
+    return history, history_sigma, shape, np.bincount(month, minlength=months)
+
+
+def find_events(
+    month: np.ndarray, volume_km3: np.ndarray, sigma_km3: np.ndarray, min_event_km3: float
+) -> list[dict[str, Any]]:
+    """Return the fill and drain events of a volume series.
+
+    Parameters
+    ----------
+    month
+        Numbers of the months, ascending, shape (n,).
+    volume_km3, sigma_km3
+        Volume and its σ, shape (n,).
+    min_event_km3
+        Smallest change between two turns of the series.
+
+    Returns
+    -------
+    list of dict
+        ``kind``, ``start``, ``end`` (indices into the series), ``volume_km3``.
+    """
+    turns = _turns(volume_km3, sigma_km3, min_event_km3)
+    events = []
+    for first, last in zip(turns[:-1], turns[1:], strict=True):
+        change = float(volume_km3[last] - volume_km3[first])
+        done = (volume_km3[first : last + 1] - volume_km3[first]) / change
+        half = int(np.argmax(done >= 0.5))
+        before = np.flatnonzero(done[: half + 1] <= EVENT_TRIM)
+        after = np.flatnonzero(done[half:] >= 1.0 - EVENT_TRIM)
+        events.append(
+            {
+                "kind": "fill" if change > 0 else "drain",
+                "start": first + int(before[-1]),
+                "end": first + half + int(after[0]),
+                "volume_km3": change,
+            }
+        )
+    return events
+
+
+def _turns(value: np.ndarray, sigma: np.ndarray, smallest: float) -> list[int]:
+    """Return the indices of alternating extremes that differ by more than noise and smallest."""
+
+    def beyond(i: int, j: int) -> bool:
+        noise = EVENT_SIGMAS * np.hypot(sigma[i], sigma[j])
+        return bool(abs(value[i] - value[j]) >= max(smallest, noise))
+
+    low = high = 0
+    turns: list[int] = []
+    direction = 0
+    for i in range(1, value.size):
+        if direction >= 0:
+            high = i if value[i] > value[high] else high
+        if direction <= 0:
+            low = i if value[i] < value[low] else low
+        if direction == 0 and beyond(high, low):
+            turns.append(min(high, low))
+            direction = 1 if high > low else -1
+        elif direction > 0 and value[i] < value[high] and beyond(high, i):
+            turns.append(high)
+            direction, low = -1, i
+        elif direction < 0 and value[i] > value[low] and beyond(low, i):
+            turns.append(low)
+            direction, high = 1, i
+    if direction:
+        turns.append(high if direction > 0 else low)
+    return turns
+
+
+def explain_lookalike(
+    month: np.ndarray,
+    departure_m: np.ndarray,
+    sigma_m: np.ndarray,
+    elevation_m: float,
+    settings: HydrologySettings,
+) -> str | None:
+    """Return why a candidate looks like surface water or season, None where it does not.
+
+    Below ``supraglacial_elevation_max_m``, water on the surface comes in the melt season and
+    goes within a year, and melt makes annual cycles that differ between a node and its ring.
+    """
+    if not elevation_m < settings.supraglacial_elevation_max_m:
+        return None
+    years = month / 12.0
+    angle = 2.0 * np.pi * years
+    design = np.column_stack([np.ones_like(years), years, np.cos(angle), np.sin(angle)])
+    if month.size > design.shape[1] + 4:
+        plain = design[:, :2] @ np.linalg.lstsq(design[:, :2], departure_m, rcond=None)[0]
+        whole = design @ np.linalg.lstsq(design, departure_m, rcond=None)[0]
+        left, rest = np.sum((departure_m - plain) ** 2), np.sum((departure_m - whole) ** 2)
+        if left > 0 and 1.0 - rest / left > SEASONAL_SHARE:
+            return "an annual cycle explains most of the departure below the supraglacial limit"
+    threshold = np.maximum(settings.min_departure_m, EVENT_SIGMAS * sigma_m)
+    beyond = np.abs(departure_m - np.median(departure_m)) > threshold
+    if not beyond.any():
+        return None
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], beyond, [False]]).astype(int)))
+    for first, stop in zip(edges[::2], edges[1::2], strict=True):
+        gone = month[stop] if stop < month.size else np.inf
+        season = month[first] % 12 + 1 in MELT_MONTHS
+        if not season or gone - month[first] >= SUPRAGLACIAL_MONTHS:
+            return None
+    return "every departure comes in June–September and goes within a year"
+
+
+def find_lakes(
+    nodes: pd.DataFrame,
+    node_months: pd.DataFrame | None,
+    mascons: geopandas.GeoDataFrame,
+    settings: HydrologySettings,
+    crs: str,
+) -> Lakes:
+    """Search nodes for active-lake candidates.
+
+    Parameters
+    ----------
+    nodes
+        ``altimetry/nodes``; those spaced wider than ``max_node_spacing_m`` are not searched.
+    node_months
+        ``altimetry/node_months`` of these nodes, None where there are none.
+    mascons
+        ``gravimetry/mascons``.
+    settings
+        Ring, thresholds, grouping, persistence and look-alike limits.
+    crs
+        CRS of the nodes.
+
+    Returns
+    -------
+    Lakes
+        ``hydrology/lakes`` (outlines in longitude and latitude), ``lake_months`` and
+        ``lake_events``; empty tables where nothing departs.
+    """
+    if node_months is None:
+        return _nothing()
+    nodes = nodes[(nodes["spacing_m"] <= settings.max_node_spacing_m) & nodes["rate_m_yr"].notna()]
+    nodes = nodes.sort_values("node_id", ignore_index=True)
+    position = pd.Index(nodes["node_id"]).get_indexer(node_months["node_id"])
+    months = node_months[position >= 0]
+    node = position[position >= 0]
+    if not len(months):
+        return _nothing()
+    departures = measure_departures(
+        nodes["x_m"].to_numpy(np.float64),
+        nodes["y_m"].to_numpy(np.float64),
+        node,
+        month_index(months["month"].to_numpy()),
+        months["dh_m"].to_numpy(np.float64),
+        settings.ring_m,
+    )
+    departing = find_departing(departures, settings)
+    groups = _group_nodes(nodes, departing, settings)
+    if not groups:
+        return _nothing()
+    return _describe(nodes, departures, groups, mascons, settings, crs)
+
+
+def _group_nodes(
+    nodes: pd.DataFrame, departing: np.ndarray, settings: HydrologySettings
+) -> list[np.ndarray]:
+    """Return the nodes of each candidate, grouped by DBSCAN, ordered by place."""
+    from sklearn.cluster import DBSCAN
+
+    if departing.size < settings.min_nodes:
+        return []
+    places = nodes.loc[departing, ["x_m", "y_m"]].to_numpy(np.float64)
+    model = DBSCAN(eps=settings.cluster_distance_m, min_samples=settings.min_nodes)
+    labels = model.fit_predict(places)
+    groups = [departing[labels == j] for j in range(labels.max() + 1)]
+    return [g for g in groups if g.size >= settings.min_nodes]
+
+
+def _describe(
+    nodes: pd.DataFrame,
+    departures: pd.DataFrame,
+    groups: list[np.ndarray],
+    mascons: geopandas.GeoDataFrame,
+    settings: HydrologySettings,
+    crs: str,
+) -> Lakes:
+    """Return the tables of candidates from the nodes of each."""
+    import geopandas
+
+    from cryofuse.geo import area_km2, locate, reproject, unproject
+
+    lakes, series, events = [], [], []
+    for number, members in enumerate(groups, start=1):
+        here = nodes.loc[members]
+        outline = _outline(here)
+        size = area_km2(outline, crs)
+        rows = departures[departures["node"].isin(members)]
+        index = np.searchsorted(members, rows["node"].to_numpy())
+        month, step = np.unique(rows["month"].to_numpy(), return_inverse=True)
+        history, sigma, _, count = fit_history(
+            index, step, rows["departure_m"].to_numpy(), rows["noise_m"].to_numpy()
+        )
+        volume, volume_sigma = history * size * 1e-3, sigma * size * 1e-3
+        stamps = month.astype("datetime64[M]").astype("datetime64[us]")
+        series.append(
+            pd.DataFrame(
+                {
+                    "lake_id": number,
+                    "month": stamps,
+                    "departure_m": history,
+                    "departure_sigma_m": sigma,
+                    "volume_km3": volume,
+                    "n_nodes": count,
+                }
+            )
+        )
+        found = find_events(month, volume, volume_sigma, settings.min_event_km3)
+        for event in found:
+            first, last = stamps[event["start"]], stamps[event["end"]]
+            events.append({"lake_id": number, **event, "start": first, "end": last})
+        first_of = {
+            kind: next((stamps[e["start"]] for e in found if e["kind"] == kind), None)
+            for kind in ("fill", "drain")
+        }
+        reason = explain_lookalike(
+            month, history, sigma, float(here["elevation_m"].mean()), settings
+        )
+        if reason is None and not found:
+            reason = "no fill or drain event above min_event_km3 and noise"
+        centre = outline.centroid
+        longitude, latitude = unproject(centre.x, centre.y, crs)
+        windows = here["window"].dropna()
+        inside = locate(
+            np.atleast_1d(longitude), np.atleast_1d(latitude), mascons.geometry.to_numpy()
+        )[0]
+        lakes.append(
+            {
+                "lake_id": number,
+                "status": "candidate" if reason is None else "lookalike",
+                "window": windows.mode().iloc[0] if len(windows) else None,
+                "x_m": centre.x,
+                "y_m": centre.y,
+                "latitude": float(latitude),
+                "longitude": float(longitude),
+                "area_km2": size,
+                "n_nodes": int(members.size),
+                "volume_range_km3": float(volume.max() - volume.min()),
+                "first_fill": first_of["fill"],
+                "first_drain": first_of["drain"],
+                "mascon_id": int(mascons["mascon_id"].iloc[inside]) if inside >= 0 else None,
+                "inventory_name": None,
+                "inventory_distance_m": None,
+                "reason": reason,
+                "geometry": reproject(outline, crs, "EPSG:4326"),
+            }
+        )
+    return Lakes(
+        _typed(geopandas.GeoDataFrame(lakes, geometry="geometry", crs="EPSG:4326")),
+        pd.concat(series, ignore_index=True),
+        pd.DataFrame(events, columns=["lake_id", "kind", "start", "end", "volume_km3"]),
+    )
+
+
+def searched_area(nodes: pd.DataFrame) -> Any:
+    """Return the union of nodes' cells as a shapely geometry in their CRS."""
+    import shapely
+
+    half = nodes["spacing_m"].to_numpy(np.float64) / 2.0
+    x, y = nodes["x_m"].to_numpy(np.float64), nodes["y_m"].to_numpy(np.float64)
+    return shapely.union_all(shapely.box(x - half, y - half, x + half, y + half))
+
+
+def _outline(nodes: pd.DataFrame) -> Any:
+    """Return the union of the nodes' cells, gaps between tracks closed."""
+    import shapely
+
+    cells = searched_area(nodes)
+    reach = 0.75 * float(nodes["spacing_m"].max())
+    closed = cells.buffer(reach, join_style="mitre").buffer(-reach, join_style="mitre")
+    return shapely.union_all([closed, cells])
+
+
+def _typed(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Return lakes with the types of their contract where every value of a column is null."""
+    for name in ("window", "inventory_name", "reason"):
+        frame[name] = frame[name].astype("str")
+    for name in ("first_fill", "first_drain"):
+        frame[name] = pd.to_datetime(frame[name]).astype("datetime64[us]")
+    frame["inventory_distance_m"] = frame["inventory_distance_m"].astype(np.float64)
+    frame["mascon_id"] = frame["mascon_id"].astype("Int32")
+    return frame
+
+
+def _nothing() -> Lakes:
+    """Return tables without a row."""
+    import geopandas
+
+    from cryofuse.tables import LAKE_EVENTS, LAKE_MONTHS, LAKES
+
+    lakes = LAKES.empty().to_pandas()
+    return Lakes(
+        geopandas.GeoDataFrame(lakes, geometry=geopandas.GeoSeries([], crs="EPSG:4326")),
+        LAKE_MONTHS.empty().to_pandas(),
+        LAKE_EVENTS.empty().to_pandas(),
+    )

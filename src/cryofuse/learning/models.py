@@ -1,0 +1,212 @@
+"""The models on one footing: scikit-learn pipelines fitted, tuned and calibrated inside a fold.
+
+Each model is a pipeline whose imputer and scaler see training samples only. Its settings are
+chosen on inner folds that mimic the outer split; the residuals of those inner held-out samples
+calibrate its prediction interval. One fit uses one thread, so that results do not depend on how
+many run beside each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import ThreadpoolController
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryofuse.learning.splits import Fold
+
+#: Settings of each model: a first choice of few, then every other pair of the same values.
+SEARCH_SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "ridge": {"alpha": (30.0, 300.0, 3.0, 3000.0, 0.3)},
+    "forest": {"max_features": (0.3, "sqrt", 0.6), "min_samples_leaf": (5, 20, 2)},
+    "hist_gradient_boosting": {
+        "max_leaf_nodes": (8, 4, 15),
+        "learning_rate": (0.1, 0.05),
+        "min_samples_leaf": (20,),
+    },
+    "xgboost": {
+        "max_depth": (3, 2, 5),
+        "learning_rate": (0.1, 0.05),
+        "min_child_weight": (5.0,),
+    },
+}
+#: Bins of the boosted histograms: a few hundred to a few thousand samples need no more.
+_BINS = 64
+#: Samples drawn for a tree of the forest.
+_TREE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Chosen settings and what the inner folds say about them.
+
+    ``residuals`` are the inner held-out residuals (cm) of the chosen settings, ``rmse`` their
+    root mean square for every candidate in order (empty without inner folds).
+    """
+
+    parameters: dict[str, Any]
+    residuals: np.ndarray
+    rmse: tuple[float, ...]
+
+
+class DropEmpty(TransformerMixin, BaseEstimator):
+    """Leave out columns without any value in the training samples: histograms need one."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray | None = None) -> DropEmpty:
+        """Note which columns hold a value."""
+        self.kept_ = np.isfinite(x).any(axis=0)
+        return self
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Return the noted columns."""
+        return x[:, self.kept_]
+
+
+def list_candidates(model: str, count: int) -> list[dict[str, Any]]:
+    """Return the first ``count`` settings of a model's search space.
+
+    The diagonal of the space comes first (all first choices, all second choices …), so that few
+    candidates already differ in everything; the other pairs follow.
+    """
+    space = SEARCH_SPACES[model]
+    longest = max(len(values) for values in space.values())
+    diagonal = [tuple(v[min(k, len(v) - 1)] for v in space.values()) for k in range(longest)]
+    pairs = list(dict.fromkeys([*diagonal, *product(*space.values())]))
+    return [dict(zip(space, values, strict=True)) for values in pairs[:count]]
+
+
+def build(model: str, parameters: dict[str, Any], trees: int, seed: int) -> Pipeline:
+    """Return an unfitted pipeline.
+
+    Parameters
+    ----------
+    model
+        ``ridge``, ``forest``, ``hist_gradient_boosting`` or ``xgboost``.
+    parameters
+        Settings of the last step.
+    trees
+        Trees of forests and boosting.
+    seed
+        Seed.
+
+    Returns
+    -------
+    Pipeline
+        Ridge and forest impute the training median and mark what was missing; the boosted
+        models take missing values as they are.
+    """
+    if model == "ridge":
+        return make_pipeline(_imputer(), StandardScaler(), Ridge(**parameters))
+    if model == "forest":
+        chosen = {"max_samples": _TREE_SHARE} | parameters
+        forest = RandomForestRegressor(n_estimators=trees, random_state=seed, n_jobs=1, **chosen)
+        return make_pipeline(_imputer(), forest)
+    if model == "hist_gradient_boosting":
+        return make_pipeline(
+            DropEmpty(),
+            HistGradientBoostingRegressor(
+                max_iter=trees,
+                max_bins=_BINS,
+                l2_regularization=1.0,
+                max_features=0.5,
+                early_stopping=False,
+                random_state=seed,
+                **parameters,
+            ),
+        )
+    if model == "xgboost":
+        from xgboost import XGBRegressor
+
+        return make_pipeline(
+            XGBRegressor(
+                n_estimators=trees,
+                tree_method="hist",
+                max_bin=_BINS,
+                subsample=0.8,
+                colsample_bytree=0.5,
+                nthread=1,
+                random_state=seed,
+                **parameters,
+            )
+        )
+    raise ValueError(f"{model!r} is not a model")
+
+
+def tune(
+    model: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    inner: Sequence[Fold],
+    *,
+    candidates: int,
+    trees: int,
+    seed: int,
+) -> Tuned:
+    """Choose a model's settings by the pooled error of inner held-out samples.
+
+    Parameters
+    ----------
+    model
+        Name of the model.
+    x, y
+        Training samples (n × p, NaN where missing) and targets (cm).
+    inner
+        Inner folds; without any, the first candidate is taken and there are no residuals.
+    candidates
+        Settings tried.
+    trees, seed
+        Passed to :func:`build`.
+    """
+    options = list_candidates(model, candidates)
+    if not inner:
+        return Tuned(options[0], np.empty(0), ())
+    residuals = []
+    for parameters in options:
+        held = []
+        for fold in inner:
+            fitted = build(model, parameters, trees, seed).fit(x[fold.train], y[fold.train])
+            held.append(y[fold.test] - fitted.predict(x[fold.test]))
+        residuals.append(np.concatenate(held))
+    rmse = tuple(float(np.sqrt(np.mean(r**2))) for r in residuals)
+    best = int(np.argmin(rmse))
+    return Tuned(options[best], residuals[best], rmse)
+
+
+def conformal_radius(residuals: np.ndarray, coverage: float) -> float:
+    """Return the half width (cm) of a split-conformal interval, NaN with too few residuals.
+
+    The ⌈(n + 1)·coverage⌉-th smallest absolute residual; Lei et al. 2018,
+    doi:10.1080/01621459.2017.1307116, with the held-out residuals of all inner folds pooled
+    (cross-conformal; Vovk 2015, doi:10.1007/s10472-013-9368-4). The samples are autocorrelated
+    and the folds shift in time and space, so coverage is measured, not promised.
+    """
+    n = len(residuals)
+    rank = int(np.ceil((n + 1) * coverage))
+    return float(np.sort(np.abs(residuals))[rank - 1]) if 0 < rank <= n else float("nan")
+
+
+_CONTROLLERS: list[ThreadpoolController] = []
+
+
+def single_threaded() -> Any:
+    """Return a context in which this thread's numerical libraries use one thread."""
+    if not _CONTROLLERS:
+        import xgboost  # noqa: F401  its OpenMP runtime has to be known to the controller
+
+        _CONTROLLERS.append(ThreadpoolController())
+    return _CONTROLLERS[0].limit(limits=1)
+
+
+def _imputer() -> SimpleImputer:
+    return SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)

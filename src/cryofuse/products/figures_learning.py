@@ -1,0 +1,385 @@
+"""Figures of learning: skill, predictions, importance, calibration, choice of regimes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cryofuse.products import style
+from cryofuse.products.figures_maps import SPLIT_NAMES, best_model
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KIND_COLOURS = {
+    "model": style.CATEGORIES[0],
+    "baseline": style.CATEGORIES[4],
+    "control": style.CATEGORIES[3],
+}
+TARGET_NAMES = {"change": "monthly change", "cumulative": "cumulative anomaly"}
+#: R² below this is drawn as an arrow at the axis with its value written out.
+_R2_FLOOR = -1.0
+_MODEL_COLOURS = style.CATEGORIES
+
+
+def _splits(table: pd.DataFrame) -> list[str]:
+    return [s for s in SPLIT_NAMES if (table["split"] == s).any()]
+
+
+def _targets(table: pd.DataFrame) -> list[str]:
+    return [t for t in TARGET_NAMES if (table["target"] == t).any()]
+
+
+@style.styled
+def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
+    """Draw pooled R² of every model, baseline and control under every split.
+
+    Parameters
+    ----------
+    scores
+        Table ``skill/scores``.
+    title
+        Name of the region.
+    """
+    from matplotlib.lines import Line2D
+
+    pooled = scores[(scores["scope"] == "pooled") & (scores["score"] == "r2")]
+    splits, targets = _splits(pooled) or ["forward"], _targets(pooled) or ["change"]
+    names = list(dict.fromkeys(_ordered(pooled)))
+    figure = style.new_figure(1.5 + len(targets) * max(1.2, 0.19 * len(names) + 0.4))
+    panels = figure.subplots(len(targets), len(splits), sharex=True, sharey=True, squeeze=False)
+    for row, target in enumerate(targets):
+        for column, split in enumerate(splits):
+            axes = panels[row, column]
+            part = pooled[(pooled["split"] == split) & (pooled["target"] == target)]
+            _draw_scores(axes, part, names)
+            if row == 0:
+                axes.set_title(SPLIT_NAMES[split], fontsize=7.2)
+            if column == 0:
+                axes.set_ylabel(TARGET_NAMES[target])
+            if row == len(targets) - 1:
+                axes.set_xlabel("R² (1)")
+    handles = [
+        Line2D([], [], marker="o", ls="none", color=colour, label=kind)
+        for kind, colour in KIND_COLOURS.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=3)
+    blocks = pooled["n_blocks"].dropna()
+    low, high = (int(blocks.min()), int(blocks.max())) if len(blocks) else (0, 0)
+    several = f"{low}" if low == high else f"{low} to {high}"
+    independent = f" ({several} blocks)" if len(blocks) else ""
+    style.head(
+        figure,
+        f"{title}: predictive skill by split",
+        "Pooled held-out R² of GRACE mass (cm water equivalent) with 95 % block-bootstrap intervals"
+        f"{independent}. An arrow marks a value below "
+        f"−{-_R2_FLOOR:g}. Random folds leak: read the "
+        "others. Control: noise features.",
+    )
+    return figure
+
+
+def _ordered(pooled: pd.DataFrame) -> list[str]:
+    rank = {"model": 0, "baseline": 1, "control": 2}
+    table = pooled[["model", "kind"]].drop_duplicates()
+    table = table.assign(rank=table["kind"].map(rank).fillna(3))
+    return table.sort_values("rank", kind="stable")["model"].tolist()
+
+
+def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
+    place = {name: len(names) - 1 - i for i, name in enumerate(names)}
+    axes.axvline(0, color=style.FAINT, lw=0.5)
+    axes.set_xlim(_R2_FLOOR - 0.08, 1.05)
+    axes.set_yticks(list(place.values()), [n.replace("_", " ") for n in place], fontsize=6.5)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    known = part.dropna(subset=["value"])
+    if known.empty:
+        reason = style.first_reason(part["reason"], default="no score")
+        axes.text(
+            0.5, 0.5, style.fold(reason, 20), transform=axes.transAxes, ha="center", va="center",
+            fontsize=7.5, fontweight="bold", color="#8b1a1a", gid="reason",
+        )  # fmt: skip
+        return
+    rows: list[Any] = list(known.itertuples())
+    for row in rows:
+        y, colour = place[row.model], KIND_COLOURS.get(row.kind, style.FAINT)
+        if pd.notna(row.lower) and pd.notna(row.upper):
+            axes.plot(
+                np.clip([row.lower, row.upper], _R2_FLOOR, 1.0), [y, y], color=colour, lw=1.6,
+                alpha=0.55, solid_capstyle="butt", gid=f"interval {row.model}",
+            )  # fmt: skip
+        if row.value < _R2_FLOOR:
+            axes.plot(_R2_FLOOR, y, "<", ms=4, color=colour, gid=f"below {row.model}")
+            axes.text(
+                _R2_FLOOR + 0.08, y, f"{row.value:.1f}".replace("-", "−"), fontsize=5.5, va="center"
+            )
+        else:
+            axes.plot(row.value, y, "o", ms=3.6, color=colour, gid=f"score {row.model}")
+
+
+@style.styled
+def draw_predicted_observed(predictions: pd.DataFrame, scores: pd.DataFrame, title: str) -> Figure:
+    """Draw predicted against observed monthly change, a panel for each split.
+
+    Parameters
+    ----------
+    predictions
+        Table ``skill/predictions``.
+    scores
+        Table ``skill/scores``, which names the best model of each split.
+    title
+        Name of the region.
+    """
+    target = "change"
+    splits = list(SPLIT_NAMES)
+    figure = style.new_figure(7.0)
+    panels = np.ravel(figure.subplots(2, 2))
+    shown = predictions[predictions["target"] == target]
+    used = []
+    reach = 1.0
+    for split in splits:
+        part = shown[
+            (shown["split"] == split) & (shown["model"] == best_model(scores, split, target))
+        ]
+        used.append(part)
+        if len(part):
+            values = np.abs(part[["observed_cm", "predicted_cm"]].to_numpy(dtype=float))
+            reach = max(reach, float(np.quantile(values, 0.998)))
+    for axes, split, part in zip(panels, splits, used, strict=True):
+        axes.set_title(SPLIT_NAMES[split])
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(-reach, reach)
+        axes.set_aspect("equal")
+        axes.set_xlabel("GRACE (cm water equivalent per month)")
+        axes.set_ylabel("predicted (cm per month)")
+        axes.axhline(0, color="#cccccc", lw=0.4)
+        axes.axvline(0, color="#cccccc", lw=0.4)
+        axes.plot([-reach, reach], [-reach, reach], color=style.FAINT, lw=0.7, ls="--")
+        if part.empty:
+            rows = scores[(scores["split"] == split) & (scores["target"] == target)]
+            style.state_reason(axes, style.first_reason(rows["reason"], default="no prediction"))
+            continue
+        observed = part["observed_cm"].to_numpy(dtype=float)
+        predicted = part["predicted_cm"].to_numpy(dtype=float)
+        axes.plot(
+            observed, predicted, ".", ms=2.2, alpha=0.35, color=style.CATEGORIES[0], mew=0,
+            rasterized=True, gid="pairs",
+        )  # fmt: skip
+        outside = int(((np.abs(observed) > reach) | (np.abs(predicted) > reach)).sum())
+        error = predicted - observed
+        lines = [
+            str(part["model"].iloc[0]).replace("_", " "),
+            f"R² {1 - error @ error / np.sum((observed - observed.mean()) ** 2):.2f}",
+            f"RMSE {np.sqrt(np.mean(error**2)):.2f} cm",
+            f"n {len(part):,} ({part['mascon_id'].nunique()} mascons)",
+        ]
+        if outside:
+            lines.append(f"{outside} outside the frame")
+        axes.text(
+            0.03, 0.97, "\n".join(lines).replace("-", "−"), transform=axes.transAxes, va="top",
+            fontsize=6.5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        )  # fmt: skip
+    style.head(
+        figure,
+        f"{title}: predicted and observed mass change",
+        f"{style.months_text(shown['month'])}. Held-out predictions of the model with the lowest "
+        "pooled RMSE of each split; dashed: 1:1.",
+    )
+    return figure
+
+
+@style.styled
+def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
+    """Draw feature groups by permutation and by SHAP values, a column for each target.
+
+    Parameters
+    ----------
+    importance
+        Table ``explained/importance``.
+    title
+        Name of the region.
+    """
+    methods = {
+        "permutation": "rise of held-out RMSE (cm)",
+        "shap": "mean |SHAP value| (cm)",
+    }
+    targets = _targets(importance) or ["change"]
+    count = importance["group"].nunique()
+    figure = style.new_figure(1.2 + 2 * max(1.4, 0.15 * count + 0.5))
+    panels = figure.subplots(len(methods), len(targets), squeeze=False)
+    for row, (method, label) in enumerate(methods.items()):
+        for column, target in enumerate(targets):
+            axes = panels[row, column]
+            part = importance[(importance["method"] == method) & (importance["target"] == target)]
+            axes.set_title(f"{method}, {TARGET_NAMES[target]}")
+            axes.set_xlabel(label)
+            known = part.dropna(subset=["importance"]).sort_values(
+                ["importance", "group"], ascending=[True, False]
+            )
+            if known.empty:
+                axes.set_yticks([])
+                style.state_reason(axes, style.first_reason(part["reason"], default="no value"))
+                continue
+            value = known["importance"].to_numpy(dtype=float)
+            bounds = known[["lower", "upper"]].to_numpy(dtype=float)
+            reach = np.nan_to_num(np.clip(np.column_stack(
+                [value - bounds[:, 0], bounds[:, 1] - value]
+            ), 0, None)).T  # fmt: skip
+            bars = axes.barh(
+                np.arange(len(known)), value, 0.65, color=style.CATEGORIES[row * 2], xerr=reach,
+                error_kw={"lw": 0.7, "ecolor": style.INK, "capsize": 1.5},
+            )  # fmt: skip
+            for bar in bars:
+                bar.set_gid(f"{method} {target}")
+            axes.axvline(0, color=style.FAINT, lw=0.5)
+            axes.set_yticks(
+                np.arange(len(known)), [g.replace("_", " ") for g in known["group"]], fontsize=6
+            )
+            axes.set_ylim(-0.6, len(known) - 0.4)
+    style.head(
+        figure,
+        f"{title}: importance of feature groups",
+        "XGBoost on held-out data. A group is a feature with all its lags; bars span folds and "
+        "seeds. Below 0: permuting the group helps, that is, it carries nothing.",
+    )
+    return figure
+
+
+@style.styled
+def draw_calibration(predictions: pd.DataFrame, title: str, nominal: float = 0.9) -> Figure:
+    """Draw measured coverage of the conformal intervals by model, split and calendar month.
+
+    Parameters
+    ----------
+    predictions
+        Table ``skill/predictions``.
+    title
+        Name of the region.
+    nominal
+        Nominal coverage.
+    """
+    figure = style.new_figure(4.4)
+    left, right = figure.subplots(1, 2, sharey=True)
+    known = predictions[(predictions["target"] == "change")].dropna(subset=["lower_cm", "upper_cm"])
+    inside = (known["observed_cm"] >= known["lower_cm"]) & (
+        known["observed_cm"] <= known["upper_cm"]
+    )
+    known = known.assign(inside=inside)
+    left.set_title("a  by split")
+    right.set_title("b  by calendar month")
+    for axes in (left, right):
+        axes.axhline(100 * nominal, color=style.INK, lw=0.7, ls="--")
+    inside_floor = 0.0 if known.empty else 100 * float(measured_coverage(known)["coverage"].min())
+    left.set_ylim(min(50.0, 10 * np.floor(inside_floor / 10) - 10), 102)
+    left.set_ylabel("observations inside the interval (%)")
+    if known.empty:
+        for axes in (left, right):
+            axes.set_xticks([])
+            style.state_reason(axes, "no prediction with an interval")
+    else:
+        coverage = measured_coverage(known)
+        splits, models = _splits(known), list(dict.fromkeys(known["model"]))
+        for number, model in enumerate(models):
+            part = (
+                coverage[coverage["model"] == model].set_index("split")["coverage"].reindex(splits)
+            )
+            shift = 0.12 * (number - (len(models) - 1) / 2)
+            left.plot(
+                np.arange(len(splits)) + shift, 100 * part.to_numpy(dtype=float), "o", ms=4,
+                color=_MODEL_COLOURS[number % 8], label=model.replace("_", " "),
+                gid=f"coverage {model}",
+            )  # fmt: skip
+        left.set_xticks(
+            range(len(splits)), [style.fold(SPLIT_NAMES[s], 12) for s in splits], fontsize=6.5
+        )
+        left.set_xlim(-0.5, len(splits) - 0.5)
+        left.legend(loc="lower left", ncols=2)
+        for number, split in enumerate(splits):
+            part = known[known["split"] == split]
+            by_month = part.groupby(part["month"].dt.month)["inside"].mean().reindex(range(1, 13))
+            right.plot(
+                by_month.index, 100 * by_month.to_numpy(dtype=float), marker=".", ms=4, lw=0.8,
+                color=style.CATEGORIES[4 + number], label=SPLIT_NAMES[split], gid=f"month {split}",
+            )  # fmt: skip
+        right.set_xticks(range(1, 13), list("JFMAMJJASOND"))
+        right.legend(loc="lower left")
+    left.annotate(
+        f"nominal {100 * nominal:g} %", (0, 100 * nominal), xycoords=("axes fraction", "data"),
+        xytext=(3, 2), textcoords="offset points", ha="left", fontsize=6.5,
+    )  # fmt: skip
+    style.head(
+        figure,
+        f"{title}: calibration of the prediction intervals",
+        f"{style.months_text(known['month'])}. Conformal intervals of monthly change, calibrated "
+        "inside the training folds; b pools the models.",
+    )
+    return figure
+
+
+def measured_coverage(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of observations inside their interval by model and split.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns model, split, coverage (0 to 1), n.
+    """
+    inside = (predictions["observed_cm"] >= predictions["lower_cm"]) & (
+        predictions["observed_cm"] <= predictions["upper_cm"]
+    )
+    return (
+        predictions.assign(inside=inside)
+        .groupby(["model", "split"], sort=False, as_index=False)
+        .agg(coverage=("inside", "mean"), n=("inside", "size"))
+    )
+
+
+@style.styled
+def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
+    """Draw silhouette, gap statistic and bootstrap stability for every number of regimes.
+
+    Parameters
+    ----------
+    stability
+        Table ``regimes/stability``.
+    title
+        Name of the region.
+    """
+    figure = style.new_figure(2.9)
+    panels = figure.subplots(1, 3)
+    table = stability.sort_values("k")
+    parts = (
+        ("silhouette", "mean silhouette (1)", None),
+        ("gap", "gap statistic (1)", "gap_sigma"),
+        ("adjusted_rand", "adjusted Rand, bootstraps (1)", None),
+    )
+    chosen = table.loc[table["chosen"], "k"]
+    for letter, axes, (column, label, sigma) in zip("abc", panels, parts, strict=True):
+        axes.set_title(f"{letter}  {label}")
+        axes.set_xlabel("number of regimes k")
+        value = table[column].to_numpy(dtype=float)
+        if not np.isfinite(value).any():
+            axes.set_yticks([])
+            style.state_reason(axes, style.first_reason(table["reason"], default="no value"))
+            continue
+        error = None if sigma is None else table[sigma].to_numpy(dtype=float)
+        axes.errorbar(
+            table["k"], value, yerr=error, marker="o", ms=3.5, color=style.CATEGORIES[0], capsize=2,
+            gid=column,
+        )  # fmt: skip
+        for k in chosen:
+            axes.axvline(k, color=style.CATEGORIES[1], lw=0.9, ls="--", gid="chosen")
+            axes.annotate(
+                f"chosen: {k}", (k, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+                textcoords="offset points", fontsize=6.5, color=style.CATEGORIES[1], va="top",
+            )  # fmt: skip
+        axes.set_xticks(table["k"])
+    style.head(
+        figure,
+        f"{title}: choice of the number of regimes",
+        "K-Means on standardised node metrics; higher is better in every panel. Bars: 1σ.",
+    )
+    return figure

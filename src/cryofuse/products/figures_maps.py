@@ -1,0 +1,546 @@
+"""Maps of results: regimes, skill, explained variance, coupling, lead and lag, lakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cryofuse.products import style
+from cryofuse.products.style import BaseMap, MasconShapes
+
+if TYPE_CHECKING:
+    import geopandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SPLIT_NAMES = {
+    "random": "random (a warning)",
+    "leave_mascon_out": "leave mascons out",
+    "forward": "forward in time",
+    "both": "mascons out, forward",
+}
+TREATMENTS = {"raw": "raw", "detrended": "detrended", "deseasonalised": "detrended, deseasonalised"}
+#: Lakes listed under the map, largest range of volume first.
+MOST_LAKES = 12
+LAKE_COLOURS = {"candidate": "#D55E00", "lookalike": "#7a7a7a"}
+
+
+def _panels(figure: Figure, base: BaseMap, titles: list[str], rows: int = 1) -> list[Axes]:
+    """Return panels with base maps and lettered titles."""
+    panels = list(np.ravel(figure.subplots(rows, len(titles) // rows)))
+    for letter, axes, title in zip("abcdefgh", panels, titles, strict=False):
+        style.draw_base(axes, base)
+        axes.set_title(f"{letter}  {title}", fontsize=7.5)
+    return panels
+
+
+def _rows(table: pd.DataFrame) -> list[Any]:
+    return list(table.itertuples())
+
+
+def _by_mascon(table: pd.DataFrame, column: str) -> dict[int, float]:
+    return dict(zip(table["mascon_id"].astype(int), table[column].astype(float), strict=True))
+
+
+@style.styled
+def draw_regime_map(
+    regimes: pd.DataFrame, nodes: pd.DataFrame, centroids: pd.DataFrame, base: BaseMap
+) -> Figure:
+    """Draw the regime of every node with a legend that names and describes it.
+
+    Parameters
+    ----------
+    regimes
+        Table ``regimes/nodes``.
+    nodes
+        Table ``altimetry/nodes``, for the cells' spacing and windows.
+    centroids
+        Table ``regimes/centroids``.
+    base
+        Base map.
+    """
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.patches import Patch
+
+    table = regimes.merge(
+        nodes[["node_id", "spacing_m", "window", "first", "last"]], on="node_id", how="left"
+    )
+    figure, axes, close = style.map_with_windows(base, table)
+    classified = table.dropna(subset=["regime"])
+    if classified.empty:
+        style.state_reason(axes, style.first_reason(regimes["reason"], default="no regime"))
+    else:
+        count = int(classified["regime"].max()) + 1
+        colours = style.SEQUENTIAL(np.linspace(0.02, 0.95, count))
+        cmap, norm = ListedColormap(colours), Normalize(-0.5, count - 0.5)
+        for place in (axes, *close.values()):
+            style.draw_nodes(place, table, "regime", cmap, norm)
+        handles = [
+            Patch(color=colours[int(row.regime)], label=_describe(row))
+            for row in _rows(centroids.sort_values("regime"))
+        ]
+        style.legend_below(
+            figure,
+            handles,
+            2,
+            fontsize=6.3,
+            title="regime: ice area, mean rate, mean annual amplitude",
+            title_fontsize=6.5,
+            alignment="left",
+        )
+    months = style.months_text(table["first"], table["last"])
+    style.head(
+        figure,
+        f"{base.title}: regimes of elevation change",
+        f"K-Means on standardised node metrics, {months}. {len(classified):,} of {len(table):,} "
+        "nodes classified; 0 thins fastest. Names by rule.",
+    )
+    return figure
+
+
+def _describe(row: Any) -> str:
+    return (
+        f"{row.regime}  {row.regime_name}: {row.area_km2 / 1e3:,.0f} thousand km², "
+        + f"{row.rate_m_yr:+.2f} m/yr, {row.amplitude_m:.2f} m".replace("-", "−")
+    )
+
+
+def best_model(scores: pd.DataFrame, split: str, target: str) -> str | None:
+    """Return the model (no baseline, no control) with the lowest pooled RMSE of a split."""
+    rows = scores[
+        (scores["kind"] == "model")
+        & (scores["split"] == split)
+        & (scores["target"] == target)
+        & (scores["scope"] == "pooled")
+        & (scores["score"] == "rmse_cm")
+    ].dropna(subset=["value"])
+    return None if rows.empty else str(rows.sort_values(["value", "model"])["model"].iloc[0])
+
+
+def mascon_scores(scores: pd.DataFrame, model: str, split: str, target: str, score: str) -> dict:
+    """Return a score by mascon_id."""
+    rows = scores[
+        (scores["model"] == model)
+        & (scores["split"] == split)
+        & (scores["target"] == target)
+        & (scores["score"] == score)
+        & scores["scope"].str.startswith("mascon:")
+    ]
+    ids = rows["scope"].str.removeprefix("mascon:").astype(int)
+    return dict(zip(ids, rows["value"].astype(float), strict=True))
+
+
+@style.styled
+def draw_skill_map(scores: pd.DataFrame, shapes: MasconShapes, base: BaseMap) -> Figure:
+    """Draw R² of the monthly change by mascon, where mascons and where the future are left out."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import TwoSlopeNorm
+
+    figure = style.new_figure(min(3.2 * base.aspect + 1.85, 8.0))
+    splits = ["leave_mascon_out", "forward"]
+    panels = _panels(figure, base, [SPLIT_NAMES[s] for s in splits])
+    cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
+    every: list[float] = []
+    drawn = []
+    for axes, split in zip(panels, splits, strict=True):
+        model = best_model(scores, split, "change")
+        values = mascon_scores(scores, model, split, "change", "r2") if model else {}
+        style.draw_mascons(axes, shapes, values, cmap, norm, number=".2f")
+        every += values.values()
+        drawn.append(values)
+        if model:
+            axes.set_title(f"{axes.get_title('left')}: {model.replace('_', ' ')}", fontsize=7.5)
+        if not np.isfinite(list(values.values()) or [np.nan]).any():
+            rows = scores[(scores["split"] == split) & (scores["target"] == "change")]
+            style.state_reason(axes, style.first_reason(rows["reason"], default="no score"))
+    style.colour_bar(
+        figure,
+        ScalarMappable(norm, cmap),
+        panels,
+        "R² of monthly mass change by mascon (1; below 0: worse than the mascon's own mean)",
+        every,
+        location="bottom",
+        shrink=0.6,
+        aspect=40,
+    )
+    handles = style.mascon_handles(shapes, *drawn)
+    style.legend_below(figure, list(handles), 4)
+    style.head(
+        figure,
+        f"{base.title}: predictive skill",
+        "Held-out predictions of GRACE mass change (cm water equivalent per month) from ICESat-2 "
+        "elevation, by the model with the lowest pooled RMSE in each split.",
+    )
+    return figure
+
+
+@style.styled
+def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: BaseMap) -> Figure:
+    """Draw explained variance of the monthly change: total, trend, seasonal, interannual."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import TwoSlopeNorm
+
+    parts = ["total", "trend", "seasonal", "interannual"]
+    figure = style.new_figure(7.6)
+    grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.05))
+    cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
+    drawn = []
+    change = explained[explained["target"] == "change"]
+    panels = []
+    for index, part in enumerate(parts):
+        axes = figure.add_subplot(grid[index // 2, index % 2])
+        panels.append(axes)
+        style.draw_base(axes, base, labels=index >= 2)
+        axes.set_title(f"{'abcd'[index]}  {part}", fontsize=7.5)
+        values = _by_mascon(change, f"explained_{part}")
+        drawn.append(values)
+        style.draw_mascons(axes, shapes, values, cmap, norm, number=".1f", panel_in=2.1)
+        if not np.isfinite(list(values.values()) or [np.nan]).any():
+            style.state_reason(axes, style.first_reason(change["reason"], default="no value"))
+    heat = figure.add_subplot(grid[:, 2])
+    _draw_heat(heat, explained, parts, cmap, norm)
+    everything = explained[[f"explained_{p}" for p in parts]].to_numpy(dtype=float)
+    style.colour_bar(
+        figure,
+        ScalarMappable(norm, cmap),
+        panels,
+        "explained share of variance (1; negative: the prediction adds variance)",
+        everything,
+        location="bottom",
+        aspect=40,
+    )
+    handles = style.mascon_handles(shapes, *drawn)
+    style.legend_below(figure, list(handles), 4)
+    split = ", ".join(SPLIT_NAMES.get(s, s) for s in explained["split"].unique())
+    style.head(
+        figure,
+        f"{base.title}: explained variance of GRACE mass by ICESat-2 elevation",
+        f"Out-of-fold predictions ({split or 'no split'}). Maps: monthly change. Heat map: monthly "
+        "change and cumulative anomaly, one row per mascon; hatched: no value.",
+    )
+    return figure
+
+
+def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any, norm: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    targets = [t for t in ("change", "cumulative") if (explained["target"] == t).any()]
+    ids = np.sort(explained["mascon_id"].unique())
+    axes.set_title("e  by mascon", fontsize=7.5)
+    if not targets or not len(ids):
+        style.state_reason(axes, "no mascon")
+        return
+    blocks = [
+        explained[explained["target"] == t]
+        .set_index("mascon_id")
+        .reindex(ids)[[f"explained_{p}" for p in parts]]
+        .to_numpy(dtype=float)
+        for t in targets
+    ]
+    cells = np.hstack(blocks)
+    axes.imshow(np.ma.masked_invalid(cells), cmap=cmap, norm=norm, aspect="auto", gid="heat")
+    for row, column in np.argwhere(~np.isfinite(cells)):
+        axes.add_patch(
+            Rectangle(
+                (column - 0.5, row - 0.5),
+                1,
+                1,
+                facecolor=style.NULL_FACE,
+                edgecolor=style.NULL_EDGE,
+                hatch=style.NULL_HATCH,
+                lw=0,
+            )
+        )
+    axes.set_yticks(range(len(ids)), [str(i) for i in ids], fontsize=5.5)
+    axes.set_xticks(range(cells.shape[1]), parts * len(targets), rotation=90, fontsize=6.5)
+    axes.set_ylabel("mascon", fontsize=6.5)
+    for index, target in enumerate(targets):
+        axes.text(
+            (index + 0.5) * len(parts) - 0.5, -0.8, target, ha="center", va="bottom", fontsize=6.5
+        )
+        if index:
+            axes.axvline(index * len(parts) - 0.5, color="white", lw=2)
+    axes.set_title("e  by mascon", fontsize=7.5, pad=14)
+
+
+@style.styled
+def draw_coupling_map(
+    coupling: pd.DataFrame,
+    lakes: pd.DataFrame,
+    shapes: MasconShapes,
+    base: BaseMap,
+    fdr: float = 0.05,
+) -> Figure:
+    """Draw the correlation of elevation and mass at lag 0 for three treatments.
+
+    Parameters
+    ----------
+    coupling
+        Table ``coupling/mascons``.
+    lakes
+        Table ``hydrology/lakes``: mascons with candidates are marked.
+    shapes, base
+        Cut mascons and base map.
+    fdr
+        False discovery rate below which a mascon is stippled.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import TwoSlopeNorm
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    figure = style.new_figure(min(2.1 * base.aspect + 1.85, 6.5))
+    panels = _panels(figure, base, list(TREATMENTS.values()))
+    cmap, norm = style.DIVERGING, TwoSlopeNorm(0.0, -1.0, 1.0)
+    candidates = lakes[lakes["status"] == "candidate"]
+    drawn = []
+    for axes, treatment in zip(panels, TREATMENTS, strict=True):
+        rows = coupling[(coupling["treatment"] == treatment) & (coupling["lag_months"] == 0)]
+        values = _by_mascon(rows, "r")
+        drawn.append(values)
+        small = (rows["q_fdr"] < fdr).to_numpy(dtype=bool)
+        significant = dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
+        style.draw_mascons(
+            axes, shapes, values, cmap, norm, significant=significant, number=".1f", panel_in=2.1
+        )
+        if len(candidates):
+            axes.plot(
+                candidates["x_m"] / 1e3,
+                candidates["y_m"] / 1e3,
+                "^",
+                ms=4,
+                mfc=LAKE_COLOURS["candidate"],
+                mec="white",
+                mew=0.4,
+                zorder=9,
+                ls="none",
+                gid="lake_candidates",
+            )
+        if not np.isfinite(list(values.values()) or [np.nan]).any():
+            style.state_reason(axes, style.first_reason(rows["reason"], default="no value"))
+    handles: list[Any] = [
+        Patch(
+            facecolor="white",
+            edgecolor=style.INK,
+            hatch=style.SIGNIFICANT_HATCH,
+            lw=0,
+            label=f"significant: q < {fdr:g} (false discovery rate)",
+        )
+    ]
+    if len(candidates):
+        handles.append(
+            Line2D(
+                [], [], marker="^", ls="none", ms=5, mfc=LAKE_COLOURS["candidate"], mec="white",
+                label="active-lake candidate",
+            )
+        )  # fmt: skip
+    handles += style.mascon_handles(shapes, *drawn)
+    style.legend_below(figure, handles, 3)
+    style.colour_bar(
+        figure,
+        ScalarMappable(norm, cmap),
+        panels,
+        "correlation r of elevation change and mass at lag 0 (1)",
+        location="bottom",
+        shrink=0.6,
+        aspect=40,
+    )
+    style.head(
+        figure,
+        f"{base.title}: coupling of elevation and mass",
+        "Pearson correlation of ICESat-2 elevation and GRACE mass by mascon; significance with the "
+        "effective sample size and Benjamini–Hochberg over the map. " + _n_text(coupling),
+    )
+    return figure
+
+
+def _n_text(coupling: pd.DataFrame) -> str:
+    n = coupling["n"]
+    return f"{int(n.min())} to {int(n.max())} common months." if len(n) else "No common month."
+
+
+@style.styled
+def draw_lead_lag_map(
+    coupling: pd.DataFrame, shapes: MasconShapes, base: BaseMap, level: float = 0.05
+) -> Figure:
+    """Draw the lag of the largest |r| (two treatments) and the effective density.
+
+    Parameters
+    ----------
+    coupling
+        Table ``coupling/mascons``.
+    shapes, base
+        Cut mascons and base map.
+    level
+        p of the largest |r| over all lags below which a mascon is stippled.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm
+    from matplotlib.patches import Patch
+
+    figure = style.new_figure(min(2.1 * base.aspect + 1.95, 6.6))
+    titles = ["best lag, detrended", "best lag, deseasonalised", "effective density"]
+    panels = _panels(figure, base, titles)
+    reach = max(int(coupling["lag_months"].abs().max()) if len(coupling) else 6, 1)
+    cmap = style.DIVERGING
+    norm = BoundaryNorm(np.arange(-reach - 0.5, reach + 1), cmap.N)
+    best = coupling[coupling["best"]]
+    drawn = []
+    for axes, treatment in zip(panels[:2], ("detrended", "deseasonalised"), strict=True):
+        rows = best[best["treatment"] == treatment]
+        rows = rows[rows["r"].notna()]
+        values = _by_mascon(rows, "lag_months")
+        drawn.append(values)
+        small = (rows["p_best"] < level).to_numpy(dtype=bool)
+        significant = dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
+        style.draw_mascons(
+            axes, shapes, values, cmap, norm, significant=significant, number="+.0f", panel_in=2.1
+        )
+        if not values:
+            mine = coupling[coupling["treatment"] == treatment]
+            style.state_reason(axes, style.first_reason(mine["reason"], default="no value"))
+    bar = style.colour_bar(
+        figure,
+        ScalarMappable(norm, cmap),
+        panels[:2],
+        "lag of the largest |r| (months; positive: mass lags elevation)",
+        location="bottom",
+        aspect=40,
+    )
+    bar.set_ticks(np.arange(-reach, reach + 1, 2 if reach > 4 else 1))
+    rows = best[(best["treatment"] == "raw")]
+    values = _by_mascon(rows, "density_kg_m3")
+    finite = np.array([v for v in values.values() if np.isfinite(v)])
+    density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95)
+    style.draw_mascons(
+        panels[2], shapes, values, style.SEQUENTIAL, density_norm, number=".0f", panel_in=2.1
+    )
+    if not finite.size:
+        raw = coupling[coupling["treatment"] == "raw"]
+        style.state_reason(panels[2], style.first_reason(raw["reason"], default="no value"))
+    style.colour_bar(
+        figure,
+        ScalarMappable(density_norm, style.SEQUENTIAL),
+        panels[2],
+        "effective density (kg/m³)",
+        finite,
+        location="bottom",
+    )
+    style.legend_below(
+        figure,
+        [
+            Patch(
+                facecolor="white",
+                edgecolor=style.INK,
+                hatch=style.SIGNIFICANT_HATCH,
+                lw=0,
+                label=f"p < {level:g} for the largest |r| over all lags",
+            ),
+            *style.mascon_handles(shapes, *drawn, values),
+        ],
+        3,
+    )
+    style.head(
+        figure,
+        f"{base.title}: lead and lag of mass and elevation, effective density",
+        "By mascon. Lags without stipple are not told from chance. Density: mass over ice area "
+        "times elevation change, errors in both (raw series). " + _n_text(coupling),
+    )
+    return figure
+
+
+def _describe_lake(row: Any) -> str:
+    events = [
+        f"{name} {when:%Y-%m}"
+        for name, when in (("fills", row.first_fill), ("drains", row.first_drain))
+        if pd.notna(when)
+    ]
+    return f"{row.lake_id}: {row.volume_range_km3:.3f} km³" + "".join(f", {e}" for e in events)
+
+
+@style.styled
+def draw_lakes_map(lakes: geopandas.GeoDataFrame, nodes: pd.DataFrame, base: BaseMap) -> Figure:
+    """Draw lake candidates and look-alikes, with close-ups over the rate of elevation change.
+
+    Parameters
+    ----------
+    lakes
+        Table ``hydrology/lakes`` with outlines (longitude and latitude).
+    nodes
+        Table ``altimetry/nodes``.
+    base
+        Base map.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import PathPatch
+
+    from cryofuse.geo import reproject
+
+    figure, axes, close = style.map_with_windows(base, nodes)
+    rate = nodes["rate_m_yr"].to_numpy(dtype=float)
+    if close and np.isfinite(rate[nodes["window"].notna()]).any():
+        norm = style.symmetric_norm(rate[nodes["window"].notna()])
+        image = None
+        for place in close.values():
+            images = style.draw_nodes(place, nodes, "rate_m_yr", style.DIVERGING.reversed(), norm)
+            image = image or (images[0] if images else None)
+        if image is not None:
+            style.colour_bar(
+                figure, image, list(close.values()), "rate of elevation change (m/yr)",
+                location="bottom", aspect=20,
+            )  # fmt: skip
+    places = [axes, *close.values()]
+    for row in _rows(lakes):
+        colour = LAKE_COLOURS.get(row.status, style.FAINT)
+        outline = style.outline_path(reproject(row.geometry, "EPSG:4326", base.crs))
+        for place in places:
+            x, y = row.x_m / 1e3, row.y_m / 1e3
+            inside = (
+                place.get_xlim()[0] <= x <= place.get_xlim()[1]
+                and place.get_ylim()[0] <= y <= place.get_ylim()[1]
+            )
+            if not inside:
+                continue
+            place.add_patch(
+                PathPatch(outline, facecolor="none", edgecolor=colour, lw=1.2, zorder=8, gid="lake")
+            )
+            if place is not axes:
+                place.annotate(
+                    str(row.lake_id), (x, y), fontsize=6.5, fontweight="bold", ha="center",
+                    va="center", zorder=12, path_effects=style.halo(),
+                )  # fmt: skip
+    for status, colour in LAKE_COLOURS.items():
+        part = lakes[lakes["status"] == status]
+        if len(part):
+            axes.plot(
+                part["x_m"] / 1e3, part["y_m"] / 1e3, "^", ms=4.5, mfc=colour, mec="white", mew=0.4,
+                ls="none", zorder=11, gid=f"lakes_{status}",
+            )  # fmt: skip
+    handles = [
+        Line2D([], [], marker="^", ls="none", mfc=colour, mec="white", label=label)
+        for colour, label in (
+            (LAKE_COLOURS["candidate"], "active-lake candidate"),
+            (LAKE_COLOURS["lookalike"], "look-alike"),
+        )
+    ]
+    listed = lakes.sort_values("volume_range_km3", ascending=False).head(MOST_LAKES)
+    handles += [
+        Line2D([], [], ls="none", marker="o", mfc="none", mec=LAKE_COLOURS.get(row.status, "black"),
+               label=_describe_lake(row))
+        for row in _rows(listed)
+    ]  # fmt: skip
+    style.legend_below(figure, handles, 2, fontsize=6.3)
+    if lakes.empty:
+        style.state_reason(axes, "no lake candidate found")
+    counts = lakes["status"].value_counts()
+    candidates, others = int(counts.get("candidate", 0)), int(counts.get("lookalike", 0))
+    style.head(
+        figure,
+        f"{base.title}: candidates of active subglacial lakes",
+        f"{candidates} candidates, {others} look-alikes, "
+        f"{style.months_text(nodes['first'], nodes['last'])}. List: range of volume and month "
+        f"of the first events, {len(listed)} largest. Only finely spaced nodes are searched.",
+    )
+    return figure

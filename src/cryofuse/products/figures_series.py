@@ -1,0 +1,507 @@
+"""Figures of series: mascons, totals against published series, melt seasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cryofuse.calendar import month_middle
+from cryofuse.products import style
+from cryofuse.units import GT_PER_MM_SEA_LEVEL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from cryofuse.products.reference import Reference
+
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_COLUMNS = 4
+
+
+def _draw_band(
+    axes: Axes,
+    month: pd.Series,
+    value: np.ndarray,
+    sigma: np.ndarray | None,
+    colour: str,
+    label: str,
+    **line: Any,
+) -> None:
+    """Draw a monthly series that breaks at gaps, lone values as dots, with a 1σ band."""
+    time = month_middle(month.to_numpy())
+    axes.plot(time, value, color=colour, label=label, gid=label, **line)
+    alone = style.lone_points(value)
+    if alone.size:
+        axes.plot(time[alone], value[alone], ".", ms=2.5, color=colour, gid=f"{label} lone")
+    if sigma is not None and np.isfinite(sigma).any():
+        axes.fill_between(time, value - sigma, value + sigma, color=colour, alpha=0.18, lw=0)
+
+
+@style.styled
+def draw_mascon_series(fusion: pd.DataFrame, mascons: pd.DataFrame, title: str) -> Figure:
+    """Draw elevation (left axis) and mass (right axis) of every selected mascon.
+
+    Parameters
+    ----------
+    fusion
+        Table ``fusion/mascon_months`` (retrospective).
+    mascons
+        Table ``gravimetry/mascons``.
+    title
+        Name of the region.
+    """
+    chosen = mascons[mascons["selected"]].sort_values(
+        ["latitude", "longitude"], ascending=[False, True]
+    )
+    rows = max(1, -(-len(chosen) // _COLUMNS))
+    figure = style.new_figure(1.0 + 1.12 * rows)
+    panels = np.ravel(figure.subplots(rows, _COLUMNS, sharex=True, squeeze=False))
+    dh_colour, mass_colour = style.SOURCE_COLOURS["altimetry"], style.SOURCE_COLOURS["predicted"]
+    for number, axes in enumerate(panels):
+        if number >= len(chosen):
+            axes.set_visible(False)
+            continue
+        mascon = chosen.iloc[number]
+        one = fusion[fusion["mascon_id"] == mascon["mascon_id"]].sort_values("month")
+        series = style.with_gaps(one, ["dh_m", "dh_sigma_m", "lwe_cm", "lwe_sigma_cm"])
+        right = axes.twinx()
+        right.spines["right"].set_visible(True)
+        for place, column, sigma, colour in (
+            (axes, "dh_m", "dh_sigma_m", dh_colour),
+            (right, "lwe_cm", "lwe_sigma_cm", mass_colour),
+        ):
+            value = series[column].to_numpy(dtype=float)
+            place.tick_params(axis="y", colors=colour, labelsize=5.5, pad=1, length=2)
+            if np.isfinite(value).any():
+                value = value - np.nanmean(value)
+                _draw_band(
+                    place, series["month"], value, series[sigma].to_numpy(dtype=float), colour,
+                    column, lw=0.8,
+                )  # fmt: skip
+            else:
+                place.set_yticks([])
+            place.locator_params(axis="y", nbins=3)
+        reason = _panel_reason(one)
+        if reason:
+            axes.text(
+                0.5, 0.06, style.fold(reason, 30), transform=axes.transAxes, ha="center",
+                va="bottom", fontsize=5.3, color="#8b1a1a", gid="reason",
+            )  # fmt: skip
+        where = _place(mascon["latitude"], mascon["longitude"])
+        axes.set_title(f"{mascon['mascon_id']}", fontsize=6.5, pad=2)
+        axes.set_title(
+            where.replace("-", "−"), loc="right", fontsize=5.5, pad=2, fontweight="normal"
+        )
+        style.month_axis(axes, 2)
+        axes.tick_params(axis="x", labelsize=6)
+        if number + _COLUMNS >= len(chosen):
+            axes.tick_params(axis="x", labelbottom=True)
+    from matplotlib.lines import Line2D
+
+    figure.legend(
+        handles=[
+            Line2D([], [], color=dh_colour, label="elevation change dh (m, left axis)"),
+            Line2D([], [], color=mass_colour, label="GRACE mass (cm water equivalent, right axis)"),
+        ],
+        loc="outside upper right",
+        ncols=2,
+    )
+    style.head(
+        figure,
+        f"{title}: mascon series",
+        f"{style.months_text(fusion['month'])}; each series minus its own mean, bands are 1σ, axes "
+        "differ between panels. Lines break where a month has no value. Number and centre "
+        "above each panel, from north to south.",
+    )
+    return figure
+
+
+def _place(latitude: float, longitude: float) -> str:
+    east = (longitude + 180) % 360 - 180
+    north_south, east_west = "N" if latitude >= 0 else "S", "E" if east >= 0 else "W"
+    return f"{abs(latitude):.0f}°{north_south} {abs(east):.0f}°{east_west}"
+
+
+def _panel_reason(one: pd.DataFrame) -> str | None:
+    if one["dh_m"].isna().all():
+        return "no dh: " + style.first_reason(one["reason"], default="no value")
+    if one["lwe_cm"].isna().all():
+        return "no gravity in these months"
+    return None
+
+
+@style.styled
+def draw_totals(
+    totals: pd.DataFrame,
+    comparison: pd.DataFrame,
+    references: Sequence[Reference],
+    title: str,
+) -> Figure:
+    """Draw the region's total from gravity, altimetry and published series.
+
+    Parameters
+    ----------
+    totals
+        Table ``applications/totals``.
+    comparison
+        Table ``applications/comparison``.
+    references
+        Published series, as read.
+    title
+        Name of the region.
+    """
+    figure = style.new_figure(7.4)
+    grid = figure.add_gridspec(3, 1, height_ratios=(1.15, 1.4, 0.9))
+    upper, middle, lower = (figure.add_subplot(grid[row]) for row in range(3))
+    gravity = style.with_gaps(totals[totals["source"] == "gravity"], ["mass_gt", "mass_sigma_gt"])
+    sources = [s for s in totals["source"].unique() if s != "gravity"]
+    common = _common_months(totals)
+    span = common if len(common) else _gravity_months(totals)
+    upper.set_title("a  whole record of the mascon file, relative to the product's baseline")
+    value = gravity["mass_gt"].to_numpy(dtype=float)
+    colours = style.REFERENCES
+    if np.isfinite(value).any():
+        _draw_band(
+            upper, gravity["month"], value, gravity["mass_sigma_gt"].to_numpy(dtype=float),
+            style.SOURCE_COLOURS["gravity"], "gravity",
+        )  # fmt: skip
+        for number, reference in enumerate(references):
+            _draw_reference(upper, reference, gravity, colours[number % len(colours)])
+        upper.axhline(0, color=style.FAINT, lw=0.4)
+        if len(span):
+            edges = np.sort(span)[[0, -1]]
+            upper.axvspan(edges[0], edges[1], color="#f3efe6", zorder=0, lw=0)
+        upper.legend(ncols=2, loc="lower left")
+    else:
+        style.state_reason(upper, "no month in which every selected mascon has a value")
+    middle.set_title("b  months of altimetry (shaded in a), each minus its common mean")
+    _draw_recent(middle, totals, sources, span, references)
+    lower.set_title("c  monthly change")
+    _draw_changes(lower, totals, sources, span)
+    for axes in (upper, middle):
+        _sea_level_axis(axes)
+        axes.set_ylabel("mass (Gt)")
+    lower.set_ylabel("Gt per month")
+    style.month_axis(upper, 2)
+    for axes in (middle, lower):
+        if len(span):
+            style.month_axis(axes)
+    months = style.months_text(totals.loc[totals["mass_gt"].notna(), "month"])
+    style.head(
+        figure,
+        f"{title}: total mass change",
+        f"{months}; {len(common)} months common to gravity and altimetry. Bands are "
+        "1σ. Totals are null, and lines break, where any selected mascon has no value. "
+        f"Densities of the altimetric totals in kg/m³. {_agreement(comparison)}",
+    )
+    return figure
+
+
+def _common_months(totals: pd.DataFrame) -> np.ndarray:
+    known = totals.dropna(subset=["mass_gt"])
+    gravity = known.loc[known["source"] == "gravity", "month"].to_numpy()
+    altimetry = known.loc[known["source"] != "gravity", "month"].to_numpy()
+    return np.intersect1d(gravity, altimetry)
+
+
+def _gravity_months(totals: pd.DataFrame) -> np.ndarray:
+    """Return the months with a gravity total within the months of altimetry."""
+    known = totals[(totals["source"] == "gravity") & totals["mass_gt"].notna()]["month"].to_numpy()
+    other = totals.loc[totals["source"] != "gravity", "month"].to_numpy()
+    return known[(known >= other.min()) & (known <= other.max())] if len(other) else known[:0]
+
+
+def _label(totals: pd.DataFrame, source: str) -> str:
+    density = totals.loc[totals["source"] == source, "density_kg_m3"].iloc[0]
+    if not np.isfinite(density):
+        return source.replace("_", " ")
+    return f"altimetry {density:.0f}" + (" (fitted)" if source.endswith("fitted") else "")
+
+
+def _draw_recent(
+    axes: Axes,
+    totals: pd.DataFrame,
+    sources: list[str],
+    span: np.ndarray,
+    references: Sequence[Reference],
+) -> None:
+    if not len(span):
+        style.state_reason(axes, "no month with gravity in the months of altimetry")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    order = ["gravity", *sources]
+    zero = None
+    for number, source in enumerate(order):
+        part = totals[totals["source"] == source]
+        if part["mass_gt"].isna().all():
+            continue
+        recent = part[(part["month"] >= span.min()) & (part["month"] <= span.max())]
+        series = style.with_gaps(recent, ["mass_gt", "mass_sigma_gt"])
+        offset = part.loc[part["month"].isin(span), "mass_gt"].mean()
+        if source == "gravity":
+            zero = offset
+        _draw_band(
+            axes,
+            series["month"],
+            series["mass_gt"].to_numpy(dtype=float) - offset,
+            series["mass_sigma_gt"].to_numpy(dtype=float),
+            style.SOURCE_COLOURS["gravity"] if number == 0 else style.CATEGORIES[_tint(number)],
+            "gravity" if number == 0 else _label(totals, source),
+            lw=1.4 if number == 0 else 1.0,
+        )
+    if zero is not None:
+        gravity = totals[totals["source"] == "gravity"]
+        recent = gravity[(gravity["month"] >= span.min()) & (gravity["month"] <= span.max())]
+        shifted = recent.assign(mass_gt=recent["mass_gt"] - zero)
+        colours = style.REFERENCES
+        for number, reference in enumerate(references):
+            _draw_reference(axes, reference, shifted, colours[number % len(colours)], within=span)
+    measured = totals[(totals["source"] != "gravity")]
+    if measured["mass_gt"].isna().all():
+        most = int(measured["n_mascons"].max()) if len(measured) else 0
+        axes.text(
+            0.99, 0.97, f"no altimetric total: at most {most} of the selected mascons at once",
+            transform=axes.transAxes, ha="right", va="top", color="#8b1a1a", fontweight="bold",
+            gid="reason",
+        )  # fmt: skip
+    axes.axhline(0, color=style.FAINT, lw=0.4)
+    axes.legend(ncols=3, loc="lower left")
+
+
+def _tint(number: int) -> int:
+    return (0, 0, 5, 2, 3)[number % 5]
+
+
+def _draw_reference(
+    axes: Axes,
+    reference: Reference,
+    gravity: pd.DataFrame,
+    colour: str,
+    within: np.ndarray | None = None,
+) -> None:
+    """Draw a published series shifted to gravity's mean over the months that both have."""
+    from cryofuse.products.totals import reference_mass
+
+    name, frame = reference_mass(reference, float("nan"))
+    if within is not None:
+        frame = frame[(frame["month"] >= within.min()) & (frame["month"] <= within.max())]
+    both = frame.merge(gravity[["month", "mass_gt"]], on="month").dropna(
+        subset=["value", "mass_gt"]
+    )
+    if both.empty:
+        return
+    start = gravity.loc[gravity["mass_gt"].notna(), "month"].min()
+    shift = (both["mass_gt"] - both["value"]).mean()
+    frame = frame[frame["month"] >= start]
+    if reference.stamp == "month":
+        series = style.with_gaps(frame, ["value"])
+        axes.plot(
+            month_middle(series["month"].to_numpy()), series["value"].to_numpy() + shift,
+            color=colour, lw=0.9, ls=(0, (4, 1.5)), label=name, gid=f"reference {name}",
+        )  # fmt: skip
+    else:
+        axes.plot(
+            frame["time"].to_numpy(), frame["value"].to_numpy() + shift, color=colour, ls="none",
+            marker="D", ms=3, mfc="none", mew=0.9, label=name, gid=f"reference {name}",
+        )  # fmt: skip
+
+
+def _draw_changes(axes: Axes, totals: pd.DataFrame, sources: list[str], span: np.ndarray) -> None:
+    if not len(span):
+        style.state_reason(axes, "no month with gravity in the months of altimetry")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    fitted = [s for s in sources if s.endswith("fitted")]
+    shown = (
+        fitted
+        if fitted and totals.loc[totals["source"].isin(fitted), "mass_gt"].notna().any()
+        else sources[:1]
+    )
+    for source, colour in [
+        ("gravity", style.SOURCE_COLOURS["gravity"]),
+        *((s, style.CATEGORIES[2]) for s in shown),
+    ]:
+        part = totals[totals["source"] == source]
+        part = part[(part["month"] >= span.min()) & (part["month"] <= span.max())]
+        if part["mass_change_gt"].isna().all():
+            continue
+        series = style.with_gaps(part, ["mass_change_gt"])
+        # A change lies between the middles of its two months: at the first of the month.
+        axes.plot(
+            series["month"], series["mass_change_gt"].to_numpy(dtype=float), color=colour, lw=0.9,
+            marker=".", ms=2.5,
+            label="gravity" if source == "gravity" else _label(totals, source),
+            gid=f"change {source}",
+        )  # fmt: skip
+    axes.axhline(0, color=style.FAINT, lw=0.4)
+    axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+
+
+def _sea_level_axis(axes: Axes) -> None:
+    def to_rise(mass: Any) -> Any:
+        return -mass / GT_PER_MM_SEA_LEVEL
+
+    def to_mass(rise: Any) -> Any:
+        return -rise * GT_PER_MM_SEA_LEVEL
+
+    right = axes.secondary_yaxis("right", functions=(to_rise, to_mass))
+    right.spines["right"].set_visible(True)
+    right.set_ylabel("sea-level rise (mm)")
+
+
+def _agreement(comparison: pd.DataFrame) -> str:
+    rows = comparison[(comparison["source"] == "gravity") & comparison["r"].notna()]
+    parts = [
+        f"{row.series}: r {row.r:.4f}, RMSE {row.rmse_gt:.0f} Gt, trend {row.trend_gt_yr:.0f} "
+        f"against {row.reference_trend_gt_yr:.0f} Gt/yr (n {row.n})"
+        for row in rows.itertuples()
+    ]
+    return ("Gravity with " + "; ".join(parts) + ".").replace("-", "−") if parts else ""
+
+
+@style.styled
+def draw_case_study(case_study: pd.DataFrame, title: str) -> Figure:
+    """Draw observed and predicted melt seasons: the sheet, the mascons, the timing.
+
+    Parameters
+    ----------
+    case_study
+        Table ``applications/case_study``.
+    title
+        Name of the region.
+    """
+    from matplotlib.lines import Line2D
+
+    figure = style.new_figure(5.8)
+    (sheet_axes, elevation_axes), (mascon_axes, timing_axes) = figure.subplots(2, 2)
+    years = sorted(int(y) for y in case_study["year"].unique())
+    sheet = case_study[case_study["scope"] == "sheet"].set_index("year").reindex(years)
+    single = case_study[case_study["scope"] != "sheet"]
+    place = np.arange(len(years))
+    reason = style.first_reason(sheet["reason"], case_study["reason"], default="no season")
+    sheet_axes.set_title("a  mass change of the season, whole region")
+    observed = sheet["observed_gt"].to_numpy(dtype=float)
+    predicted = sheet["predicted_gt"].to_numpy(dtype=float)
+    if not (np.isfinite(observed).any() or np.isfinite(predicted).any()):
+        style.state_reason(sheet_axes, reason)
+    sheet_axes.errorbar(
+        place - 0.12, observed, yerr=sheet["observed_sigma_gt"].to_numpy(dtype=float), fmt="o",
+        ms=5, color=style.SOURCE_COLOURS["gravity"], capsize=2, label="GRACE (1σ)",
+        gid="sheet observed",
+    )  # fmt: skip
+    reach = np.abs(
+        sheet[["predicted_lower_gt", "predicted_upper_gt"]].to_numpy(dtype=float).T - predicted
+    )
+    sheet_axes.errorbar(
+        place + 0.12, predicted, yerr=reach, fmt="s", ms=5, color=style.SOURCE_COLOURS["predicted"],
+        capsize=2, label="predicted, other years' model", gid="sheet predicted",
+    )  # fmt: skip
+    for x, value in zip(place, predicted, strict=True):
+        if not np.isfinite(value):
+            sheet_axes.annotate(
+                "not predicted", (x + 0.12, 0.03), xycoords=("data", "axes fraction"),
+                rotation=90, fontsize=6, color="#8b1a1a", ha="center", va="bottom",
+            )  # fmt: skip
+    sheet_axes.axhline(0, color=style.FAINT, lw=0.4)
+    sheet_axes.set_ylabel("Gt per season")
+    sheet_axes.legend(loc="best", fontsize=6.2)
+    elevation_axes.set_title("b  elevation change, minus other years")
+    dh = sheet["dh_season_m"].to_numpy(dtype=float)
+    for bar in elevation_axes.bar(place, dh, 0.5, color=style.SOURCE_COLOURS["altimetry"]):
+        bar.set_gid("sheet dh")
+    if not np.isfinite(dh).any():
+        style.state_reason(elevation_axes, reason)
+    elevation_axes.axhline(0, color=style.FAINT, lw=0.4)
+    elevation_axes.set_ylabel("dh anomaly of the season (m)")
+    for axes in (sheet_axes, elevation_axes):
+        axes.set_xticks(place, [str(y) for y in years])
+        axes.set_xlim(-0.6, len(years) - 0.4)
+    mascon_axes.set_title("c  mass change of the season, by mascon")
+    _draw_mascon_seasons(mascon_axes, single, years)
+    timing_axes.set_title("d  month of the minimum (diamond: region)")
+    _draw_timing(timing_axes, single, sheet.reset_index(), years)
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="o", ls="none", color=style.CATEGORIES[i % 7], label=str(year))
+            for i, year in enumerate(years)
+        ],
+        loc="outside upper right",
+        ncols=len(years),
+    )
+    missing = sheet[sheet["reason"].notna()]
+    nulls = "; ".join(f"{year}: {row.reason}" for year, row in missing.iterrows())
+    style.head(
+        figure,
+        f"{title}: melt seasons {', '.join(str(y) for y in years)}",
+        "The model never saw gravity of these years. Bars of the prediction: conformal interval; "
+        "mass change runs from the month before the season to its last month. " + nulls,
+    )
+    return figure
+
+
+def _draw_mascon_seasons(axes: Axes, single: pd.DataFrame, years: list[int]) -> None:
+    known = single.dropna(subset=["observed_gt", "predicted_gt"])
+    axes.set_xlabel("GRACE (Gt)")
+    axes.set_ylabel("predicted (Gt)")
+    if known.empty:
+        style.state_reason(axes, style.first_reason(single["reason"], default="no season"))
+        return
+    for number, year in enumerate(years):
+        part = known[known["year"] == year]
+        reach = np.abs(
+            part[["predicted_lower_gt", "predicted_upper_gt"]].to_numpy(dtype=float).T
+            - part["predicted_gt"].to_numpy(dtype=float)
+        )
+        axes.errorbar(
+            part["observed_gt"], part["predicted_gt"], yerr=reach, fmt="o", ms=2.5, lw=0.4,
+            color=style.CATEGORIES[number % 7], gid=f"mascons {year}",
+        )  # fmt: skip
+    both = known[["observed_gt", "predicted_gt"]].to_numpy(dtype=float)
+    ends = [float(both.min()), float(both.max())]
+    axes.plot(ends, ends, color=style.FAINT, lw=0.6, ls="--")
+    axes.annotate(
+        "1:1", (ends[1], ends[1]), xytext=(-2, 3), textcoords="offset points", fontsize=6,
+        ha="right", color=style.FAINT,
+    )  # fmt: skip
+
+
+def _draw_timing(axes: Axes, single: pd.DataFrame, sheet: pd.DataFrame, years: list[int]) -> None:
+    both = pd.concat([single, sheet]).dropna(subset=["observed_minimum", "predicted_minimum"])
+    axes.set_xlabel("GRACE")
+    axes.set_ylabel("predicted")
+    if both.empty:
+        style.state_reason(axes, style.first_reason(single["reason"], default="no minimum found"))
+        return
+    for number, year in enumerate(years):
+        part = both[both["year"] == year]
+        counts = (
+            part.groupby(["observed_minimum", "predicted_minimum"]).size().reset_index(name="n")
+        )
+        shift = 0.2 * (number - (len(years) - 1) / 2)
+        axes.scatter(
+            counts["observed_minimum"] + shift, counts["predicted_minimum"].astype(float),
+            s=10 * counts["n"], color=style.CATEGORIES[number % 7], alpha=0.6, lw=0,
+            gid=f"timing {year}",
+        )  # fmt: skip
+        whole = sheet[(sheet["year"] == year)].dropna(
+            subset=["observed_minimum", "predicted_minimum"]
+        )
+        axes.plot(
+            whole["observed_minimum"] + shift, whole["predicted_minimum"], "D", ms=8, mfc="none",
+            mec=style.CATEGORIES[number % 7], mew=1.4, ls="none",
+        )  # fmt: skip
+    values = both[["observed_minimum", "predicted_minimum"]].to_numpy(dtype=float)
+    low, high = int(values.min()) - 1, int(values.max()) + 1
+    axes.plot([low, high], [low, high], color=style.FAINT, lw=0.6, ls="--", zorder=0)
+    ticks = [m for m in range(low, high + 1) if 1 <= m <= 12]
+    names = [MONTH_NAMES[m - 1] for m in ticks]
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
+    axes.set_xlim(low + 0.4, high - 0.4)
+    axes.set_ylim(low + 0.4, high - 0.4)

@@ -1,0 +1,357 @@
+"""The summary page: what a run found, in plain sentences and small tables, as one HTML file."""
+
+from __future__ import annotations
+
+import html
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1a1a1a; }
+h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem }
+table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem }
+th, td { border-bottom: 1px solid #ccc; padding: .25rem .8rem .25rem 0; text-align: left;
+         vertical-align: top }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+.no { color: #a40000; font-weight: 600 } .yes { color: #00600f }
+"""
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{int(value):,}".replace(",", " ")
+    if isinstance(value, float | np.floating):
+        return (
+            f"{float(value):.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
+        )
+    if isinstance(value, pd.Timestamp):
+        return value.strftime("%Y-%m")
+    return str(value)
+
+
+def render_table(frame: pd.DataFrame, titles: dict[str, str]) -> str:
+    """Return a table as HTML: the columns named in ``titles``, in that order, nulls as dashes."""
+    numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in titles}
+    head = "".join(
+        f'<th class="{"number" if numeric[name] else "text"}">{html.escape(title)}</th>'
+        for name, title in titles.items()
+    )
+    rows = []
+    for row in frame[list(titles)].itertuples(index=False):
+        cells = "".join(
+            f'<td class="{"number" if numeric[name] else "text"}">{html.escape(_number(value))}</td>'
+            for name, value in zip(titles, row, strict=True)
+        )
+        rows.append(f"<tr>{cells}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def _reasons(frame: pd.DataFrame, value: str) -> str:
+    """Return the reasons why a table's values are null, with their counts."""
+    empty = frame[frame[value].isna()]
+    counts = empty["reason"].fillna("no reason given").value_counts()
+    return "; ".join(f"{reason} ({count})" for reason, count in counts.items())
+
+
+def describe_ledger(ledger: pd.DataFrame) -> str:
+    """Return what became of the segments, filter by filter, and of files that were left out."""
+    filters = ledger[ledger["stage"] == "filter"]
+    cost = (
+        filters.groupby("filter", sort=False)[["rows_in", "rows_removed", "rows_alone"]]
+        .sum()
+        .reset_index()
+    )
+    events = ledger[(ledger["stage"] != "filter") & (ledger["filter"] != "read")]
+    left = (
+        events.groupby(["stage", "filter"])
+        .agg(files=("granule", "nunique"), beams=("granule", "size"), rows=("rows_removed", "sum"))
+        .reset_index()
+    )
+    parts = []
+    if len(cost):
+        first, last = (
+            cost["rows_in"].iloc[0],
+            cost["rows_in"].iloc[-1] - cost["rows_removed"].iloc[-1],
+        )
+        parts.append(_paragraph(f"{_number(first)} segments in the region; {_number(last)} kept."))
+        parts.append(
+            render_table(
+                cost,
+                {
+                    "filter": "filter",
+                    "rows_in": "segments before",
+                    "rows_removed": "removed",
+                    "rows_alone": "alone it would remove",
+                },
+            )
+        )
+    if len(left):
+        parts.append(
+            render_table(
+                left,
+                {
+                    "stage": "stage",
+                    "filter": "left out",
+                    "files": "files",
+                    "beams": "entries",
+                    "rows": "segments",
+                },
+            )
+        )
+    return "".join(parts)
+
+
+def describe_coupling(coupling: pd.DataFrame, fdr: float) -> str:
+    """Return how strongly elevation and mass go together, by treatment."""
+    best = coupling[coupling["best"]]
+    if best["r"].notna().sum() == 0:
+        return _paragraph(f"No coupling could be computed: {_reasons(coupling, 'r')}.")
+    rows = []
+    for treatment, group in best.groupby("treatment", sort=False):
+        known = group.dropna(subset=["r"])
+        rows.append(
+            {
+                "treatment": treatment,
+                "mascons": len(known),
+                "r": known["r"].median(),
+                "significant": int((known["q_fdr"] <= fdr).sum()),
+                "lag": known["lag_months"].median(),
+                "density": known["density_kg_m3"].median(),
+            }
+        )
+    return render_table(
+        pd.DataFrame(rows),
+        {
+            "treatment": "treatment",
+            "mascons": "mascons",
+            "r": "median r at the best lag",
+            "significant": f"significant (FDR {fdr:g})",
+            "lag": "median lag, months",
+            "density": "median density, kg/m³",
+        },
+    )
+
+
+def describe_explained(explained: pd.DataFrame) -> str:
+    """Return how much of GRACE's signal is explained out of fold."""
+    if explained["explained_total"].notna().sum() == 0:
+        return _paragraph(f"Nothing could be explained: {_reasons(explained, 'explained_total')}.")
+    names = ["explained_total", "explained_trend", "explained_seasonal", "explained_interannual"]
+    medians = explained.groupby("target")[names].median().reset_index()
+    return render_table(
+        medians,
+        {
+            "target": "target",
+            "explained_total": "total",
+            "explained_trend": "trend",
+            "explained_seasonal": "seasonal",
+            "explained_interannual": "interannual",
+        },
+    ) + _paragraph(
+        "Median over mascons of the share of variance; a negative share is worse than the mean."
+    )
+
+
+def describe_validation(validation: dict[str, Any]) -> str:
+    """Return the comparison with the planted truth and the factors of the synthetic world."""
+    rows = []
+    for metric in validation["metrics"]:
+        holds = metric["holds"]
+        mark = '<td class="yes">holds</td>' if holds else '<td class="no">does not hold</td>'
+        rows.append(
+            f"<tr><td>{html.escape(str(metric['metric']))}</td>"
+            f'<td class="number">{_number(metric["value"])}</td>'
+            f"<td>{html.escape(str(metric['tolerance']))}</td>{mark}"
+            f"<td>{html.escape(str(metric.get('about') or metric.get('reason') or ''))}</td></tr>"
+        )
+    world = validation.get("world", {})
+    factors = "; ".join(
+        f"{key} {value}" for key, value in world.items() if not isinstance(value, dict | list)
+    )
+    head = "<tr><th>metric</th><th>value</th><th>tolerance</th><th></th><th>meaning</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>" + _paragraph(
+        f"The world: {factors}."
+    )
+
+
+def render_summary(
+    *,
+    title: str,
+    source: str,
+    months: str,
+    ledger: pd.DataFrame,
+    centroids: pd.DataFrame,
+    verdict: str,
+    explained: pd.DataFrame,
+    coupling: pd.DataFrame,
+    fdr: float,
+    sea_level: pd.DataFrame,
+    comparison: pd.DataFrame,
+    case_study: pd.DataFrame,
+    lakes: pd.DataFrame,
+    features_ledger: pd.DataFrame,
+    validation: dict[str, Any] | None,
+) -> str:
+    """Return the summary page of a region.
+
+    Parameters
+    ----------
+    title, source, months
+        Region, source of the data, and the months covered, as people read them.
+    ledger, centroids, explained, coupling, sea_level, comparison, case_study, lakes
+        The tables of those names (see :mod:`cryofuse.tables`).
+    verdict
+        The sentence that the skill table gives.
+    fdr
+        False discovery rate of the coupling map.
+    features_ledger
+        Features that are null and why.
+    validation
+        Recovery of the planted truth, for the synthetic world.
+
+    Returns
+    -------
+    str
+        One HTML page without links to anything outside.
+    """
+    candidates = lakes[lakes["status"] == "candidate"]
+    lookalikes = len(lakes) - len(candidates)
+    sheet = case_study[case_study["scope"] == "sheet"]
+    parts = [
+        _paragraph(
+            f"Region {title}, months {months}, source {source}. Elevation change is positive for "
+            "thickening, mass change for gain. A dash is a missing value, never a zero."
+        ),
+        "<h2>Does elevation change predict mass change?</h2>",
+        _paragraph(verdict),
+        "<h2>How much of GRACE's signal does it explain?</h2>",
+        describe_explained(explained),
+        "<h2>Where is the coupling strongest?</h2>",
+        describe_coupling(coupling, fdr),
+        "<h2>Which regimes exist?</h2>",
+        render_table(
+            centroids,
+            {
+                "regime_name": "regime",
+                "n_nodes": "nodes",
+                "area_km2": "ice area, km²",
+                "rate_m_yr": "rate, m/yr",
+                "amplitude_m": "annual amplitude, m",
+                "elevation_m": "elevation, m",
+                "slope": "slope, m/m",
+            },
+        )
+        if len(centroids)
+        else _paragraph("No regimes: too few nodes with a fit."),
+        "<h2>Mass and sea level</h2>",
+        render_table(
+            sea_level,
+            {
+                "source": "source",
+                "start": "from",
+                "end": "to",
+                "n": "months",
+                "trend_gt_yr": "trend, Gt/yr",
+                "trend_sigma_gt_yr": "σ",
+                "sea_level_mm_yr": "sea level, mm/yr",
+                "reason": "note",
+            },
+        ),
+        render_table(
+            comparison,
+            {
+                "series": "reference series",
+                "source": "compared with",
+                "n": "months",
+                "r": "r",
+                "rmse_gt": "RMSE, Gt",
+                "trend_gt_yr": "trend, Gt/yr",
+                "reference_trend_gt_yr": "its trend, Gt/yr",
+                "reason": "note",
+            },
+        )
+        if len(comparison)
+        else "",
+        "<h2>Melt seasons</h2>",
+        render_table(
+            sheet,
+            {
+                "year": "year",
+                "dh_season_m": "elevation anomaly, m",
+                "observed_gt": "GRACE, Gt",
+                "observed_sigma_gt": "σ",
+                "predicted_gt": "model, Gt",
+                "predicted_lower_gt": "from",
+                "predicted_upper_gt": "to",
+                "reason": "note",
+            },
+        ),
+        "<h2>Subglacial lakes</h2>",
+        _paragraph(f"{len(candidates)} candidates, {lookalikes} look-alikes."),
+        render_table(
+            candidates,
+            {
+                "lake_id": "lake",
+                "latitude": "latitude",
+                "longitude": "longitude",
+                "area_km2": "area, km²",
+                "volume_range_km3": "volume range, km³",
+                "first_drain": "first draining",
+            },
+        )
+        if len(candidates)
+        else "",
+        "<h2>What was left out, and why</h2>",
+        describe_ledger(ledger),
+    ]
+    empty = (
+        features_ledger[features_ledger["n_null"] > 0] if len(features_ledger) else features_ledger
+    )
+    if len(empty):
+        parts.append(
+            render_table(empty, {"feature": "feature", "n_null": "missing", "reason": "reason"})
+        )
+    if validation:
+        parts += ["<h2>Recovery of the planted truth</h2>", describe_validation(validation)]
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>cryofuse: {html.escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>{html.escape(title)}: elevation change and mass change</h1>{''.join(parts)}"
+        "</body></html>\n"
+    )
+
+
+def report_run(folder: Path) -> list[str]:
+    """Return the lines that `make demo` ends with: what holds, and where to look."""
+    lines = [f"report:     {folder / 'report.html'}", f"summary:    {folder / 'summary.html'}"]
+    path = folder / "validation.json"
+    if path.is_file():
+        metrics = json.loads(path.read_text())["metrics"]
+        failed = [metric for metric in metrics if not metric["holds"]]
+        lines.append(
+            f"validation: {len(metrics) - len(failed)} of {len(metrics)} metrics hold ({path})"
+        )
+        lines += [
+            f"  does not hold: {m['metric']} {_number(m['value'])}, tolerance {m['tolerance']}"
+            for m in failed
+        ]
+    return lines
+
+
+if __name__ == "__main__":
+    print("\n".join(report_run(Path(sys.argv[1]))))  # noqa: T201

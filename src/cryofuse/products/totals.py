@@ -1,0 +1,401 @@
+"""Totals of a region from gravity and from altimetry, their trends, sea level, comparisons.
+
+Baseline: gravity keeps its product's own (the 2004–2009 mean), so that a total is the plain sum
+of its mascons. Altimetric totals are shifted to it by the mean difference over the months that
+both have. Comparisons and figures remove each series' mean over the common months.
+
+σ of a gravity total: mascon errors are correlated over a stated length (0 km: independent, which
+gives the σ of JPL's own Greenland series). σ of an altimetric total: mascons are independent,
+since their σ already holds the correlation of elevation errors inside them; the uncertainty of
+the density is not in it: that is what the totals at several densities are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cryofuse.calendar import add_months, month_index, month_middle, year_fraction
+from cryofuse.units import FIRN_MIX_DENSITY_KG_M3, mass_to_sea_level
+
+if TYPE_CHECKING:
+    from cryofuse.config import ApplicationSettings
+    from cryofuse.products.reference import Reference
+
+#: Shortest record with a trend: two annual cycles, and no fewer than this many values.
+MIN_TREND_MONTHS, MIN_TREND_VALUES = 24, 12
+#: Common values on which two series are aligned before their bias is measured.
+ALIGN_VALUES = 12
+#: Radius of the sphere on which distances between mascons are measured (km).
+_EARTH_RADIUS_KM = 6371.0
+_TOTALS = [
+    "source",
+    "density_kg_m3",
+    "month",
+    "mass_gt",
+    "mass_sigma_gt",
+    "mass_change_gt",
+    "sea_level_mm",
+    "sea_level_sigma_mm",
+    "n_mascons",
+]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A linear trend (per year) with its σ, or nulls and the reason."""
+
+    value: float
+    sigma: float
+    n: int
+    reason: str | None = None
+
+
+def sum_totals(
+    fusion: pd.DataFrame,
+    mass: pd.DataFrame,
+    mascons: pd.DataFrame,
+    settings: ApplicationSettings,
+) -> pd.DataFrame:
+    """Sum the selected mascons' mass by month, from gravity and from altimetry.
+
+    Parameters
+    ----------
+    fusion
+        Table ``fusion/mascon_months`` (retrospective).
+    mass
+        Table ``gravimetry/mass`` (the file's whole record).
+    mascons
+        Table ``gravimetry/mascons``.
+    settings
+        Densities, and the correlation length of mascon errors.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``applications/totals``: sources ``gravity``, ``altimetry_<density>`` and
+        ``altimetry_fitted``; every month of the record, null where any selected mascon is null.
+    """
+    selected = mascons[mascons["selected"]].sort_values("mascon_id")
+    ids = selected["mascon_id"].to_numpy()
+    gravity = _sum_months(
+        mass, ids, "mass_gt", "mass_sigma_gt", _correlation(selected, settings.mass_correlation_km)
+    )
+    icy = selected[selected["ice_area_km2"] > 0]
+    area = icy.set_index("mascon_id")["ice_area_km2"]
+    volume_table = fusion[fusion["mascon_id"].isin(area.index)].copy()
+    km2 = volume_table["mascon_id"].map(area)
+    volume_table["volume_km3"] = volume_table["dh_m"] * km2 * 1e-3
+    volume_table["volume_sigma_km3"] = volume_table["dh_sigma_m"] * km2 * 1e-3
+    volume = _sum_months(
+        volume_table, area.index.to_numpy(), "volume_km3", "volume_sigma_km3", np.eye(len(area))
+    )
+    parts = [_finish(gravity, "gravity", None)]
+    fitted = fit_density(volume, gravity)
+    for name, density in [
+        *((f"altimetry_{d:g}", float(d)) for d in settings.densities_kg_m3),
+        ("altimetry_fitted", fitted),
+    ]:
+        total = volume.copy()
+        total[["value", "sigma"]] *= density * 1e-3
+        parts.append(_finish(_shift_to(total, gravity), name, density))
+    return pd.concat(parts, ignore_index=True)[_TOTALS]
+
+
+def _correlation(mascons: pd.DataFrame, length_km: float) -> np.ndarray:
+    """Return exp(−distance/length) between mascon centres, the identity for length 0."""
+    if length_km <= 0:
+        return np.eye(len(mascons))
+    lon = np.radians(mascons["longitude"].to_numpy())
+    lat = np.radians(mascons["latitude"].to_numpy())
+    cosine = np.sin(lat)[:, None] * np.sin(lat) + np.cos(lat)[:, None] * np.cos(lat) * np.cos(
+        lon[:, None] - lon
+    )
+    return np.exp(-_EARTH_RADIUS_KM * np.arccos(np.clip(cosine, -1, 1)) / length_km)
+
+
+def _sum_months(
+    table: pd.DataFrame, ids: np.ndarray, value: str, sigma: str, correlation: np.ndarray
+) -> pd.DataFrame:
+    """Return month, value, sigma, n over the mascons ``ids``; null where one is missing."""
+    months = np.sort(table["month"].unique())
+    grid, errors = (to_grid(table, column, months, ids) for column in (value, sigma))
+    whole = np.isfinite(grid).all(axis=1) & (len(ids) > 0)
+    variance = np.einsum("mi,ij,mj->m", errors, correlation, errors)
+    return pd.DataFrame(
+        {
+            "month": months,
+            "value": np.where(whole, grid.sum(axis=1), np.nan),
+            "sigma": np.where(whole, np.sqrt(variance), np.nan),
+            "n": np.isfinite(grid).sum(axis=1),
+        }
+    )
+
+
+def to_grid(table: pd.DataFrame, column: str, months: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return a column of a mascon × month table as an array, month × mascon, NaN where absent.
+
+    Parameters
+    ----------
+    table
+        Columns mascon_id, month (unique together) and ``column``.
+    column
+        Column to lay out.
+    months, ids
+        Sorted months and mascons of the array; rows of others are left out.
+    """
+    grid = np.full((len(months), len(ids)), np.nan)
+    used = table[table["mascon_id"].isin(ids) & table["month"].isin(months)]
+    row = np.searchsorted(months, used["month"].to_numpy())
+    grid[row, np.searchsorted(ids, used["mascon_id"].to_numpy())] = used[column].to_numpy(float)
+    return grid
+
+
+def fit_density(volume: pd.DataFrame, gravity: pd.DataFrame) -> float:
+    """Return the slope (kg/m³) of the gravity total on the volume total over common months.
+
+    Ordinary least squares with an intercept; NaN with fewer than 24 common months. σ of a total
+    volume is small against its range, so the slope's low bias is too.
+
+    Parameters
+    ----------
+    volume, gravity
+        Columns month and value (km³; Gt).
+    """
+    both = volume[["month", "value"]].merge(gravity[["month", "value"]], on="month").dropna()
+    if len(both) < MIN_TREND_MONTHS:
+        return float("nan")
+    x = both["value_x"].to_numpy() - both["value_x"].mean()
+    y = both["value_y"].to_numpy() - both["value_y"].mean()
+    return float(x @ y / (x @ x) * 1e3) if x @ x > 0 else float("nan")
+
+
+def _shift_to(total: pd.DataFrame, gravity: pd.DataFrame) -> pd.DataFrame:
+    """Return a total moved to gravity's baseline by the mean difference of common months."""
+    both = total.merge(gravity, on="month", suffixes=("", "_gravity"))
+    offset = (both["value_gravity"] - both["value"]).mean()
+    if np.isfinite(offset):
+        total["value"] += offset
+    return total
+
+
+def _finish(total: pd.DataFrame, source: str, density: float | None) -> pd.DataFrame:
+    """Return rows of the totals table from month, value, sigma, n."""
+    following = np.diff(month_index(total["month"].to_numpy()), prepend=-99) == 1
+    change = np.where(following, total["value"].diff(), np.nan)
+    return pd.DataFrame(
+        {
+            "source": source,
+            "density_kg_m3": np.nan if density is None else density,
+            "month": total["month"],
+            "mass_gt": total["value"],
+            "mass_sigma_gt": total["sigma"],
+            "mass_change_gt": change,
+            "sea_level_mm": mass_to_sea_level(total["value"].to_numpy()),
+            "sea_level_sigma_mm": mass_to_sea_level(-total["sigma"].to_numpy()),
+            "n_mascons": total["n"].astype("int32"),
+        }
+    )
+
+
+def fit_trend(month: np.ndarray, value: np.ndarray, time: np.ndarray | None = None) -> Trend:
+    """Fit intercept, trend, annual and semi-annual cycle; inflate σ for autocorrelation.
+
+    σ is that of ordinary least squares times √((1 + r)/(1 − r)), with r the lag-1
+    autocorrelation of the residuals (at least 0), over pairs one sampling step apart
+    (Santer et al. 2000, doi:10.1029/1999JD901105).
+
+    Parameters
+    ----------
+    month
+        First days of months.
+    value
+        Values; nulls are left out.
+    time
+        Instants in place of the months' middles.
+
+    Returns
+    -------
+    Trend
+        Per year of 365.2425 days; null with a reason for records under two years or twelve values.
+    """
+    here = np.isfinite(value)
+    month, value = np.asarray(month)[here], np.asarray(value, dtype=float)[here]
+    n = int(value.size)
+    span = int(np.ptp(month_index(month))) + 1 if n else 0
+    if n < MIN_TREND_VALUES or span < MIN_TREND_MONTHS:
+        reason = (
+            f"{n} values over {span} months: a trend needs {MIN_TREND_VALUES} values "
+            f"over {MIN_TREND_MONTHS} months"
+        )
+        return Trend(np.nan, np.nan, n, reason)
+    instant = month_middle(month) if time is None else np.asarray(time)[here]
+    t = year_fraction(instant)
+    t = t - t.mean()
+    cycle = 2 * np.pi * year_fraction(instant)
+    columns = [np.ones(n), t]
+    for harmonic in (1, 2):
+        columns += [np.cos(harmonic * cycle), np.sin(harmonic * cycle)]
+    design = np.column_stack(columns)
+    inverse = np.linalg.pinv(design, rcond=1e-8)
+    coefficients = inverse @ value
+    residual = value - design @ coefficients
+    freedom = n - np.linalg.matrix_rank(design, tol=1e-8)
+    variance = float(residual @ residual) / freedom * float((inverse @ inverse.T)[1, 1])
+    step = np.diff(month_index(month))
+    pairs = step == np.min(step)
+    energy = float(residual @ residual)
+    r = float(residual[:-1][pairs] @ residual[1:][pairs]) / energy * n / max(int(pairs.sum()), 1)
+    r = float(np.clip(r, 0.0, 0.95)) if energy > 0 else 0.0
+    return Trend(float(coefficients[1]), float(np.sqrt(variance * (1 + r) / (1 - r))), n)
+
+
+def sea_level_trends(totals: pd.DataFrame) -> pd.DataFrame:
+    """Return each total's trend as mass and sea level, over its record and the common months.
+
+    Parameters
+    ----------
+    totals
+        Table ``applications/totals``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``applications/sea_level``: gravity over its whole record, then every source over
+        the months that gravity and altimetry both have.
+    """
+    rows = []
+    gravity = totals[totals["source"] == "gravity"]
+    known = gravity.dropna(subset=["mass_gt"])
+    rows.append(_trend_row("gravity", np.nan, gravity, known))
+    others = totals[totals["source"] != "gravity"]
+    measured = others.dropna(subset=["mass_gt"])["month"]
+    common = np.intersect1d(known["month"].to_numpy(), measured.to_numpy())
+    first_row_start = rows[0]["start"]
+    for source, part in totals.groupby("source", sort=False):
+        density = part["density_kg_m3"].iloc[0]
+        row = _trend_row(
+            str(source), density, part, part[part["month"].isin(common)].dropna(subset=["mass_gt"])
+        )
+        if source != "gravity" or (len(common) and row["start"] != first_row_start):
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _trend_row(source: str, density: float, part: pd.DataFrame, used: pd.DataFrame) -> dict:
+    """Return one row of the sea-level table."""
+    trend = fit_trend(used["month"].to_numpy(), used["mass_gt"].to_numpy())
+    record = used["month"] if len(used) else part["month"]
+    start, end = record.min(), record.max()
+    years = (int(month_index(end.to_datetime64())) - int(month_index(start.to_datetime64()))) / 12
+    reason = trend.reason
+    if not len(used):
+        best = int(part["n_mascons"].max()) if len(part) else 0
+        reason = (
+            "no month in which every selected mascon and gravity have a value "
+            f"(at most {best} mascons have one)"
+        )
+    rise = float(mass_to_sea_level(trend.value))
+    return {
+        "source": source,
+        "density_kg_m3": density,
+        "start": start,
+        "end": end,
+        "trend_gt_yr": trend.value,
+        "trend_sigma_gt_yr": trend.sigma,
+        "sea_level_mm_yr": rise,
+        "sea_level_sigma_mm_yr": -float(mass_to_sea_level(trend.sigma)),
+        "sea_level_total_mm": rise * years,
+        "n": trend.n,
+        "reason": reason,
+    }
+
+
+def reference_mass(reference: Reference, density: float) -> tuple[str, pd.DataFrame]:
+    """Return a reference series' name and its frame as mass (Gt).
+
+    A volume becomes mass at the density of the total that it is compared with, at 850 kg/m³
+    beside gravity; the name then says so.
+    """
+    frame = reference.frame.copy()
+    if reference.quantity == "mass":
+        return reference.title, frame
+    used = density if np.isfinite(density) else FIRN_MIX_DENSITY_KG_M3
+    frame[["value", "sigma"]] *= used * 1e-3
+    return f"{reference.title} at {used:.0f} kg/m³", frame
+
+
+def match_series(total: pd.DataFrame, reference: pd.DataFrame, stamp: str) -> pd.DataFrame:
+    """Return common months with ``ours`` and ``theirs`` (Gt), each without its own mean.
+
+    Against instants at the first of a month, ours is the mean of the month before and the month
+    itself, both present.
+
+    Parameters
+    ----------
+    total
+        Rows of one source of the totals table.
+    reference
+        Columns month, time, value.
+    stamp
+        ``month`` or ``instant``.
+    """
+    ours = total[["month", "mass_gt"]].rename(columns={"mass_gt": "ours"})
+    if stamp == "instant":
+        before = ours.assign(month=add_months(ours["month"].to_numpy(), 1))
+        ours = ours.merge(before, on="month", suffixes=("", "_before"))
+        ours["ours"] = (ours["ours"] + ours.pop("ours_before")) / 2
+    both = ours.merge(
+        reference[["month", "time", "value"]].rename(columns={"value": "theirs"}), on="month"
+    ).dropna(subset=["ours", "theirs"])
+    both[["ours", "theirs"]] -= both[["ours", "theirs"]].mean()
+    return both.sort_values("month", ignore_index=True)
+
+
+def compare_series(totals: pd.DataFrame, references: Sequence[Reference]) -> pd.DataFrame:
+    """Compare every total with every published series over their common months.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``applications/comparison``. ``rmse_gt``, ``r`` and the trends are of series without
+        their means over the common months; ``bias_gt`` (ours minus theirs) is the mean difference
+        when both are set to zero over the first twelve common values instead: what has built
+        up since. No rows without a reference.
+    """
+    rows = []
+    for reference in references:
+        for source, part in totals.groupby("source", sort=False):
+            name, frame = reference_mass(reference, float(part["density_kg_m3"].iloc[0]))
+            both = match_series(part, frame, reference.stamp)
+            rows.append({"series": name, "source": source} | _compare(both, reference.stamp))
+    columns = ["series", "source", "n", "bias_gt", "rmse_gt", "r", "trend_gt_yr"]
+    return pd.DataFrame(rows, columns=[*columns, "reference_trend_gt_yr", "reason"])
+
+
+def _compare(both: pd.DataFrame, stamp: str) -> dict:
+    n = len(both)
+    month = both["month"].to_numpy()
+    ours, theirs = both["ours"].to_numpy(dtype=float), both["theirs"].to_numpy(dtype=float)
+    time = both["time"].to_numpy() if stamp == "instant" else None
+    trend, other = fit_trend(month, ours, time), fit_trend(month, theirs, time)
+    empty = dict.fromkeys(
+        ("bias_gt", "rmse_gt", "r", "trend_gt_yr", "reference_trend_gt_yr"), np.nan
+    )
+    if trend.reason:
+        return empty | {"n": n, "reason": trend.reason.replace("values", "common values", 1)}
+    difference = ours - theirs
+    spread = ours.std() * theirs.std()
+    return {
+        "n": n,
+        "bias_gt": float(difference.mean() - difference[:ALIGN_VALUES].mean()),
+        "rmse_gt": float(np.sqrt(np.mean(difference**2))),
+        "r": float(np.mean(ours * theirs) / spread) if spread > 0 else np.nan,
+        "trend_gt_yr": trend.value,
+        "reference_trend_gt_yr": other.value,
+        "reason": None,
+    }

@@ -1,0 +1,607 @@
+"""How well a run on the synthetic world recovered the planted truth.
+
+Every metric states its value, its tolerance and whether it holds. What cannot be computed has a
+null value, does not hold, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from cryofuse.calendar import month_index, month_middle, year_fraction
+from cryofuse.units import lwe_to_mass
+
+#: Tolerances. Median bias of node rates, and their RMSE (m/yr).
+RATE_BIAS_M_YR = 0.01
+RATE_RMSE_M_YR = 0.15
+#: Bias and RMSE of a mascon's elevation change (m).
+DH_BIAS_M = 0.03
+DH_RMSE_M = 0.10
+#: Error of the planted lag (months), share of mascons within it, and the signal-to-noise asked.
+LAG_ERROR_MONTHS = 1.0
+LAG_SHARE = 0.8
+LAG_SIGNAL_TO_NOISE = 2.0
+#: Treatment whose best lag is compared: the annual cycle carries most of the timing.
+LAG_TREATMENT = "detrended"
+#: Agreement of regimes.
+REGIME_RAND = 0.7
+#: Share of crossed lakes found, share of candidates that are none, error of drain dates (days).
+LAKES_FOUND = 0.8
+LAKES_FALSE = 0.2
+DRAIN_ERROR_DAYS = 91.0
+#: Fitted nodes within a planted lake's radius that count as crossed, and slack of a match (m).
+CROSSED_NODES = 3
+LAKE_SLACK_M = 2000.0
+#: Share of the ceiling that the best model reaches for the monthly change.
+SKILL_SHARE = 0.5
+#: Relative error of the altimetric volume trend, and σ of the gravimetric trend allowed.
+VOLUME_TREND_SHARE = 0.05
+TREND_SIGMAS = 2.0
+
+Metric = dict[str, Any]
+Tables = Mapping[str, pd.DataFrame]
+
+
+class PlantedWorld(Protocol):
+    """What a world must answer."""
+
+    def rate(self, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
+        """Return the planted rate of elevation change (m/yr)."""
+
+    def regime(self, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
+        """Return the planted regime."""
+
+
+class NotComputedError(Exception):
+    """Why a metric has no value."""
+
+
+def _metric(
+    name: str,
+    value: float,
+    tolerance: float,
+    n: int,
+    about: str,
+    *,
+    least: bool = False,
+    **detail: Any,
+) -> Metric:
+    """Return a metric; ``least``: it holds at or above the tolerance, else |value| below it."""
+    known = bool(np.isfinite(value))
+    holds = known and (value >= tolerance if least else abs(value) <= tolerance)
+    return {
+        "metric": name,
+        "value": float(value) if known else None,
+        "tolerance": float(tolerance) if np.isfinite(tolerance) else None,
+        "rule": "at least" if least else "at most, in size",
+        "holds": bool(holds),
+        "n": int(n),
+        "about": about,
+        "reason": None if known else "not finite",
+        "detail": _plain(detail),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: NaN becomes null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _take(tables: Tables, name: str, *columns: str) -> pd.DataFrame:
+    """Return a table that holds the columns.
+
+    Raises
+    ------
+    NotComputedError
+        If the table or a column is missing, or the table has no row.
+    """
+    if name not in tables:
+        raise NotComputedError(f"no table {name}")
+    missing = [column for column in columns if column not in tables[name]]
+    if missing:
+        raise NotComputedError(f"table {name} has no column {', '.join(missing)}")
+    if tables[name].empty:
+        raise NotComputedError(f"table {name} has no row")
+    return tables[name]
+
+
+def check_rates(results: Tables, world: PlantedWorld) -> list[Metric]:
+    """Return bias and RMSE of node rates, for all nodes, those of windows, and the others."""
+    nodes = _take(results, "nodes", "x_m", "y_m", "rate_m_yr", "window")
+    nodes = nodes[nodes["rate_m_yr"].notna()]
+    if nodes.empty:
+        raise NotComputedError("no node has a rate")
+    truth = world.rate(nodes["x_m"].to_numpy(np.float64), nodes["y_m"].to_numpy(np.float64))
+    error = nodes["rate_m_yr"].to_numpy(np.float64) - truth
+    fine = nodes["window"].notna().to_numpy()
+    found = []
+    for scope, rows in (("all", np.ones(len(nodes), bool)), ("windows", fine), ("coarse", ~fine)):
+        part = error[rows]
+        if not part.size:
+            continue
+        about = f"rate of elevation change, {scope} nodes (m/yr)"
+        found.append(
+            _metric(
+                f"rate_bias_{scope}",
+                float(np.median(part)),
+                RATE_BIAS_M_YR,
+                part.size,
+                f"median error of the {about}",
+                mean_error=float(part.mean()),
+            )
+        )
+        found.append(
+            _metric(
+                f"rate_rmse_{scope}",
+                float(np.sqrt(np.mean(part**2))),
+                RATE_RMSE_M_YR,
+                part.size,
+                f"RMSE of the {about}",
+                median_absolute_error=float(np.median(np.abs(part))),
+            )
+        )
+    return found
+
+
+def _selected(results: Tables) -> pd.DataFrame:
+    mascons = _take(results, "mascons", "mascon_id", "selected", "ice_area_km2", "land_area_km2")
+    chosen = mascons[mascons["selected"].astype(bool)]
+    if chosen.empty:
+        raise NotComputedError("no mascon is selected")
+    return chosen
+
+
+def _joined(truth: Tables, results: Tables, table: str, *columns: str) -> pd.DataFrame:
+    """Return selected mascon months of a result beside the truth's."""
+    fusion = _take(results, table, "mascon_id", "month", "dh_m")
+    months = _take(truth, "mascon_months", "mascon_id", "month", *columns)
+    planted = months[["mascon_id", "month", *columns]].rename(columns=lambda c: f"true_{c}")
+    both = fusion.merge(
+        planted, left_on=["mascon_id", "month"], right_on=["true_mascon_id", "true_month"]
+    )
+    return both[both["mascon_id"].isin(_selected(results)["mascon_id"])]
+
+
+def check_mascon_elevation(truth: Tables, results: Tables) -> list[Metric]:
+    """Return bias and RMSE of the mascons' elevation change, retrospective."""
+    both = _joined(truth, results, "mascon_months", "dh_m").dropna(subset=["dh_m", "true_dh_m"])
+    if both.empty:
+        raise NotComputedError("no mascon month has an elevation change")
+    error = (both["dh_m"] - both["true_dh_m"]).to_numpy(np.float64)
+    own = both["mascon_id"].to_numpy()
+    mean = pd.Series(error).groupby(own).mean()
+    about = "elevation change since the reference date, selected mascon months (m)"
+    return [
+        _metric(
+            "mascon_dh_bias",
+            float(error.mean()),
+            DH_BIAS_M,
+            error.size,
+            f"mean error of the {about}",
+            largest_mascon_bias_m=float(mean.abs().max()),
+        ),
+        _metric(
+            "mascon_dh_rmse",
+            float(np.sqrt(np.mean(error**2))),
+            DH_RMSE_M,
+            error.size,
+            f"RMSE of the {about}",
+            rmse_without_mascon_bias_m=float(
+                np.sqrt(np.mean((error - mean.reindex(own).to_numpy()) ** 2))
+            ),
+        ),
+    ]
+
+
+def _detrended_spread(month: np.ndarray, value: np.ndarray) -> float:
+    years = year_fraction(month_middle(month))
+    design = np.column_stack([np.ones_like(years), years - years.mean()])
+    rest = value - design @ np.linalg.lstsq(design, value, rcond=None)[0]
+    return float(rest.std())
+
+
+def check_lags(truth: Tables, results: Tables) -> list[Metric]:
+    """Return how well the planted lags are found where the signal stands out of the noise."""
+    coupling = _take(results, "coupling", "mascon_id", "treatment", "lag_months", "best")
+    planted = _take(truth, "mascons", "mascon_id", "lag_months").set_index("mascon_id")
+    months = _take(
+        truth, "mascon_months", "mascon_id", "month", "lwe_planted_cm", "lwe_noise_cm"
+    ).dropna(subset=["lwe_planted_cm", "lwe_noise_cm"])
+    if "mascon_months" in results:
+        months = months[months["month"].isin(results["mascon_months"]["month"])]
+    strong = []
+    planted = planted[planted["lag_months"].notna()]
+    for mascon_id, rows in months.groupby("mascon_id"):
+        if mascon_id not in planted.index:
+            continue
+        noise = float(rows["lwe_noise_cm"].std())
+        signal = _detrended_spread(rows["month"].to_numpy(), rows["lwe_planted_cm"].to_numpy())
+        if noise == 0 or signal / noise >= LAG_SIGNAL_TO_NOISE:
+            strong.append(mascon_id)
+    best = coupling[coupling["best"].astype(bool) & coupling["mascon_id"].isin(strong)]
+    found = []
+    for treatment in (LAG_TREATMENT, *sorted(set(best["treatment"]) - {LAG_TREATMENT})):
+        rows = best[best["treatment"] == treatment]
+        if rows.empty:
+            raise NotComputedError(
+                f"no selected mascon with signal-to-noise of {LAG_SIGNAL_TO_NOISE:g} has a lag"
+            )
+        true = planted["lag_months"].reindex(rows["mascon_id"]).to_numpy(np.float64)
+        error = rows["lag_months"].to_numpy(np.float64) - true
+        # Half a month is the least a lag in whole months can say of a planted fraction.
+        within = float(np.mean(np.abs(error) <= LAG_ERROR_MONTHS + 0.5))
+        name = "" if treatment == LAG_TREATMENT else f"_{treatment}"
+        about = f"{treatment} series, mascons with signal-to-noise of 2 or more"
+        if treatment == LAG_TREATMENT:
+            found.append(
+                _metric(
+                    "lag_error_median",
+                    float(np.median(np.abs(error))),
+                    LAG_ERROR_MONTHS,
+                    error.size,
+                    f"median error of the planted lag (months), {about}",
+                    mean_error=float(error.mean()),
+                )
+            )
+        found.append(
+            _metric(
+                f"lag_share{name}",
+                within,
+                LAG_SHARE if treatment == LAG_TREATMENT else 0.0,
+                error.size,
+                f"share of planted lags found within a month, {about}",
+                least=True,
+            )
+        )
+    return found
+
+
+def check_regimes(results: Tables, world: PlantedWorld) -> list[Metric]:
+    """Return the adjusted Rand index of the nodes' regimes."""
+    from sklearn.metrics import adjusted_rand_score
+
+    nodes = _take(results, "regime_nodes", "x_m", "y_m", "regime")
+    nodes = nodes[nodes["regime"].notna()]
+    if nodes.empty:
+        raise NotComputedError("no node has a regime")
+    planted = world.regime(nodes["x_m"].to_numpy(np.float64), nodes["y_m"].to_numpy(np.float64))
+    found = nodes["regime"].to_numpy(np.int64)
+    return [
+        _metric(
+            "regime_adjusted_rand",
+            float(adjusted_rand_score(planted, found)),
+            REGIME_RAND,
+            found.size,
+            "adjusted Rand index between found and planted regimes of the classified nodes",
+            least=True,
+            regimes_found=int(np.unique(found).size),
+            regimes_planted=int(np.unique(planted).size),
+        )
+    ]
+
+
+def check_lakes(truth: Tables, results: Tables) -> list[Metric]:
+    """Return lakes found, missed and false, and the error of their drain dates."""
+    planted = _take(truth, "lakes", "lake_id", "x_m", "y_m", "radius_m")
+    if "lakes" not in results:
+        raise NotComputedError("no table lakes")
+    found = results["lakes"]
+    found = found[found["status"] == "candidate"] if len(found) else found
+    nodes = _take(results, "nodes", "x_m", "y_m", "rate_m_yr")
+    nodes = nodes[nodes["rate_m_yr"].notna()]
+    x, y = nodes["x_m"].to_numpy(np.float64), nodes["y_m"].to_numpy(np.float64)
+    crossed = np.array(
+        [
+            np.count_nonzero(np.hypot(x - lake.x_m, y - lake.y_m) <= lake.radius_m)
+            for lake in planted.itertuples()
+        ]
+    )
+    apart = np.hypot(
+        planted["x_m"].to_numpy(np.float64)[:, None] - found["x_m"].to_numpy(np.float64),
+        planted["y_m"].to_numpy(np.float64)[:, None] - found["y_m"].to_numpy(np.float64),
+    )
+    near = apart <= planted["radius_m"].to_numpy(np.float64)[:, None] + LAKE_SLACK_M
+    hit, matched = near.any(axis=1), near.any(axis=0)
+    seen = crossed >= CROSSED_NODES
+    if not seen.any():
+        raise NotComputedError("tracks cross no planted lake")
+    false = int(np.count_nonzero(~matched))
+    metrics = [
+        _metric(
+            "lakes_found",
+            float(hit[seen].mean()),
+            LAKES_FOUND,
+            int(seen.sum()),
+            "share of the planted lakes that tracks cross which have a candidate",
+            least=True,
+            planted=len(planted),
+            found=int(hit.sum()),
+            missed=planted["lake_id"][~hit].tolist(),
+            not_crossed=planted["lake_id"][~seen].tolist(),
+        ),
+        _metric(
+            "lakes_missed",
+            float(np.count_nonzero(~hit & seen)),
+            float(np.floor((1 - LAKES_FOUND) * seen.sum() + 1e-9)),
+            int(seen.sum()),
+            "planted lakes that tracks cross without a candidate",
+        ),
+        _metric(
+            "lakes_false",
+            false / max(len(found), 1),
+            LAKES_FALSE,
+            len(found),
+            "share of candidates that are no planted lake",
+            false=false,
+        ),
+    ]
+    metrics += _guarded(
+        "lake_drain_error", lambda: _check_drains(truth, results, planted, found, near)
+    )
+    return metrics
+
+
+def _check_drains(
+    truth: Tables,
+    results: Tables,
+    planted: pd.DataFrame,
+    found: pd.DataFrame,
+    near: np.ndarray,
+) -> list[Metric]:
+    """Return the error of the largest drain's date, from the middle of its months."""
+    events = _take(results, "lake_events", "lake_id", "kind", "start", "end", "volume_km3")
+    true = _take(truth, "lake_events", "lake_id", "kind", "month")
+    errors = []
+    for row, lake_id in enumerate(planted["lake_id"]):
+        own = found["lake_id"].to_numpy()[near[row]]
+        drains = events[events["lake_id"].isin(own) & (events["kind"] == "drain")]
+        dates = true.loc[(true["lake_id"] == lake_id) & (true["kind"] == "drain"), "month"]
+        if drains.empty or dates.empty:
+            continue
+        largest = drains.iloc[int(drains["volume_km3"].to_numpy(np.float64).argmin())]
+        start, end = month_middle(np.array([largest["start"], largest["end"]], "datetime64[us]"))
+        middle = start + (end - start) // 2
+        gap = np.abs(month_middle(dates.to_numpy()) - middle) / np.timedelta64(1, "D")
+        errors.append(float(gap.min()))
+    if not errors:
+        raise NotComputedError("no found lake has a drain event to compare")
+    return [
+        _metric(
+            "lake_drain_error",
+            float(np.median(errors)),
+            DRAIN_ERROR_DAYS,
+            len(errors),
+            "median error of the drain dates of found lakes (days)",
+            largest_days=max(errors),
+        )
+    ]
+
+
+def _ceilings(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return the R² of an oracle that knows the law, and of one that knows all but the noise."""
+    observed = rows["observed"].to_numpy(np.float64)
+    total = float(np.sum((observed - observed.mean()) ** 2))
+    if total == 0:
+        raise NotComputedError("the target does not vary")
+    law = float(np.sum((observed - rows["law"].to_numpy(np.float64)) ** 2))
+    noise = float(np.sum(rows["noise"].to_numpy(np.float64) ** 2))
+    return 1.0 - law / total, 1.0 - noise / total
+
+
+def _truth_target(truth: Tables, target: str) -> pd.DataFrame:
+    """Return observed, law and noise of a target for every mascon month of the truth."""
+    names = {"lwe_cm": "observed", "lwe_law_cm": "law", "lwe_noise_cm": "noise"}
+    months = _take(truth, "mascon_months", "mascon_id", "month", *names)
+    table = months[["mascon_id", "month", *names]].rename(columns=names)
+    table = table.sort_values(["mascon_id", "month"], ignore_index=True)
+    if target == "change":
+        index = pd.Series(month_index(table["month"].to_numpy()))
+        follows = (index.diff() == 1) & (table["mascon_id"].diff() == 0)
+        values = table[list(names.values())].diff()
+        values[~follows.to_numpy()] = np.nan
+        table[list(names.values())] = values
+    return table.dropna(subset=list(names.values()))
+
+
+def check_skill(truth: Tables, results: Tables) -> list[Metric]:
+    """Return the best model's R² as a share of the ceiling, per split and target.
+
+    The ceiling is the R² on the same mascon months of an oracle that knows the planted law, but
+    neither a mascon's own residual nor the noise. Beside it stands the ceiling that the noise
+    alone sets. For the cumulative target the value is told without a tolerance to reach:
+    persistence alone passes there.
+    """
+    scores = _take(results, "scores", "model", "kind", "split", "target", "scope", "score", "value")
+    predictions = _take(results, "predictions", "model", "split", "target", "mascon_id", "month")
+    pooled = scores[
+        (scores["kind"] == "model") & (scores["scope"] == "pooled") & (scores["score"] == "r2")
+    ].dropna(subset=["value"])
+    if pooled.empty:
+        raise NotComputedError("no model has a pooled r2")
+    metrics = []
+    for (split, target), rows in pooled.groupby(["split", "target"], sort=False):
+        best = rows.iloc[int(rows["value"].to_numpy(np.float64).argmax())]
+        metrics += _guarded(
+            f"skill_{split}_{target}",
+            partial(_compare_skill, truth, predictions, best, str(split), str(target)),
+        )
+    return metrics
+
+
+def _compare_skill(
+    truth: Tables, predictions: pd.DataFrame, best: pd.Series, split: str, target: str
+) -> list[Metric]:
+    """Return one split's best R² as a share of its ceiling."""
+    used = predictions[
+        (predictions["model"] == best["model"])
+        & (predictions["split"] == split)
+        & (predictions["target"] == target)
+    ]
+    keys = ["mascon_id", "month"]
+    both = used[keys].merge(_truth_target(truth, target), on=keys)
+    if both.empty:
+        raise NotComputedError("no prediction has a planted value")
+    law, noise = _ceilings(both)
+    if law <= 0:
+        raise NotComputedError(f"the law explains nothing there (ceiling {law:.3f})")
+    return [
+        _metric(
+            f"skill_{split}_{target}",
+            float(best["value"]) / law,
+            SKILL_SHARE if target == "change" else 0.0,
+            len(both),
+            f"R² of the best model over its ceiling ({best['value']:.2f} of {law:.2f}), "
+            f"{target}, split {split}",
+            least=True,
+            model=best["model"],
+            r2=float(best["value"]),
+            ceiling=law,
+            ceiling_by_noise=noise,
+        )
+    ]
+
+
+def _trend(month: np.ndarray, value: np.ndarray) -> tuple[float, float]:
+    """Return the slope of a line with an annual cycle (per year), and its σ.
+
+    The σ is raised for residuals of lag-1 autocorrelation φ by √((1 + φ) / (1 − φ)).
+    """
+    years = year_fraction(month_middle(month))
+    angle = 2.0 * np.pi * years
+    design = np.column_stack([np.ones_like(years), years, np.cos(angle), np.sin(angle)])
+    if years.size < 12:
+        raise NotComputedError("fewer than 12 months")
+    solution = np.linalg.lstsq(design, value, rcond=None)[0]
+    rest = value - design @ solution
+    power = float(rest @ rest)
+    phi = float(np.clip(rest[1:] @ rest[:-1] / power, 0.0, 0.95)) if power > 0 else 0.0
+    variance = power / (years.size - 4) * (1 + phi) / (1 - phi)
+    return float(solution[1]), float(np.sqrt(np.linalg.inv(design.T @ design)[1, 1] * variance))
+
+
+def check_volume(truth: Tables, results: Tables) -> list[Metric]:
+    """Return the error of the volume trend of all selected mascons."""
+    chosen = _selected(results).set_index("mascon_id")["ice_area_km2"]
+    both = _joined(truth, results, "mascon_months", "dh_m").dropna(subset=["dh_m", "true_dh_m"])
+    area = chosen.reindex(both["mascon_id"]).to_numpy(np.float64)
+    table = pd.DataFrame(
+        {
+            "month": both["month"].to_numpy(),
+            "found": both["dh_m"].to_numpy() * area * 1e-3,
+            "true": both["true_dh_m"].to_numpy() * area * 1e-3,
+            "area": area,
+        }
+    )
+    sums = table.groupby("month").sum()
+    sums = sums[sums["area"] >= 0.999 * sums["area"].max()]
+    months = sums.index.to_numpy()
+    true, _ = _trend(months, sums["true"].to_numpy())
+    found, _ = _trend(months, sums["found"].to_numpy())
+    return [
+        _metric(
+            "volume_trend_error",
+            (found - true) / abs(true),
+            VOLUME_TREND_SHARE,
+            len(sums),
+            "relative error of the altimetric volume trend of the selected mascons",
+            found_km3_yr=found,
+            true_km3_yr=true,
+        )
+    ]
+
+
+def check_totals(truth: Tables, results: Tables) -> list[Metric]:
+    """Return the error of the gravimetric trend against what is planted after leakage."""
+    totals = _take(results, "totals", "source", "month", "mass_gt")
+    months = _take(truth, "mascon_months", "mascon_id", "month", "lwe_planted_cm", "mass_gt_own")
+    gravity = totals[(totals["source"] == "gravity") & totals["mass_gt"].notna()]
+    land = _selected(results).set_index("mascon_id")["land_area_km2"]
+    own = months[months["mascon_id"].isin(land.index)].copy()
+    own["planted_gt"] = lwe_to_mass(
+        own["lwe_planted_cm"].to_numpy(np.float64),
+        land.reindex(own["mascon_id"]).to_numpy(np.float64),
+    )
+    sums = own.groupby("month")[["planted_gt", "mass_gt_own"]].sum(min_count=len(land))
+    both = gravity.set_index("month").join(sums, how="inner").dropna(subset=["planted_gt"])
+    if both.empty:
+        raise NotComputedError("no month has both a total and a planted one")
+    index = both.index.to_numpy()
+    found, sigma = _trend(index, both["mass_gt"].to_numpy(np.float64))
+    true, _ = _trend(index, both["planted_gt"].to_numpy(np.float64))
+    own_trend, _ = _trend(index, both["mass_gt_own"].to_numpy(np.float64))
+    return [
+        _metric(
+            "gravity_trend_error",
+            found - true,
+            TREND_SIGMAS * sigma,
+            len(both),
+            "error of the gravimetric total's trend against the planted mass after leakage (Gt/yr)",
+            found_gt_yr=found,
+            planted_gt_yr=true,
+            before_leakage_gt_yr=own_trend,
+        )
+    ]
+
+
+def _guarded(name: str, compute: Callable[[], list[Metric]]) -> list[Metric]:
+    """Return metrics, or one without a value that says why."""
+    try:
+        return compute()
+    except NotComputedError as error:
+        return [
+            {
+                "metric": name,
+                "value": None,
+                "tolerance": None,
+                "rule": None,
+                "holds": False,
+                "n": 0,
+                "about": "could not be computed",
+                "reason": str(error),
+                "detail": {},
+            }
+        ]
+
+
+def validate(truth: Tables, results: Tables, world: PlantedWorld) -> list[Metric]:
+    """Compare a run's tables with the planted truth.
+
+    Parameters
+    ----------
+    truth
+        Truth tables by name: ``mascons``, ``mascon_months``, ``lakes``, ``lake_events``.
+    results
+        Result tables by name: ``nodes``, ``mascons``, ``mascon_months`` (retrospective),
+        ``coupling``, ``regime_nodes``, ``lakes``, ``lake_events``, ``scores``, ``predictions``,
+        ``totals``. Tables that are missing make their metrics null.
+    world
+        The planted world, asked for rates and regimes at nodes.
+
+    Returns
+    -------
+    list of dict
+        ``metric``, ``value``, ``tolerance``, ``rule``, ``holds``, ``n``, ``about``, ``reason``
+        (null where the value is known) and ``detail``.
+    """
+    checks: list[tuple[str, Callable[[], list[Metric]]]] = [
+        ("rate", lambda: check_rates(results, world)),
+        ("mascon_dh", lambda: check_mascon_elevation(truth, results)),
+        ("volume_trend_error", lambda: check_volume(truth, results)),
+        ("lag", lambda: check_lags(truth, results)),
+        ("regime_adjusted_rand", lambda: check_regimes(results, world)),
+        ("lakes", lambda: check_lakes(truth, results)),
+        ("skill", lambda: check_skill(truth, results)),
+        ("gravity_trend_error", lambda: check_totals(truth, results)),
+    ]
+    return [metric for name, check in checks for metric in _guarded(name, check)]

@@ -1,0 +1,230 @@
+"""Node grids and the reading of a tile's segments against brute force."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from cryofuse.calendar import TIME_DTYPE
+from cryofuse.config import ElevationSettings, FusionSettings, PeriodSettings, RegionSettings
+from cryofuse.elevation.tiles import (
+    COLUMNS,
+    fit_tile,
+    node_grid,
+    node_ids,
+    read_segments,
+    segment_sigma,
+)
+from cryofuse.geo import project, tile_name, unproject
+from cryofuse.tables import (
+    NODE_MONTHS,
+    NODE_MONTHS_CAUSAL,
+    NODES,
+    SEGMENTS,
+    check,
+    from_pandas,
+    write_table,
+)
+
+REGION = RegionSettings.model_validate(
+    {
+        "title": "test",
+        "crs": "EPSG:3413",
+        "outline": {"west": -47, "south": 69.5, "east": -43, "north": 70.5},
+    }
+)
+SETTINGS = ElevationSettings.model_validate(
+    {
+        "node_spacing_m": 2000,
+        "search_radius_m": 2000,
+        "tile_m": 20_000,
+        "windows": [
+            {
+                "name": "inner",
+                "longitude": -45,
+                "latitude": 70,
+                "width_m": 8000,
+                "node_spacing_m": 1000,
+                "search_radius_m": 700,
+            }
+        ],
+    }
+)
+X0, Y0 = (float(v) for v in project(-45, 70, "EPSG:3413"))
+TILES = [tile_name(X0 + dx, Y0 + dy, 20_000) for dx in (-20e3, 0, 20e3) for dy in (-20e3, 0, 20e3)]
+
+
+def test_grid_is_regular_unique_and_on_ice():
+    grids = {tile: node_grid(tile, SETTINGS, REGION) for tile in TILES}
+    number = np.concatenate([g.node_id for g in grids.values()])
+    assert np.unique(number).size == number.size
+    assert (number > 0).all()
+    fine = np.concatenate([g.window for g in grids.values()]) == 0
+    assert fine.sum() == 64
+    for tile, grid in grids.items():
+        assert all(tile_name(x, y, 20_000) == tile for x, y in zip(grid.x_m, grid.y_m, strict=True))
+        assert ((grid.x_m - grid.spacing_m / 2) % grid.spacing_m == 0).all()
+        assert set(grid.radius_m[grid.window == 0]) <= {700.0}
+        assert set(grid.radius_m[grid.window < 0]) <= {2000.0}
+    x = np.concatenate([g.x_m for g in grids.values()])
+    y = np.concatenate([g.y_m for g in grids.values()])
+    window = x[fine].min() - 500, x[fine].max() + 500, y[fine].min() - 500, y[fine].max() + 500
+    inside = (x >= window[0]) & (x < window[1]) & (y >= window[2]) & (y < window[3])
+    assert (fine == inside).all()
+    # Brute force over the coarse grid: centre on ice, not in the window.
+    area = np.concatenate([g.spacing_m for g in grids.values()]) ** 2
+    assert area[~fine].sum() == pytest.approx(9 * 400e6 - 64e6, rel=0.01)
+
+
+def test_nodes_off_the_ice_are_left_out():
+    small = REGION.model_copy(update={"outline": REGION.outline.model_copy(update={"east": -44.8})})
+    grid = node_grid(TILES[4], SETTINGS, small)
+    whole = node_grid(TILES[4], SETTINGS, REGION)
+    assert 0 < grid.x_m.size < whole.x_m.size
+    assert set(grid.node_id) < set(whole.node_id)
+    longitude, _ = unproject(grid.x_m, grid.y_m, "EPSG:3413")
+    assert (longitude <= -44.8 + 1e-6).all()
+
+
+def test_node_numbers_do_not_collide():
+    column, row = (a.ravel() for a in np.meshgrid(np.arange(-300, 300), np.arange(-300, 300)))
+    number = np.concatenate([node_ids(column, row, w) for w in (-1, 0, 1)])
+    assert np.unique(number).size == number.size == 3 * 600 * 600
+    with pytest.raises(ValueError, match="node_spacing_m"):
+        node_ids(np.array([2**23]), np.array([0]), -1)
+
+
+def make_segments(count=6000, seed=1):
+    """Segments over nine tiles: seven years of quarterly passes over a tilted plane."""
+    rng = np.random.default_rng(seed)
+    x, y = X0 + rng.uniform(-30e3, 30e3, count), Y0 + rng.uniform(-30e3, 30e3, count)
+    cycle = rng.integers(1, 25, count)
+    rgt = rng.integers(1, 4, count)
+    year = 18.8 + cycle * 91 / 365.2425 + rgt * 0.03
+    time = np.datetime64("2000-01-01", "us") + (year * 365.2425 * 86_400e6).astype("m8[us]")
+    height = 1800 + 0.01 * (x - X0) - 0.4 * year + 0.2 * np.cos(2 * np.pi * year)
+    frame = pd.DataFrame(
+        {
+            "tile": [tile_name(a, b, 20_000) for a, b in zip(x, y, strict=True)],
+            "x_m": x,
+            "y_m": y,
+            "latitude": 70.0,
+            "longitude": -45.0,
+            "height_m": height + rng.normal(0, 0.05, count),
+            "height_sigma_m": np.float32(0.03),
+            "time": time.astype(TIME_DTYPE),
+            "rgt": rgt.astype(np.int16),
+            "cycle": cycle.astype(np.int16),
+            "beam": "gt1l",
+            "segment_id": np.arange(count, dtype=np.int32),
+            "slope_along": np.float32(0.01),
+            "granule": "made_here",
+        }
+    )
+    frame.loc[::50, "height_sigma_m"] = np.nan
+    for name, column in SEGMENTS.columns.items():
+        if name not in frame:
+            frame[name] = pa.nulls(count, column.kind).to_pandas()
+    return frame[list(SEGMENTS.columns)]
+
+
+def write_periods(frame, folder, periods=3):
+    """One file per period, a row group per tile, and one file without a row."""
+    part = np.random.default_rng(2).integers(0, periods, len(frame))
+    paths = []
+    for period in range(periods + 1):
+        mine = frame[part == period].sort_values("tile", kind="stable")
+        columns = {}
+        for name, column in SEGMENTS.columns.items():
+            text = pa.types.is_dictionary(column.kind)
+            values = mine[name].to_list() if text else mine[name].to_numpy()
+            kind = pa.string() if text else column.kind
+            columns[name] = pa.array(values, kind, from_pandas=True).cast(column.kind)
+        table = pa.table(columns)
+        counts = mine.groupby("tile", sort=True).size().tolist()
+        paths.append(folder / f"{period}.parquet")
+        write_table(table, paths[-1], SEGMENTS, row_groups=counts)
+    return paths
+
+
+def test_reading_with_a_margin_is_cutting(tmp_path):
+    frame = make_segments()
+    paths = write_periods(frame, tmp_path)
+    for tile in (TILES[4], TILES[0]):
+        i, j = (int(part[1:]) for part in tile.split("_"))
+        for margin in (0.0, 2000.0):
+            low = (i * 20e3 - margin, j * 20e3 - margin)
+            high = ((i + 1) * 20e3 + margin, (j + 1) * 20e3 + margin)
+            inside = frame["x_m"].between(low[0], high[0]) & frame["y_m"].between(low[1], high[1])
+            cut = frame[inside]
+            cut = cut.sort_values(["time", "x_m", "y_m"])
+            found = read_segments(paths, tile, 20_000, margin)
+            assert found.size == len(cut) > 0
+            assert found.x_m.tolist() == cut["x_m"].tolist()
+            assert found.height_m.tolist() == cut["height_m"].tolist()
+            assert found.pass_id.tolist() == (cut["rgt"].astype(int) * 1000 + cut["cycle"]).tolist()
+            assert (found.time == cut["time"].to_numpy()).all()
+
+
+def test_only_row_groups_that_matter_are_read(tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    paths = write_periods(make_segments(2000), tmp_path)
+    read = []
+    original = pq.ParquetFile.read_row_group
+
+    def spy(self, group, columns=None, **more):
+        table = original(self, group, columns=["tile"])
+        read.append(set(table.column("tile").to_pylist()))
+        assert columns == list(COLUMNS)
+        return original(self, group, columns=columns, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    read_segments(paths, TILES[0], 20_000, 2000)
+    i, j = (int(part[1:]) for part in TILES[0].split("_"))
+    near = {f"x{i + a}_y{j + b}" for a in (-1, 0, 1) for b in (-1, 0, 1)}
+    assert read
+    assert all(len(tiles) == 1 and tiles <= near for tiles in read)
+
+
+def test_sigma_of_a_segment():
+    sigma = segment_sigma(np.array([0.03, np.nan, 0.03]), np.array([0.02, 0.0, np.nan]))
+    expected = [np.sqrt(0.03**2 + 0.1**2 + 0.02**2), np.sqrt(1 + 0.02**2), np.hypot(0.03, 0.02)]
+    assert sigma == pytest.approx(expected)
+
+
+def test_a_tile_from_files_to_tables(tmp_path):
+    frame = make_segments(20_000)
+    paths = write_periods(frame, tmp_path)
+    period = PeriodSettings(start="2018-10", end="2024-12")
+    result = fit_tile(paths, TILES[4], REGION, SETTINGS, FusionSettings(), period)
+    nodes = check(from_pandas(result.fits), NODES).to_pandas()
+    months = check(result.months, NODE_MONTHS).to_pandas()
+    causal = check(result.causal, NODE_MONTHS_CAUSAL).to_pandas()
+    grid = node_grid(TILES[4], SETTINGS, REGION)
+    assert nodes["node_id"].tolist() == grid.node_id.tolist()
+    fitted = nodes[nodes["reason"].isna()]
+    assert len(fitted) > 80
+    assert abs(fitted["rate_m_yr"].mean() + 0.4) < 0.01
+    assert set(nodes["window"].dropna()) == {"inner"}
+    assert nodes["bed_m"].isna().all()
+    # EPSG:3413 at 70°N is true to scale: a node stands for its square.
+    assert nodes["area_km2"].to_numpy() == pytest.approx((nodes["spacing_m"] / 1e3) ** 2, rel=0.01)
+    assert fitted.loc[fitted["window"].isna(), "slope"].median() == pytest.approx(0.01, rel=0.05)
+    assert set(months["node_id"]) == set(fitted["node_id"])
+    assert causal["month"].max() == pd.Timestamp("2024-12-01")
+    # The same from files in another order, and from one thread more.
+    again = fit_tile(paths[::-1], TILES[4], REGION, SETTINGS, FusionSettings(), period, threads=2)
+    pd.testing.assert_frame_equal(result.fits, again.fits, check_exact=True)
+    assert result.months.equals(again.months)
+    assert result.causal.equals(again.causal)
+
+
+def test_a_tile_without_files_has_nodes_with_reasons():
+    period = PeriodSettings(start="2018-10", end="2019-12")
+    result = fit_tile([], TILES[4], REGION, SETTINGS, FusionSettings(), period)
+    nodes = check(from_pandas(result.fits), NODES).to_pandas()
+    assert set(nodes["reason"]) == {"no_segments"}
+    assert nodes["rate_m_yr"].isna().all()
+    empty = fit_tile([], "x500_y500", REGION, SETTINGS, FusionSettings(), period)
+    assert check(from_pandas(empty.fits), NODES).num_rows == 0

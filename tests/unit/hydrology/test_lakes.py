@@ -1,0 +1,175 @@
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from cryofuse.config import HydrologySettings
+from cryofuse.geo import project, unproject
+from cryofuse.hydrology.lakes import (
+    explain_lookalike,
+    find_events,
+    find_lakes,
+    fit_history,
+    measure_departures,
+)
+from cryofuse.tables import LAKE_EVENTS, LAKE_MONTHS, LAKES, check, from_pandas
+
+CRS = "EPSG:3413"
+SETTINGS = HydrologySettings()
+MONTHS = np.arange("2018-10", "2025-01", dtype="datetime64[M]").astype("datetime64[us]")
+YEARS = np.arange(MONTHS.size) / 12
+CENTRE = tuple(float(v) for v in project(-47.5, 66.5, CRS))
+MASCONS = gpd.GeoDataFrame(
+    {"mascon_id": [7]}, geometry=[shapely.box(300, 60, 320, 72)], crs="EPSG:4326"
+)
+#: Fills for three years from 2018-10 on, then drains within ten weeks (after 2021-10).
+FILL_AND_DRAIN = np.where(YEARS < 3, YEARS / 3, np.clip(1 - (YEARS - 3) / 0.2, 0, 1))
+
+
+def make_world(
+    lake: tuple[float, float, float, float] | None, *, elevation_m: float = 1800.0, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Nodes of a 20 km window that eight tracks cross, each seen every third month."""
+    rng = np.random.default_rng(seed)
+    along = (np.arange(20) - 9.5) * 1000
+    dx, dy = (a.ravel() for a in np.meshgrid(along, along))
+    seen = np.zeros((dx.size, MONTHS.size), dtype=bool)
+    for track in range(8):
+        angle = np.deg2rad(20 if track % 2 else -20)
+        distance = dx * np.cos(angle) + dy * np.sin(angle) - (-10_500 + 3000 * track)
+        near = np.any([np.abs(distance - beam) < 1000 for beam in (-3300, 0, 3300)], axis=0)
+        seen |= near[:, None] & (np.arange(MONTHS.size) % 3 == track % 3)
+    dh = (1 + 0.3 * dx / 1e4)[:, None] * (-0.8 * YEARS - 0.3 * np.cos(2 * np.pi * YEARS))
+    if lake:
+        x, y, radius, depth = lake
+        shape = np.clip(1 - ((dx - x) ** 2 + (dy - y) ** 2) / radius**2, 0, 1)
+        dh = dh + depth * shape[:, None] * FILL_AND_DRAIN
+    dh = dh + rng.normal(0, 0.05, dh.shape)
+    node, month = np.nonzero(seen)
+    node_months = pd.DataFrame(
+        {"node_id": node + 100, "month": MONTHS[month], "dh_m": dh[node, month], "dh_sigma_m": 0.05}
+    )
+    longitude, latitude = unproject(CENTRE[0] + dx, CENTRE[1] + dy, CRS)
+    nodes = pd.DataFrame(
+        {
+            "node_id": np.arange(dx.size) + 100,
+            "window": "west",
+            "spacing_m": 1000.0,
+            "x_m": CENTRE[0] + dx,
+            "y_m": CENTRE[1] + dy,
+            "latitude": latitude,
+            "longitude": longitude,
+            "rate_m_yr": -0.8,
+            "elevation_m": elevation_m,
+        }
+    )
+    return nodes[seen.any(axis=1)], node_months
+
+
+@pytest.fixture(scope="module")
+def found():  # noqa: ANN201
+    return find_lakes(*make_world((-4000.0, 2000.0, 2500.0, 4.0)), MASCONS, SETTINGS, CRS)
+
+
+def test_planted_lake_is_found_where_it_lies(found) -> None:
+    assert len(found.lakes) == 1
+    lake = found.lakes.iloc[0]
+    assert lake["status"] == "candidate"
+    assert np.hypot(lake["x_m"] - CENTRE[0] + 4000, lake["y_m"] - CENTRE[1] - 2000) < 1000
+    assert lake["window"] == "west"
+    assert lake["mascon_id"] == 7
+    # A paraboloid of depth 4 m and radius 2.5 km holds half its cylinder.
+    assert lake["volume_range_km3"] == pytest.approx(0.5 * np.pi * 2.5**2 * 4e-3, rel=0.25)
+    assert 8 < lake["area_km2"] < np.pi * 2.5**2 * 1.3
+    longitude, latitude = unproject(lake["x_m"], lake["y_m"], CRS)
+    assert lake["geometry"].contains(shapely.Point(float(longitude), float(latitude)))
+
+
+def test_drain_is_dated_within_a_repeat(found) -> None:
+    drains = found.events[found.events["kind"] == "drain"]
+    assert len(drains) == 1
+    drain = drains.iloc[0]
+    assert drain["start"] <= pd.Timestamp("2021-12-01")
+    assert drain["end"] >= pd.Timestamp("2021-11-01")
+    assert (drain["end"] - drain["start"]).days <= 153
+    assert drain["volume_km3"] < 0
+    fills = found.events[found.events["kind"] == "fill"]
+    assert fills["volume_km3"].max() > 0.02
+
+
+def test_tables_keep_their_contracts(found) -> None:
+    check(from_pandas(found.months), LAKE_MONTHS)
+    check(from_pandas(found.events), LAKE_EVENTS)
+    check(from_pandas(pd.DataFrame(found.lakes.drop(columns="geometry"))), LAKES)
+
+
+def test_no_lake_no_candidate() -> None:
+    nothing = find_lakes(*make_world(None), MASCONS, SETTINGS, CRS)
+    assert len(nothing.lakes) == len(nothing.months) == len(nothing.events) == 0
+    check(from_pandas(nothing.months), LAKE_MONTHS)
+    check(from_pandas(nothing.events), LAKE_EVENTS)
+    check(from_pandas(pd.DataFrame(nothing.lakes.drop(columns="geometry"))), LAKES)
+
+
+def test_coarse_nodes_are_not_searched() -> None:
+    nodes, months = make_world((-4000.0, 2000.0, 2500.0, 4.0))
+    coarse = nodes.assign(spacing_m=10_000.0)
+    assert len(find_lakes(coarse, months, MASCONS, SETTINGS, CRS).lakes) == 0
+    assert len(find_lakes(nodes, None, MASCONS, SETTINGS, CRS).lakes) == 0
+
+
+def test_departure_is_free_of_what_the_ring_does_together() -> None:
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(9) * 1000.0, np.arange(9) * 1000.0))
+    lake = (x == 4000) & (y == 4000)
+    node = np.tile(np.arange(81), 3)
+    month = np.repeat([0, 1, 2], 81)
+    plane = 1.0 + 0.1 * month * (x[node] / 1000 + 2 * y[node] / 1000)
+    dh = plane + np.where(lake[node], np.array([0.0, 0.5, 2.0])[month], 0.0)
+    table = measure_departures(x, y, node, month, dh, 4000.0)
+    centre = table[table["node"] == np.flatnonzero(lake)[0]]
+    # Relative to the node's own median, 0.5 m.
+    np.testing.assert_allclose(centre["departure_m"], [-0.5, 0.0, 1.5], atol=0.02)
+    beside = table[table["node"] == np.flatnonzero((x == 4000) & (y == 5000))[0]]
+    np.testing.assert_allclose(beside["departure_m"], 0.0, atol=0.06)
+
+
+def test_history_is_told_apart_from_the_nodes_seen() -> None:
+    rng = np.random.default_rng(2)
+    shape = np.array([0.4, 0.8, 1.2, 1.6])
+    history = np.repeat([0.0, 2.0], 12)
+    node, month = np.meshgrid(np.arange(4), np.arange(24), indexing="ij")
+    kept = rng.random(node.shape) < 0.6
+    node, month = node[kept], month[kept]
+    value = shape[node] * history[month] + np.array([1.0, -2.0, 0.5, 0.0])[node]
+    value = value + rng.normal(0, 0.02, value.size)
+    level, sigma, found, count = fit_history(node, month, value, np.full(value.size, 0.02))
+    np.testing.assert_allclose(found, shape, atol=0.1)
+    assert level[12:].mean() - level[:12].mean() == pytest.approx(2.0, abs=0.1)
+    assert count.tolist() == np.bincount(month).tolist()
+    assert (sigma > 0).all()
+
+
+def test_events_are_the_turns_above_noise() -> None:
+    volume = np.array([0, 0.01, 0.02, 0.03, 0.03, 0.0, 0.001, 0.0, 0.001, 0.02])
+    month = np.arange(10) * 3
+    events = find_events(month, volume, np.full(10, 0.001), 0.005)
+    assert [e["kind"] for e in events] == ["fill", "drain", "fill"]
+    assert (events[1]["start"], events[1]["end"]) == (4, 5)
+    assert events[1]["volume_km3"] == pytest.approx(-0.03)
+    assert (events[2]["start"], events[2]["end"]) == (8, 9)
+    assert find_events(month, volume, np.full(10, 0.02), 0.005) == []
+    assert find_events(month, np.zeros(10), np.full(10, 0.001), 0.005) == []
+
+
+def test_surface_water_is_a_lookalike() -> None:
+    month = 588 + np.arange(72)  # from January 2019
+    sigma = np.full(72, 0.05)
+    calendar = month % 12 + 1
+    melt = np.where(np.isin(calendar, [7, 8]) & (month < 612), 2.0, 0.0)
+    assert "June" in str(explain_lookalike(month, melt, sigma, 900.0, SETTINGS))
+    assert explain_lookalike(month, melt, sigma, 2000.0, SETTINGS) is None
+    winter = np.where((month > 600) & (month < 640), 2.0, 0.0)
+    assert explain_lookalike(month, winter, sigma, 900.0, SETTINGS) is None
+    season = np.cos(2 * np.pi * month / 12)
+    assert "annual" in str(explain_lookalike(month, season, sigma, 900.0, SETTINGS))

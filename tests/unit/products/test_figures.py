@@ -1,0 +1,361 @@
+"""Figures draw the tables' own numbers: read back from the artists, never from pixels."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from cryofuse.calendar import month_range
+from cryofuse.config import ApplicationSettings, CaseStudySettings, SkillSettings
+from cryofuse.products import (
+    figures_altimetry,
+    figures_learning,
+    figures_maps,
+    figures_series,
+    style,
+)
+from cryofuse.products.case_study import COLUMNS, study_melt_seasons
+from cryofuse.products.reference import Reference
+from cryofuse.products.totals import compare_series, sum_totals
+
+MONTHS = month_range("2018-10", "2024-12")
+
+
+def artists(figure, gid):
+    """Every artist of a figure with a gid."""
+    return figure.findobj(lambda artist: artist.get_gid() == gid)
+
+
+def texts(figure):
+    return " | ".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def drawn_cells(images):
+    return np.sort(np.concatenate([np.ma.compressed(i.get_array()) for i in images]))
+
+
+def test_rate_map_draws_every_fitted_node_where_it_is(world):
+    figure = figures_altimetry.draw_rate_map(world["nodes"], world["base"])
+    axes = figure.axes[0]
+    images = [i for i in artists(figure, "nodes") if i.axes is axes]
+    np.testing.assert_allclose(drawn_cells(images), np.sort(world["nodes"]["rate_m_yr"].dropna()))
+    fine = [i for i in images if i.get_array().shape == (8, 8)]
+    # Nodes at 30…37 km east: cells of 1 km about them.
+    assert fine[0].get_extent() == pytest.approx([29.5, 37.5, -2000.5, -1992.5])
+    assert all(i.norm.vcenter == 0 and i.norm.vmin == -i.norm.vmax for i in images)
+    assert "2018-10 to 2024-12" in texts(figure)
+    assert "(m/yr" in texts(figure)
+
+
+def test_node_cells_keep_rows_and_columns(world):
+    nodes = world["nodes"]
+    figure = figures_altimetry.draw_rate_map(nodes, world["base"])
+    coarse = next(i for i in artists(figure, "nodes") if i.get_array().shape != (8, 8))
+    left, right, bottom, top = coarse.get_extent()
+    for row in nodes[nodes["window"].isna() & nodes["rate_m_yr"].notna()].iloc[::37].itertuples():
+        column_index = int((row.x_m / 1e3 - left) // 50)
+        row_index = int((row.y_m / 1e3 - bottom) // 50)
+        assert coarse.get_array()[row_index, column_index] == pytest.approx(row.rate_m_yr)
+
+
+def test_amplitude_map_puts_the_peak_in_its_month(world):
+    nodes = world["nodes"].iloc[[10, 11]].copy()
+    nodes["phase_rad"] = [0.0, 2 * np.pi * 7.5 / 12]
+    figure = figures_altimetry.draw_amplitude_map(nodes, world["base"])
+    month = [i for i in artists(figure, "nodes") if i.norm.vmax == 12]
+    np.testing.assert_allclose(drawn_cells(month), [0.0, 7.5], atol=1e-9)
+
+
+def test_coverage_bars_are_the_months_sums(world):
+    table = world["node_months"]
+    figure = figures_altimetry.draw_coverage(world["nodes"], table, world["base"], world["shapes"])
+    heights = [b.get_height() for b in artists(figure, "segments_month")]
+    expected = [
+        table["n_segments"].to_numpy()[(table["month"] == m).to_numpy()].sum() / 1e3
+        for m in np.unique(table["month"])
+    ]
+    np.testing.assert_allclose(heights, expected)
+    area = world["nodes"].set_index("node_id")["area_km2"]
+    first = table.loc[table["month"] == table["month"].min(), "node_id"]
+    share = artists(figure, "share_month")[0].get_height()
+    assert share == pytest.approx(100 * area.loc[first].sum() / area.sum())
+
+
+def test_filter_costs_are_the_ledgers(world):
+    costs = figures_altimetry.filter_costs(world["ledger"])
+    # 1000 and 500 rows: 10 %, then 20 % of what is left, then 5 % of that, in whole rows.
+    assert costs["removed"].tolist() == [150, 270, 54]
+    assert costs["alone"].tolist() == [160, 310, 85]
+    figure = figures_altimetry.draw_filter_costs(world["ledger"], "Testland")
+    widths = [b.get_width() for b in artists(figure, "removed")]
+    np.testing.assert_allclose(widths, np.array([150, 270, 54]) / 15)
+    assert "1,026 kept (68.4 %)" in texts(figure).replace("\n", " ")
+
+
+def test_mascon_values_are_drawn_in_order_and_nulls_hatched(world):
+    figure = figures_maps.draw_skill_map(world["scores"], world["shapes"], world["base"])
+    collections = artists(figure, "mascons")
+    assert len(collections) == 2
+    # The best model by RMSE is xgboost; mascons 35, 50, 68 have r2 0.5, 0.4, 0.3, less 0.1 forward.
+    np.testing.assert_allclose(collections[0].get_array(), [0.5, 0.4, 0.3])
+    np.testing.assert_allclose(collections[1].get_array(), [0.4, 0.3, 0.2])
+    hatched = artists(figure, "null_mascon")
+    assert hatched and all(patch.get_hatch() for patch in hatched)
+    assert "no value" in texts(figure)
+
+
+def test_mascons_are_cut_to_the_ice(world):
+    shapes, base = world["shapes"], world["base"]
+    for footprint, ice in zip(shapes.footprint, shapes.ice, strict=True):
+        assert ice.is_empty or base.ice.buffer(1).contains(ice)
+        assert ice.area == pytest.approx(footprint.intersection(base.ice).area, rel=1e-6)
+
+
+def test_explained_map_and_heat(world):
+    figure = figures_maps.draw_explained_map(world["explained"], world["shapes"], world["base"])
+    np.testing.assert_allclose(artists(figure, "mascons")[0].get_array(), [0.5, 0.2])
+    heat = artists(figure, "heat")[0].get_array()
+    assert heat.shape == (3, 8)
+    assert heat.mask[2, 0] and not heat.mask[2, 1]
+    np.testing.assert_allclose(heat[0], [0.5, 0.8, 0.6, -0.4] * 2)
+
+
+def test_coupling_map_stipples_what_is_significant(world):
+    figure = figures_maps.draw_coupling_map(
+        world["coupling"], world["lakes"], world["shapes"], world["base"]
+    )
+    first = artists(figure, "mascons")[0]
+    np.testing.assert_allclose(first.get_array(), [0.9, 0.35, -0.2])
+    assert len(artists(figure, "significant_35")) == 3
+    assert not artists(figure, "significant_50")
+    marks = artists(figure, "lake_candidates")[0]
+    np.testing.assert_allclose(marks.get_xydata(), [[33.0, -1997.0]])
+
+
+def test_lead_lag_map_draws_the_best_lag_and_density(world):
+    figure = figures_maps.draw_lead_lag_map(world["coupling"], world["shapes"], world["base"])
+    lags = artists(figure, "mascons")
+    np.testing.assert_allclose(lags[0].get_array(), [0, 1, 2])
+    np.testing.assert_allclose(lags[2].get_array(), [600, 650, 700])
+    assert "positive: mass lags elevation" in texts(figure)
+
+
+def test_regime_map_names_every_regime(world):
+    figure = figures_maps.draw_regime_map(
+        world["regimes"], world["nodes"], world["centroids"], world["base"]
+    )
+    images = [i for i in artists(figure, "nodes") if i.axes is figure.axes[0]]
+    counts = np.unique(drawn_cells(images), return_counts=True)
+    expected = world["regimes"]["regime"].dropna().value_counts().sort_index()
+    np.testing.assert_array_equal(counts[1], expected.to_numpy())
+    labels = figure.legends[0].get_texts()
+    assert [t.get_text().split(":")[0][3:] for t in labels] == world["centroids"][
+        "regime_name"
+    ].tolist()
+
+
+def test_lakes_stand_where_they_are(world):
+    figure = figures_maps.draw_lakes_map(world["lakes"], world["nodes"], world["base"])
+    np.testing.assert_allclose(
+        artists(figure, "lakes_candidate")[0].get_xydata(), [[33.0, -1997.0]]
+    )
+    outlines = [p for p in artists(figure, "lake") if p.axes is figure.axes[1]]
+    ring = outlines[0].get_path().vertices
+    assert np.hypot(ring[:, 0] - 33, ring[:, 1] + 1997).max() == pytest.approx(0.9, abs=0.01)
+
+
+def test_mascon_series_break_at_gaps(world):
+    figure = figures_series.draw_mascon_series(world["fusion"], world["mascons"], "Testland")
+    lines = artists(figure, "lwe_cm")
+    assert len(lines) == 3
+    one = world["fusion"][world["fusion"]["mascon_id"] == 35]
+    expected = one["lwe_cm"].to_numpy() - np.nanmean(one["lwe_cm"].to_numpy())
+    drawn = next(
+        y for y in (np.asarray(li.get_ydata(), float) for li in lines)
+        if np.allclose(y, expected, equal_nan=True)
+    )  # fmt: skip
+    assert np.isnan(drawn[5])
+    assert np.isfinite(drawn).sum() == 74
+
+
+def test_absent_months_break_lines_too(world):
+    table = pd.DataFrame(
+        {"month": np.array(["2020-01-01", "2020-04-01"], dtype="datetime64[us]"), "v": [1.0, 2.0]}
+    )
+    whole = style.with_gaps(table, ["v"])
+    np.testing.assert_array_equal(whole["v"], [1.0, np.nan, np.nan, 2.0])
+    np.testing.assert_array_equal(style.lone_points(whole["v"].to_numpy()), [0, 3])
+
+
+def test_totals_draw_every_source_on_the_common_mean(world):
+    totals = sum_totals(world["fusion"], world["mass"], world["mascons"], ApplicationSettings())
+    quarters = MONTHS[3::3]
+    frame = pd.DataFrame(
+        {"month": quarters, "time": quarters, "value": np.arange(24.0), "sigma": np.nan}
+    )
+    other = Reference("Other", "volume", "instant", frame)
+    comparison = compare_series(totals, [other])
+    figure = figures_series.draw_totals(totals, comparison, [other], "Testland")
+    gravity = totals[totals["source"] == "gravity"]["mass_gt"].to_numpy()
+    whole, recent = artists(figure, "gravity")
+    np.testing.assert_allclose(whole.get_ydata(), gravity)
+    np.testing.assert_allclose(recent.get_ydata(), gravity - np.nanmean(gravity))
+    wide = totals[totals["source"] == "altimetry_917"]["mass_gt"].to_numpy()
+    drawn = artists(figure, "altimetry 917")[0].get_ydata()
+    np.testing.assert_allclose(drawn, wide - wide[np.isfinite(gravity)].mean())
+    marks = artists(figure, "reference Other at 850 kg/m³")
+    np.testing.assert_allclose(np.diff(marks[0].get_ydata()), 0.85)
+    change = artists(figure, "change gravity")[0].get_ydata()
+    np.testing.assert_allclose(change[1:5], np.diff(gravity[:5]))
+    assert np.isnan(change[[5, 6]]).all()
+
+
+def test_totals_without_altimetry_still_draw_gravity(world):
+    fusion = world["fusion"].assign(dh_m=np.nan, dh_sigma_m=np.nan)
+    totals = sum_totals(fusion, world["mass"], world["mascons"], ApplicationSettings())
+    figure = figures_series.draw_totals(totals, compare_series(totals, []), [], "Testland")
+    assert len(artists(figure, "gravity")) == 2
+    assert "at most 0 of the selected" in texts(figure)
+
+
+def test_case_study_draws_the_tables_seasons(world):
+    study = study_melt_seasons(
+        world["fusion"], world["mascons"], CaseStudySettings(), SkillSettings(trees=10)
+    )
+    figure = figures_series.draw_case_study(study, "Testland")
+    sheet = study[study["scope"] == "sheet"]
+    points = artists(figure, "sheet predicted")[0].get_ydata()
+    np.testing.assert_allclose(points, sheet["predicted_gt"])
+    bars = [b.get_height() for b in artists(figure, "sheet dh")]
+    np.testing.assert_allclose(bars, sheet["dh_season_m"])
+    one = study[(study["year"] == 2020) & (study["scope"] != "sheet")]
+    pairs = artists(figure, "mascons 2020")[0].get_xydata()
+    np.testing.assert_allclose(pairs, one[["observed_gt", "predicted_gt"]].to_numpy(float))
+
+
+def test_skill_bars_draw_values_intervals_and_reasons(world):
+    figure = figures_learning.draw_skill_bars(world["scores"], "Testland")
+    # Panel order: targets down, splits across; the first is change under random folds.
+    point = next(a for a in artists(figure, "score xgboost") if a.axes is figure.axes[0])
+    assert point.get_xdata()[0] == pytest.approx(0.7)
+    bar = next(a for a in artists(figure, "interval xgboost") if a.axes is figure.axes[0])
+    np.testing.assert_allclose(bar.get_xdata(), [0.6, 0.8])
+    assert artists(figure, "below persistence")
+    assert "−2.8" in texts(figure)
+    assert "fewer than 24" in texts(figure).replace("\n", " ")
+
+
+def test_predicted_observed_draws_the_best_models_pairs(world):
+    table, scores = world["predictions"], world["scores"]
+    figure = figures_learning.draw_predicted_observed(table, scores, "Testland")
+    drawn = artists(figure, "pairs")
+    part = table[(table["model"] == "xgboost") & (table["split"] == "random")]
+    np.testing.assert_allclose(drawn[0].get_xdata(), part["observed_cm"])
+    np.testing.assert_allclose(drawn[0].get_ydata(), part["predicted_cm"])
+    assert len(drawn) == 3
+    assert len(artists(figure, "reason")) == 1
+
+
+def test_importance_bars(world):
+    figure = figures_learning.draw_importance(world["importance"], "Testland")
+    widths = [b.get_width() for b in artists(figure, "permutation change")]
+    np.testing.assert_allclose(widths, np.sort([1.5 / (i + 1) - 0.4 for i in range(5)]))
+
+
+def test_calibration_is_the_measured_share(world):
+    table = world["predictions"]
+    figure = figures_learning.draw_calibration(table, "Testland", nominal=0.9)
+    line = artists(figure, "coverage ridge")[0]
+    part = table[(table["model"] == "ridge") & (table["split"] == "random")]
+    inside = np.abs(part["observed_cm"] - part["predicted_cm"]).to_numpy() <= 4
+    assert line.get_ydata()[0] == pytest.approx(100 * inside.sum() / inside.size)
+
+
+def test_regime_selection_marks_the_chosen(world):
+    figure = figures_learning.draw_regime_selection(world["stability"], "Testland")
+    assert {line.get_xdata()[0] for line in artists(figure, "chosen")} == {4}
+
+
+def test_all_null_tables_state_the_reason_on_the_frame(world):
+    base, shapes = world["base"], world["shapes"]
+    nodes = world["nodes"].assign(
+        rate_m_yr=np.nan, amplitude_m=np.nan, phase_rad=np.nan, n_segments=0,
+        reason="fewer than 12 segments",
+    )  # fmt: skip
+    scores = world["scores"].assign(value=np.nan, reason="fewer than 24 training months")
+    coupling = world["coupling"].assign(
+        r=np.nan, q_fdr=np.nan, p_best=np.nan, density_kg_m3=np.nan, reason="no common month"
+    )
+    parts = ["explained_total", "explained_trend", "explained_seasonal", "explained_interannual"]
+    explained = world["explained"].assign(**dict.fromkeys(parts, np.nan), reason="no prediction")
+    regimes = world["regimes"].assign(regime=np.nan, reason="12 nodes are too few")
+    fusion = world["fusion"].assign(dh_m=np.nan, lwe_cm=np.nan, reason="no node seen")
+    predictions = world["predictions"].iloc[:0]
+    importance = world["importance"].assign(importance=np.nan, reason="no prediction")
+    stability = world["stability"].assign(
+        silhouette=np.nan, gap=np.nan, adjusted_rand=np.nan, chosen=False, reason="12 nodes"
+    )
+    months = world["node_months"].iloc[:0]
+    lakes = world["lakes"].iloc[:0]
+    study = pd.DataFrame(
+        [{"scope": "sheet", "year": 2019, "n_months": 0, "reason": "no gravity"}], columns=COLUMNS
+    )
+    figures = {
+        "fewer than 12 segments": figures_altimetry.draw_rate_map(nodes, base),
+        "fewer than 24 training months": figures_maps.draw_skill_map(scores, shapes, base),
+        "no common month": figures_maps.draw_coupling_map(coupling, lakes, shapes, base),
+        "no prediction": figures_maps.draw_explained_map(explained, shapes, base),
+        "12 nodes are too few": figures_maps.draw_regime_map(
+            regimes, nodes, world["centroids"].iloc[:0], base
+        ),
+        "no lake candidate found": figures_maps.draw_lakes_map(lakes, nodes, base),
+        "no node seen": figures_series.draw_mascon_series(fusion, world["mascons"], "Testland"),
+        "no gravity": figures_series.draw_case_study(study, "Testland"),
+    }
+    for reason, figure in figures.items():
+        found = [
+            t for t in artists(figure, "reason") if t.get_text().replace("\n", " ").endswith(reason)
+        ]
+        assert found, reason
+        if reason not in ("no gravity", "no node seen"):
+            assert artists(figure, "scale_bar"), reason
+    for figure in (
+        figures_altimetry.draw_amplitude_map(nodes, base),
+        figures_altimetry.draw_coverage(nodes, months, base, shapes),
+        figures_altimetry.draw_filter_costs(world["ledger"].iloc[:0], "Testland"),
+        figures_maps.draw_lead_lag_map(coupling, shapes, base),
+        figures_learning.draw_skill_bars(scores, "Testland"),
+        figures_learning.draw_predicted_observed(predictions, scores, "Testland"),
+        figures_learning.draw_importance(importance, "Testland"),
+        figures_learning.draw_calibration(predictions, "Testland"),
+        figures_learning.draw_regime_selection(stability, "Testland"),
+    ):
+        assert artists(figure, "reason")
+
+
+def test_files_are_the_same_twice_and_carry_no_date(world, tmp_path):
+    digests = []
+    for turn in ("a", "b"):
+        figure = figures_maps.draw_skill_map(world["scores"], world["shapes"], world["base"])
+        png, pdf = tmp_path / f"{turn}.png", tmp_path / f"{turn}.pdf"
+        style.save(figure, png, pdf)
+        assert b"CreationDate" not in pdf.read_bytes()
+        digests.append([hashlib.sha256(p.read_bytes()).hexdigest() for p in (png, pdf)])
+    assert digests[0] == digests[1]
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.61, 0.7), (1.0, 1.0), (230, 250), (9.0, 10.0)])
+def test_nice_ceiling(value, expected):
+    assert style.nice_ceiling(value) == pytest.approx(expected)
+
+
+def test_paths_keep_holes():
+    ring = shapely.Polygon(
+        shapely.box(0, 0, 4000, 4000).exterior, [shapely.box(1000, 1000, 2000, 2000).exterior]
+    )
+    path = style.outline_path(ring)
+    assert (path.codes == path.MOVETO).sum() == 2
+    assert path.vertices.max() == 4.0

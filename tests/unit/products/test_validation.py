@@ -1,0 +1,223 @@
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryofuse.products.validation import validate
+
+MONTHS = np.arange("2018-10", "2024-10", dtype="datetime64[M]").astype("datetime64[us]")
+SPLIT = "both"
+
+
+class FlatWorld:
+    """Thins by 1 m/yr west of 0 and not at all east of it."""
+
+    def rate(self, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
+        return np.where(x_m < 0, -1.0, 0.0)
+
+    def regime(self, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
+        return np.where(x_m < 0, 0, 1)
+
+
+def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Truth and results of two selected mascons, whose results miss the truth by known amounts."""
+    rng = np.random.default_rng(1)
+    t = np.arange(MONTHS.size) / 12
+    x = np.linspace(-50_000, 50_000, 40)
+    nodes = pd.DataFrame({"x_m": x, "y_m": 0.0, "window": np.where(np.arange(40) < 20, "w", None)})
+    nodes["rate_m_yr"] = np.where(x < 0, -1.0, 0.0) + np.where(np.arange(40) < 20, 0.02, -0.004)
+    regime_nodes = nodes[["x_m", "y_m"]].assign(regime=np.where(x < 0, 3, 1))
+    truth_months, months, predictions = [], [], []
+    for mascon in (1, 2, 3):
+        law = -20 * t + 10 * np.cos(2 * np.pi * t)
+        noise = rng.normal(0, 1.0, t.size)
+        truth_months.append(
+            pd.DataFrame(
+                {
+                    "mascon_id": mascon,
+                    "month": MONTHS,
+                    "dh_m": -0.5 * t,
+                    "mass_gt_own": -1.1 * law,
+                    "lwe_planted_cm": law,
+                    "lwe_law_cm": law,
+                    "lwe_noise_cm": noise,
+                    "lwe_cm": law + noise,
+                }
+            )
+        )
+        # Mascon 3 is not selected: its error must not count.
+        bias = {1: 0.01, 2: 0.03, 3: 9.0}[mascon]
+        months.append(pd.DataFrame({"mascon_id": mascon, "month": MONTHS, "dh_m": -0.5 * t + bias}))
+        predictions.append(
+            pd.DataFrame({"mascon_id": mascon, "month": MONTHS[1:]})[lambda f: f["mascon_id"] < 3]
+        )
+    predicted = pd.concat(predictions).assign(model="ridge", split=SPLIT, target="change")
+    scores = pd.DataFrame(
+        {
+            "model": ["ridge", "forest", "zero"],
+            "kind": ["model", "model", "baseline"],
+            "split": SPLIT,
+            "target": "change",
+            "scope": "pooled",
+            "score": "r2",
+            "value": [0.4, 0.1, 0.9],
+        }
+    )
+    planted = pd.concat(truth_months, ignore_index=True)
+    chosen = planted[planted["mascon_id"] < 3]
+    gravity = chosen.groupby("month")["lwe_cm"].sum().reset_index()
+    totals = pd.DataFrame(
+        {"source": "gravity", "month": gravity["month"], "mass_gt": gravity["lwe_cm"] * 1e3 * 1e-5}
+    )
+    lakes = pd.DataFrame(
+        {"lake_id": [1, 2, 3], "x_m": [-25_000.0, 25_000.0, 0.0], "y_m": [0.0, 0.0, 9e5]}
+    )
+    lakes["radius_m"] = 8000.0
+    drained = {"lake_id": [1, 2], "kind": ["drain", "drain"], "month": MONTHS[[36, 40]]}
+    truth = {
+        "mascons": pd.DataFrame({"mascon_id": [1, 2, 3], "lag_months": [2.0, 1.4, np.nan]}),
+        "mascon_months": planted,
+        "lakes": lakes,
+        "lake_events": pd.DataFrame(drained),
+    }
+    results = {
+        "nodes": nodes,
+        "mascons": pd.DataFrame(
+            {
+                "mascon_id": [1, 2, 3],
+                "selected": [True, True, False],
+                "ice_area_km2": [800.0, 900.0, 1.0],
+                "land_area_km2": 1000.0,
+            }
+        ),
+        "mascon_months": pd.concat(months, ignore_index=True),
+        "coupling": pd.DataFrame(
+            {
+                "mascon_id": [1, 2, 1, 2],
+                "treatment": ["detrended", "detrended", "raw", "raw"],
+                "lag_months": [2, 4, 2, 1],
+                "best": True,
+            }
+        ),
+        "regime_nodes": regime_nodes,
+        "lakes": pd.DataFrame(
+            {
+                "lake_id": [1, 2, 3],
+                "status": ["candidate", "candidate", "lookalike"],
+                "x_m": [-24_000.0, 0.0, 25_000.0],
+                "y_m": [500.0, 300_000.0, 0.0],
+            }
+        ),
+        "lake_events": pd.DataFrame(
+            {
+                "lake_id": [1, 1],
+                "kind": ["drain", "fill"],
+                "start": MONTHS[[35, 2]],
+                "end": MONTHS[[38, 30]],
+                "volume_km3": [-0.1, 0.1],
+            }
+        ),
+        "scores": scores,
+        "predictions": predicted,
+        "totals": totals,
+    }
+    return truth, results
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, dict[str, Any]]:
+    truth, results = make_run()
+    return {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+
+
+def test_rates_are_split_by_window(metrics: dict[str, Any]) -> None:
+    assert metrics["rate_bias_windows"]["value"] == pytest.approx(0.02)
+    assert not metrics["rate_bias_windows"]["holds"]
+    assert metrics["rate_bias_coarse"]["value"] == pytest.approx(-0.004)
+    assert metrics["rate_bias_coarse"]["holds"]
+    assert metrics["rate_rmse_all"]["value"] == pytest.approx(np.sqrt((0.02**2 + 0.004**2) / 2))
+    assert metrics["rate_bias_all"]["n"] == 40
+
+
+def test_only_selected_mascons_count(metrics: dict[str, Any]) -> None:
+    assert metrics["mascon_dh_bias"]["value"] == pytest.approx(0.02)
+    assert metrics["mascon_dh_rmse"]["value"] == pytest.approx(np.sqrt((0.01**2 + 0.03**2) / 2))
+    assert metrics["mascon_dh_bias"]["detail"]["largest_mascon_bias_m"] == pytest.approx(0.03)
+    assert metrics["volume_trend_error"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["volume_trend_error"]["detail"]["true_km3_yr"] == pytest.approx(
+        -0.5 * 1.7, rel=0.01
+    )
+
+
+def test_lags_regimes_and_totals(metrics: dict[str, Any]) -> None:
+    # Errors 0 and 2.6 months.
+    assert metrics["lag_error_median"]["value"] == pytest.approx(1.3)
+    assert metrics["lag_share"]["value"] == pytest.approx(0.5)
+    assert not metrics["lag_share"]["holds"]
+    assert metrics["lag_share_raw"]["value"] == 1.0
+    assert metrics["regime_adjusted_rand"]["value"] == 1.0
+    assert metrics["regime_adjusted_rand"]["holds"]
+    gravity = metrics["gravity_trend_error"]
+    assert gravity["holds"]
+    assert gravity["detail"]["planted_gt_yr"] == pytest.approx(-20 * 2 * 1e-2, rel=0.01)
+
+
+def test_lakes_found_missed_and_false(metrics: dict[str, Any]) -> None:
+    # Lake 3 has no node near; lake 2 has only a look-alike; one of two candidates is none.
+    assert metrics["lakes_found"]["value"] == pytest.approx(0.5)
+    assert metrics["lakes_found"]["n"] == 2
+    assert metrics["lakes_found"]["detail"]["missed"] == [2, 3]
+    assert metrics["lakes_found"]["detail"]["not_crossed"] == [3]
+    assert metrics["lakes_missed"]["value"] == 1
+    assert metrics["lakes_false"]["value"] == pytest.approx(0.5)
+    # The drain lies between the middles of September and December 2021, planted October 2021.
+    assert metrics["lake_drain_error"]["value"] < 20
+    assert metrics["lake_drain_error"]["holds"]
+
+
+def test_skill_is_a_share_of_the_ceiling(metrics: dict[str, Any]) -> None:
+    truth, _ = make_run()
+    months = truth["mascon_months"]
+    months = months[months["mascon_id"] < 3]
+    observed = np.concatenate([np.diff(g["lwe_cm"]) for _, g in months.groupby("mascon_id")])
+    law = np.concatenate([np.diff(g["lwe_law_cm"]) for _, g in months.groupby("mascon_id")])
+    ceiling = 1 - np.sum((observed - law) ** 2) / np.sum((observed - observed.mean()) ** 2)
+    skill = metrics[f"skill_{SPLIT}_change"]
+    assert skill["detail"]["ceiling"] == pytest.approx(ceiling)
+    assert skill["detail"]["model"] == "ridge"
+    assert skill["value"] == pytest.approx(0.4 / ceiling)
+    assert skill["n"] == 2 * 71
+
+
+def test_months_beside_a_gap_have_no_change() -> None:
+    truth, results = make_run()
+    months = truth["mascon_months"]
+    months.loc[months["month"] == MONTHS[10], ["lwe_cm", "lwe_noise_cm"]] = np.nan
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    assert found[f"skill_{SPLIT}_change"]["n"] == 2 * 69
+
+
+def test_what_is_missing_is_null_with_a_reason() -> None:
+    truth, results = make_run()
+    for name in ("scores", "lakes", "coupling", "totals"):
+        del results[name]
+    results["regime_nodes"] = results["regime_nodes"].assign(regime=pd.NA)
+    results["nodes"] = results["nodes"].iloc[:0]
+    found = validate(truth, results, FlatWorld())
+    null = {m["metric"]: m["reason"] for m in found if m["value"] is None}
+    assert null["skill"] == "no table scores"
+    assert null["lakes"] == "no table lakes"
+    assert null["lag"] == "no table coupling"
+    assert null["regime_adjusted_rand"] == "no node has a regime"
+    assert null["rate"] == "table nodes has no row"
+    assert null["gravity_trend_error"] == "no table totals"
+    assert not any(m["holds"] for m in found if m["value"] is None)
+    json.dumps(found, allow_nan=False)
+
+
+def test_everything_is_plain(metrics: dict[str, Any]) -> None:
+    json.dumps(list(metrics.values()), allow_nan=False)
+    for metric in metrics.values():
+        assert set(metric) >= {"metric", "value", "tolerance", "holds", "n", "about", "reason"}

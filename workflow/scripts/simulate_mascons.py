@@ -1,0 +1,26 @@
+"""Adapter of rule simulate_mascons: a planted world in, its mascon file and the truth out."""
+
+from typing import Any
+
+from cryofuse.config import ElevationSettings, PeriodSettings, RegionSettings, WorldSettings
+from cryofuse.logs import job_log
+from cryofuse.simulate.mascons import plant_mass, write_mascons, write_truth
+from cryofuse.simulate.world import World
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]):
+        world = World(
+            WorldSettings.model_validate(snakemake.params.world),
+            RegionSettings.model_validate(snakemake.params.region),
+            PeriodSettings.model_validate(snakemake.params.period),
+            ElevationSettings.model_validate(snakemake.params.elevation),
+        )
+        truth = plant_mass(world)
+        write_mascons(truth, snakemake.output.mascons)
+        write_truth(world, truth, snakemake.output.truth)
+
+
+if __name__ == "__main__":
+    main(snakemake)
