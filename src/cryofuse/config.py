@@ -448,7 +448,7 @@ class WorldSettings(Settings):
 
     seed: int = Field(7, description="Seed")
     track_step: Count = Field(
-        1, description="Every k-th reference ground track is flown outside the windows"
+        1, description="Every k-th track by longitude is flown outside the windows"
     )
     segment_step: Count = Field(1, description="Every k-th segment is kept outside the windows")
     first_cycle_mispointed: int = Field(

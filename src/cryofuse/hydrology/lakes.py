@@ -49,9 +49,11 @@ SUPRAGLACIAL_MONTHS = 12
 #: Share of a departure's variance in an annual cycle above which it is a seasonal look-alike.
 SEASONAL_SHARE = 0.5
 #: Steps of the fit of one history to a candidate's nodes.
-HISTORY_STEPS = 30
-#: Weight of that fit's prior, a shape of 1, as a share of a mean node's data.
-PRIOR_SHARE = 0.05
+HISTORY_STEPS = 100
+#: Weight of the smoothness that ties nodes of different tracks, as a share of a mean month's data.
+SMOOTHNESS = 0.3
+#: Weight of that fit's prior, a node's own swing over the mean one, as a share of its data.
+PRIOR_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,8 @@ def find_departing(departures: pd.DataFrame, settings: HydrologySettings) -> np.
     """Return the index of each node that departs from its ring far enough and for long enough.
 
     A node departs where |departure| exceeds ``departure_mads`` MADs of its ring (or of its own
-    steps from month to month) and ``min_departure_m``, with one sign, over observed months that span
-    ``min_persistence_months`` with few lapses between.
+    steps from month to month) and ``min_departure_m``, with one sign, over observed months that
+    span ``min_persistence_months`` with few lapses between.
     """
     found = []
     for node, rows in departures.groupby("node", sort=True):
@@ -229,13 +231,20 @@ def fit_history(
     """
     nodes, months = int(node.max()) + 1, int(month.max()) + 1
     weight = 1.0 / (sigma**2 + np.median(sigma) ** 2)
-    shape, constant = np.ones(nodes), np.zeros(nodes)
+    own = np.array([np.ptp(np.quantile(departure[node == i], [0.1, 0.9])) for i in range(nodes)])
+    own = own / own.mean() if own.mean() > 0 else np.ones(nodes)
+    shape, constant = own.copy(), np.zeros(nodes)
     history: np.ndarray = np.zeros(months)
+    # Nodes of different tracks are never seen in one month: only neighbouring months tie their
+    # levels. The history itself is read without smoothing in the end.
+    step = np.diff(np.eye(months), axis=0)
+    roughness = step.T @ step + 1e-9 * np.eye(months)
     total = np.bincount(node, weight, nodes)
     for _ in range(HISTORY_STEPS):
         power = np.bincount(month, weight * shape[node] ** 2, months)
         rest = weight * shape[node] * (departure - constant[node])
-        level = np.bincount(month, rest, months) / np.maximum(power, 1e-12)
+        smooth = SMOOTHNESS * power.mean() * roughness
+        level = np.linalg.solve(np.diag(power) + smooth, np.bincount(month, rest, months))
         history = level - np.median(level)
         seen = history[month]
         mean_seen = np.bincount(node, weight * seen, nodes) / total
@@ -243,12 +252,15 @@ def fit_history(
         swing = weight * (seen - mean_seen[node])
         cross = np.bincount(node, swing * (departure - mean_value[node]), nodes)
         square = np.bincount(node, swing * (seen - mean_seen[node]), nodes)
-        # A node seen in few months keeps a shape near 1 rather than a wild one.
+        # A node seen in few months keeps a shape near its own swing.
         prior = PRIOR_SHARE * square.mean() + 1e-12
-        shape = np.maximum((cross + prior) / (square + prior), 0.0)
+        shape = np.maximum((cross + prior * own) / (square + prior), 0.0)
         shape = shape / shape.mean() if shape.mean() > 0 else np.ones(nodes)
         constant = mean_value - shape * mean_seen
     power = np.bincount(month, weight * shape[node] ** 2, months)
+    rest = weight * shape[node] * (departure - constant[node])
+    level = np.bincount(month, rest, months) / np.maximum(power, 1e-12)
+    history = level - np.median(level)
     residual = departure - constant[node] - shape[node] * history[month]
     freedom = max(departure.size - months - 2 * nodes, 1)
     scale = max(float(np.sum(weight * residual**2) / freedom), 1.0)

@@ -265,6 +265,16 @@ def orbit_regions() -> tuple[OrbitRegion, ...]:
     )
 
 
+def thin_tracks(track_step: int) -> np.ndarray:
+    """Return every so many-th reference ground track in order of longitude.
+
+    Counted by number they would leave gaps of hundreds of kilometres: consecutive numbers lie
+    23.6° apart, and some multiples of that nearly close.
+    """
+    place = (np.arange(TRACKS) * TURNS) % TRACKS
+    return np.arange(1, TRACKS + 1)[place % track_step == 0]
+
+
 def find_passes(
     outline: BaseGeometry,
     crs: str,
@@ -280,7 +290,7 @@ def find_passes(
     crs
         The CRS.
     track_step
-        Every so many-th track is flown over the outline.
+        Every so many-th track, counted by longitude, is flown over the outline.
     boxes
         Squares (x_min, y_min, x_max, y_max; m) over which every track is flown.
 
@@ -295,7 +305,7 @@ def find_passes(
     def over_outline(x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
         return np.asarray(shapely.contains_xy(shape, x_m, y_m))
 
-    flown = np.arange(1, TRACKS + 1, track_step)
+    flown = thin_tracks(track_step)
     argument = _arguments(_latitude_range(outline, crs), _STEP_DEG)
     spans = _find_spans(flown, argument, crs, over_outline, _STEP_DEG)
     windows: dict[int, list[tuple[float, float]]] = {}

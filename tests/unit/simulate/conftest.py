@@ -49,7 +49,7 @@ def small_period():
 @pytest.fixture(scope="session")
 def make_small(small_region, small_elevation, small_period):
     def make(**settings):
-        options = {"track_step": 40, "segment_step": 10, "lakes": 2} | settings
+        options = {"track_step": 8, "segment_step": 10, "lakes": 2} | settings
         return World(WorldSettings(**options), small_region, small_period, small_elevation)
 
     return make

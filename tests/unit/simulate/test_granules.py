@@ -198,7 +198,8 @@ def test_thinning_holds_outside_the_windows_only(small, written):
                 )
                 inside += np.diff(ids)[here[:-1] & here[1:]].tolist()
                 outside += ids[far].tolist()
-                flown = (int(path.name[21:25]) - 1) % small.settings.track_step == 0
+                place = (int(path.name[21:25]) - 1) * 91 % 1387  # in order of longitude
+                flown = place % small.settings.track_step == 0
                 alone += not flown
                 assert flown or not far.any()
     assert alone and outside
@@ -230,9 +231,9 @@ def test_spans_cut_anywhere_hold_the_same_granules(small):
 
 def test_no_granule_before_the_first_data_or_in_safe_hold(small):
     start = np.datetime64("2018-09-01", "us")
-    granules_2018 = list_granules(small, start, np.datetime64("2019-01-01", "us"))
-    assert min(g.start for g in granules_2018) >= np.datetime64("2018-10-13", "us")
-    assert {g.cycle for g in granules_2018} == {1, 2}
+    early = list_granules(small, start, np.datetime64("2019-03-01", "us"))
+    assert min(g.start for g in early) >= np.datetime64("2018-10-13", "us")
+    assert {g.cycle for g in early} == {1, 2}
     for first, stop in (("2019-06-26", "2019-07-27"), ("2022-04-04", "2022-04-17")):
         assert not list_granules(small, np.datetime64(first, "us"), np.datetime64(stop, "us"))
 

@@ -140,3 +140,10 @@ def test_safe_holds_and_orientation():
     assert states[0] == 1
     assert orbit.orientation(40_641_819.4) == 0
     assert 1 < np.abs(np.diff(states)).sum() / 6 < 2.5
+
+
+def test_thinned_tracks_are_evenly_spread_in_longitude():
+    nodes = np.sort((np.array(orbit.thin_tracks(12)) * -360.0 * 91 / 1387) % 360.0)
+    gaps = np.diff(np.append(nodes, nodes[0] + 360.0))
+    assert len(nodes) == 116
+    assert gaps.max() < 1.01 * 12 * 360.0 / 1387
