@@ -261,6 +261,11 @@ class FusionSettings(Settings):
     scale: Literal["mascon", "gaussian_300km"] = Field(
         "mascon", description="Resolution at which altimetry is averaged"
     )
+    anchor_days: Annotated[float, Field(ge=0)] = Field(
+        50.0,
+        description="Months this near the reference date give the zero of a mascon's series "
+        "(days); 0 takes the fits' own zero",
+    )
     correlation_length_m: Positive = Field(
         50_000.0, description="Spatial correlation length of elevation errors"
     )

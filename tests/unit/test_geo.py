@@ -105,3 +105,11 @@ def test_a_box_region_crosses_the_antimeridian():
     )
     x, y = geo.project(180.0, -77.0, "EPSG:3031")
     assert geo.load_outline(region).contains(shapely.Point(float(x), float(y)))
+
+
+def test_points_are_located_over_any_turn_of_longitude() -> None:
+    boxes = [shapely.box(310, 60, 320, 70), shapely.box(-50, 60, -35, 65)]
+    longitude = np.array([-45.0, 315.0, -38.0, 322.0, 100.0, -45.0])
+    latitude = np.array([62.0, 62.0, 62.0, 62.0, 62.0, 80.0])
+    # The first polygon wins where both hold a point.
+    assert geo.locate(longitude, latitude, boxes).tolist() == [0, 0, 1, 1, -1, -1]

@@ -485,6 +485,7 @@ def estimate(sums: Sums, settings: FusionSettings, *, causal: bool) -> pd.DataFr
     columns = {
         "dh_m": change,
         "dh_sigma_m": sigma,
+        "model_m": model,
         "dh_mean_m": mean,
         "rate_m_yr": rate,
         "cycle_cos": cycle_cos,
@@ -620,6 +621,7 @@ def _finish(
     """Return the table with its cycle as amplitude and phase, joined with gravimetry."""
     if settings.scale == "gaussian_300km":
         table = smooth_gaussian(table, mascons)
+    table = table.drop(columns="model_m")
     cos_part, sin_part = table.pop("cycle_cos"), table.pop("cycle_sin")
     place = list(table.columns).index("rate_m_yr") + 1
     table.insert(place, "amplitude_m", np.hypot(cos_part, sin_part))
@@ -637,6 +639,44 @@ def _finish(
         on=["mascon_id", "month"],
         how="left",
         validate="one_to_one",
+    )
+
+
+def anchor(table: pd.DataFrame, reference: np.datetime64, within_days: float) -> pd.DataFrame:
+    """Count changes from what was seen around the reference date, not from the fits there.
+
+    A node's line and annual cycle pass the reference date at a distance wherever a year was
+    unlike the others (a strong melt season just before it, say); the mascon's mean keeps that
+    distance as a constant. The mean residual of the months near the reference date is taken
+    off, and its σ added. A mascon not seen then keeps the fits' zero.
+
+    Parameters
+    ----------
+    table
+        Output of :func:`estimate`, with ``model_m``.
+    reference
+        Reference date.
+    within_days
+        Months whose middle lies this near it count (days); 0 leaves the fits' zero.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same rows with ``dh_m`` and ``dh_sigma_m`` (m) counted from the reference date.
+    """
+    distance = np.abs(month_middle(table["month"]) - np.datetime64(reference, "us"))
+    near = (distance < np.timedelta64(round(within_days * 24), "h")) & table[
+        "dh_m"
+    ].notna().to_numpy()
+    residual = (table["dh_m"] - table["model_m"])[near]
+    group = table["mascon_id"][near]
+    count = residual.groupby(group).count()
+    offset = table["mascon_id"].map(residual.groupby(group).mean()).fillna(0.0)
+    variance = (table["dh_sigma_m"][near] ** 2).groupby(group).sum() / count**2
+    added = table["mascon_id"].map(variance).fillna(0.0)
+    return table.assign(
+        dh_m=table["dh_m"] - offset,
+        dh_sigma_m=np.sqrt(table["dh_sigma_m"] ** 2 + added),
     )
 
 
@@ -676,7 +716,8 @@ def fuse_retrospective(
     good = fitted_nodes(frame, reference, settings)
     for tile in node_months:
         add_node_months(sums, tile, good)
-    return _finish(estimate(sums, settings, causal=False), mascons, mass, settings)
+    table = anchor(estimate(sums, settings, causal=False), reference, settings.anchor_days)
+    return _finish(table, mascons, mass, settings)
 
 
 def fuse_causal(

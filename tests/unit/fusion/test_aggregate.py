@@ -7,7 +7,7 @@ import pytest
 
 from cryofuse.calendar import month_middle, month_range, year_fraction
 from cryofuse.config import FusionSettings
-from cryofuse.fusion.aggregate import fuse_causal, fuse_retrospective, place_nodes
+from cryofuse.fusion.aggregate import anchor, fuse_causal, fuse_retrospective, place_nodes
 from cryofuse.geo import project
 from cryofuse.mascons.blocks import degree_box
 from cryofuse.tables import MASCON_MONTHS, check, from_pandas
@@ -105,7 +105,13 @@ def _mass(month="2019-03-01"):
 
 def _fuse(nodes, months, **settings):
     return fuse_retrospective(
-        _mascons(), _mass(), nodes, months, MONTHS, REFERENCE, FusionSettings(**settings)
+        _mascons(),
+        _mass(),
+        nodes,
+        months,
+        MONTHS,
+        REFERENCE,
+        FusionSettings(**({"anchor_days": 0} | settings)),
     )
 
 
@@ -301,3 +307,22 @@ def test_gaussian_scale_pulls_neighbours_together_by_ice_area():
     assert np.isnan(out["dh_m"].iloc[3])
     assert out["dh_sigma_m"].iloc[0] < 0.1
     assert out["dh_sigma_m"].iloc[1] == pytest.approx(0.1)
+
+
+def test_changes_count_from_what_was_seen_around_the_reference_date():
+    months = pd.to_datetime(["2019-10-01", "2019-12-01", "2020-01-01", "2020-07-01"])
+    table = pd.DataFrame(
+        {
+            "mascon_id": [1] * 4 + [2] * 4,
+            "month": list(months.astype("datetime64[us]")) * 2,
+            "model_m": [0.5, 0.2, 0.0, -0.4] * 2,
+            "dh_m": [0.6, 0.3, 0.3, -0.4, np.nan, np.nan, np.nan, 0.1],
+            "dh_sigma_m": [0.1] * 8,
+        }
+    )
+    anchored = anchor(table, np.datetime64("2020-01-01", "us"), 50)
+    # December and January lie within 50 days: residuals 0.1 and 0.3, mean 0.2.
+    assert anchored["dh_m"][:4].tolist() == pytest.approx([0.4, 0.1, 0.1, -0.6])
+    assert anchored["dh_sigma_m"][0] == pytest.approx(np.sqrt(0.1**2 + 2 * 0.1**2 / 4))
+    # The second was not seen then: it stays as the fits have it.
+    assert anchored["dh_m"][7] == 0.1 and anchored["dh_sigma_m"][7] == 0.1

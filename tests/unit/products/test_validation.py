@@ -49,7 +49,11 @@ def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
         )
         # Mascon 3 is not selected: its error must not count.
         bias = {1: 0.01, 2: 0.03, 3: 9.0}[mascon]
-        months.append(pd.DataFrame({"mascon_id": mascon, "month": MONTHS, "dh_m": -0.5 * t + bias}))
+        months.append(
+            pd.DataFrame(
+                {"mascon_id": mascon, "month": MONTHS, "dh_m": -0.5 * t + bias, "dh_sigma_m": 0.01}
+            )
+        )
         predictions.append(
             pd.DataFrame({"mascon_id": mascon, "month": MONTHS[1:]})[lambda f: f["mascon_id"] < 3]
         )
@@ -142,8 +146,12 @@ def test_rates_are_split_by_window(metrics: dict[str, Any]) -> None:
 
 
 def test_only_selected_mascons_count(metrics: dict[str, Any]) -> None:
-    assert metrics["mascon_dh_bias"]["value"] == pytest.approx(0.02)
-    assert metrics["mascon_dh_rmse"]["value"] == pytest.approx(np.sqrt((0.01**2 + 0.03**2) / 2))
+    assert metrics["mascon_dh_bias"]["value"] == pytest.approx((0.01 * 800 + 0.03 * 900) / 1700)
+    assert metrics["mascon_dh_rmse"]["value"] == pytest.approx(0.0, abs=1e-9)
+    assert metrics["mascon_dh_rmse"]["detail"]["rmse_with_bias_m"] == pytest.approx(
+        np.sqrt((0.01**2 + 0.03**2) / 2)
+    )
+    assert metrics["mascon_dh_within_2_sigma"]["value"] == pytest.approx(0.5)
     assert metrics["mascon_dh_bias"]["detail"]["largest_mascon_bias_m"] == pytest.approx(0.03)
     assert metrics["volume_trend_error"]["value"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["volume_trend_error"]["detail"]["true_km3_yr"] == pytest.approx(
@@ -194,9 +202,10 @@ def test_skill_is_a_share_of_the_ceiling(metrics: dict[str, Any]) -> None:
 def test_months_beside_a_gap_have_no_change() -> None:
     truth, results = make_run()
     months = truth["mascon_months"]
-    months.loc[months["month"] == MONTHS[10], ["lwe_cm", "lwe_noise_cm"]] = np.nan
+    months.loc[months["month"] == MONTHS[40], ["lwe_cm", "lwe_noise_cm"]] = np.nan
+    truth["mascon_months"] = months[months["month"] != MONTHS[10]]
     found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
-    assert found[f"skill_{SPLIT}_change"]["n"] == 2 * 69
+    assert found[f"skill_{SPLIT}_change"]["n"] == 2 * 67
 
 
 def test_what_is_missing_is_null_with_a_reason() -> None:
