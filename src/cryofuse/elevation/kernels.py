@@ -10,6 +10,13 @@ Terms of the model, in order: 1, u, v, u², uv, v² (u and v: metres from the se
 along and across their principal direction, over the search radius), time (years from the
 segments' mean), cos 2πt, sin 2πt. ``normal`` is Σ w b bᵀ, ``shared`` is Σ g gᵀ and ``means``
 is Σ g gᵀ/W over passes with g = Σ w b and W = Σ w of a pass.
+
+Editing tells noise from signal by company. Neighbours along a pass make a stretch; a segment is
+judged by its departure from its stretch's median, so that a melt year or a lake that moves a
+whole stretch costs none of its segments. A stretch is edited as a whole if it departs grossly
+from the model and no other pass of the same months says the same (a cloud does not come back at
+the same height, a drained lake stays drained). The few segments of a stretch that is too small
+to judge itself are held against the model, within what stretches depart from it.
 """
 
 from __future__ import annotations
@@ -43,6 +50,17 @@ SPARE_PASSES, PASS_SPREAD_M = 3.0, 0.05
 #: Segments that have to agree with each other before a month that departs from the model is
 #: taken for a signal (a lake that drains) and not for outliers.
 AGREEING_SEGMENTS = 5
+#: Neighbours along a pass that make a stretch: enough for a median that one outlier in five
+#: does not move, few enough (about 100 m of a beam pair) for a lake's edge to be level.
+STRETCH_SEGMENTS = 10
+#: A stretch departs grossly beyond this many robust spreads of the stretches' medians. The
+#: strong melt of 2012 or 2019 stays within five of them, clouds are at tens to hundreds.
+STRETCH_MADS = 6.0
+#: … and beyond this (m): single summers depart less from trend and annual cycle, anywhere.
+STRETCH_FLOOR_M = 2.0
+#: Another pass bears witness if it is at most so far in time (years): two cycles of 91 days and
+#: a fortnight, so that one pass may be lost to clouds.
+WITNESS_YEARS = 0.54
 #: Columns of the table of fits.
 (
     ELEVATION,
@@ -64,6 +82,14 @@ COUNT_COLUMNS = 5
 #: Columns of the causal series.
 C_MODEL, C_SIGMA, C_RATE, C_AMPLITUDE, C_PHASE, C_RESIDUAL, C_RESIDUAL_SIGMA = range(7)
 CAUSAL_COLUMNS = 7
+#: Editing has settled when no more than this share of segments would change sides.
+SETTLED_SHARE = 0.002
+#: Robust spreads of a fit (m, but the second, m²): of residuals, misfit variance on top of the
+#: segments' own σ², of segments in their stretches, of stretches about the model.
+S_ALL, S_MISFIT, S_WITHIN, S_BETWEEN = range(4)
+SPREADS = 4
+#: Columns of the table of stretches: median residual (m), time (years).
+MEDIAN, TIME = range(2)
 #: Bits of an entry's flag: kept in the fit, counted in its month.
 KEPT, IN_MONTH = 1, 2
 _TWO_PI = 2.0 * np.pi
@@ -126,8 +152,14 @@ def _median(values, absolute):
     work = np.empty(values.size)
     for i in range(values.size):
         work[i] = abs(values[i]) if absolute else values[i]
-    middle = values.size // 2
-    low, high = 0, values.size - 1
+    return _select(work, work.size)
+
+
+@njit(cache=True, error_model="numpy")
+def _select(work, count):
+    """Return the middle of the first ``count`` values (the upper of two), mixing them up."""
+    middle = count // 2
+    low, high = 0, count - 1
     while low < high:
         pivot = work[(low + high) // 2]
         i, j = low, high
@@ -350,20 +382,115 @@ def _fill_prior(radius, prior):
 
 
 @njit(cache=True, error_model="numpy")
+def _cut_stretches(passes, t, first, last, starts, stretches, known):
+    """Cut the passes of a range of segments into stretches; return their number so far.
+
+    ``known`` stretches are there already. Stretch ``g`` is ``starts[g]`` … ``starts[g + 1]``.
+    """
+    begin = first
+    for end in range(first + 1, last + 1):
+        if end < last and passes[end] == passes[begin]:
+            continue
+        count = end - begin
+        pieces = max(count // STRETCH_SEGMENTS, 1)
+        for piece in range(pieces):
+            starts[known] = begin + count * piece // pieces
+            stretches[known, TIME] = t[starts[known]]
+            known += 1
+        begin = end
+    starts[known] = last
+    return known
+
+
+@njit(cache=True, error_model="numpy")
+def _level_stretches(residual, starts, stretches, first, last, work):
+    """Fill the median residual of a range of stretches."""
+    for g in range(first, last):
+        begin, count = starts[g], starts[g + 1] - starts[g]
+        for i in range(count):
+            work[i] = residual[begin + i]
+        stretches[g, MEDIAN] = _select(work, count)
+
+
+@njit(cache=True, error_model="numpy")
+def _has_witness(value, limit, g, passes, starts, stretches, known):
+    """Return whether a stretch of another pass, near in time, departs from the model alike."""
+    for other in range(known):
+        if (
+            starts[other + 1] - starts[other] >= AGREEING_SEGMENTS
+            and abs(stretches[other, MEDIAN] - value) <= limit
+            and abs(stretches[other, TIME] - stretches[g, TIME]) <= WITNESS_YEARS
+            and passes[starts[other]] != passes[starts[g]]
+        ):
+            return True
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def _measure_spreads(residual, starts, stretches, known, work, spread):
+    """Fill the robust spreads of segments within stretches, of stretches, and of both."""
+    judged = 0
+    for g in range(known):
+        if starts[g + 1] - starts[g] >= AGREEING_SEGMENTS:
+            for i in range(starts[g], starts[g + 1]):
+                work[judged] = abs(residual[i] - stretches[g, MEDIAN])
+                judged += 1
+    if judged == 0:
+        for i in range(starts[known]):
+            work[i] = abs(residual[i])
+        judged = starts[known]
+    spread[S_WITHIN] = max(1.4826 * _select(work, judged), SPREAD_FLOOR_M)
+    for g in range(known):
+        work[g] = abs(stretches[g, MEDIAN])
+    spread[S_BETWEEN] = 1.4826 * _select(work, known)
+    spread[S_ALL] = np.hypot(spread[S_WITHIN], spread[S_BETWEEN])
+
+
+@njit(cache=True, error_model="numpy")
+def _edit(residual, passes, starts, stretches, known, edit_mads, spread, kept, now):
+    """Flag the segments that are no outliers in ``now``; return how many are not as in ``kept``."""
+    changed = 0
+    between = STRETCH_MADS * spread[S_BETWEEN]
+    gate = edit_mads * spread[S_WITHIN]
+    for g in range(known):
+        begin, end, middle = starts[g], starts[g + 1], stretches[g, MEDIAN]
+        if end - begin >= AGREEING_SEGMENTS:
+            limit = max(between, STRETCH_FLOOR_M)
+            whole = abs(middle) <= limit or _has_witness(
+                middle, limit, g, passes, starts, stretches, known
+            )
+            for i in range(begin, end):
+                keep = 1 if whole and abs(residual[i] - middle) <= gate else 0
+                changed += keep != kept[i]
+                now[i] = keep
+        else:
+            limit = np.hypot(between, gate)
+            for i in range(begin, end):
+                good = abs(residual[i]) <= limit or _has_witness(
+                    residual[i], limit, g, passes, starts, stretches, known
+                )
+                keep = 1 if good else 0
+                changed += keep != kept[i]
+                now[i] = keep
+    return changed
+
+
+@njit(cache=True, error_model="numpy")
 def _robust_fit(
-    terms, z, variance, count, kept, residual, options, max_condition, prior, normal, inverse,
-    theta, spread,
+    terms, z, t, passes, variance, count, starts, stretches, kept, residual, options,
+    max_condition, prior, normal, inverse, theta, spread,
 ):  # fmt: skip
     """Fit the first ``count`` segments with iterated editing; return the degree (−1: singular).
 
-    ``spread`` receives the robust spread of the residuals (m) and the misfit variance (m²)
-    that the topography leaves on top of the segments' own σ².
+    ``starts``, ``stretches`` and ``spread`` receive the stretches and the robust spreads.
     """
     edit_mads, max_iterations = options[0], int(options[1])
     right, weight, work = np.empty(TERMS), np.empty(count), np.empty(count)
+    now = np.empty(count, np.uint8)
     noise = _median(variance[:count], False)
     misfit = 0.0
     degree = 0
+    known = _cut_stretches(passes, t, 0, count, starts, stretches, 0)
     for i in range(count):
         kept[i] = 1
     for iteration in range(max_iterations + 1):
@@ -375,19 +502,16 @@ def _robust_fit(
         if degree < 0 or not _solve(normal, right, prior, ACTIVE[degree], inverse, theta):
             return -1
         _residuals(terms, z, theta, 0, count, residual)
-        spread[0] = max(1.4826 * _median(residual[:count], True), SPREAD_FLOOR_M)
-        spread[1] = misfit
+        spread[S_MISFIT] = misfit
+        _level_stretches(residual, starts, stretches, 0, known, work)
+        _measure_spreads(residual, starts, stretches, known, work, spread)
         if iteration == max_iterations:
             break
-        changed = False
-        for i in range(count):
-            keep = abs(residual[i]) <= edit_mads * spread[0]
-            if keep != (kept[i] == 1):
-                changed = True
-                kept[i] = 1 if keep else 0
-        if not changed and iteration > 0:
+        changed = _edit(residual, passes, starts, stretches, known, edit_mads, spread, kept, now)
+        if iteration > 0 and changed <= SETTLED_SHARE * count:
             break
-        misfit = max(spread[0] ** 2 - noise, 0.0)
+        kept[:count] = now
+        misfit = max(spread[S_ALL] ** 2 - noise, 0.0)
     lower = _choose_degree(normal, degree, max_condition)
     if lower != degree:
         degree = lower
@@ -610,14 +734,15 @@ def _fit_node(
     x, y, c, s = columns[0][rows], columns[1][rows], columns[3][rows], columns[4][rows]
     h, variance = columns[5][rows], columns[6][rows]
     frame, terms, z = np.empty(7), np.empty((TERMS, count)), np.empty(count)
-    prior, theta, spread, parts = np.empty(TERMS), np.zeros(TERMS), np.zeros(2), np.zeros(2)
+    prior, theta, spread = np.empty(TERMS), np.zeros(TERMS), np.zeros(SPREADS)
+    parts, starts, stretches = np.zeros(2), np.empty(count + 1, np.int64), np.empty((count, 2))
     normal, inverse = np.zeros((TERMS, TERMS)), np.zeros((TERMS, TERMS))
     _find_frame(x, y, t, h, radius, frame)
     _place(x, y, t, c, s, h, frame, 0, count, terms, z)
     _fill_prior(radius, prior)
     degree = _robust_fit(
-        terms, z, variance, count, kept, residual, options, options[2], prior, normal, inverse,
-        theta, spread,
+        terms, z, t, passes, variance, count, starts, stretches, kept, residual, options,
+        options[2], prior, normal, inverse, theta, spread,
     )  # fmt: skip
     status = _enough(kept, t, passes, options[3], options[4], options[5], numbers)
     counts[N_SEGMENTS], counts[N_EPOCHS] = numbers[0], numbers[1]
@@ -626,7 +751,7 @@ def _fit_node(
     if counts[STATUS] != FITTED:
         return
     counts[DEGREE] = degree
-    misfit = spread[1]
+    misfit = spread[S_MISFIT]
     means, shared = np.zeros((TERMS, TERMS)), np.zeros((TERMS, TERMS))
     right, right_means, sums = np.zeros(TERMS), np.zeros(TERMS), np.zeros(5)
     covariance = np.empty((TERMS, TERMS))
@@ -661,7 +786,7 @@ def _fit_node(
     _fill_terms(0.0, 0.0, reference - frame[4], cosine, sine, b)
     level = _sigma(b, covariance)
     member = np.zeros(count, np.uint8)
-    gate = options[0] * spread[0]
+    gate = options[0] * spread[S_ALL]
     months = begin = 0
     mean = square = 0.0
     for end in range(1, count + 1):
@@ -711,6 +836,52 @@ def fit_block(
 
 
 @njit(cache=True, error_model="numpy")
+def _gate(
+    terms, residual, passes, t, first, last, starts, stretches, known, edit_mads, spread,
+    pass_variance, covariance, work, kept,
+):  # fmt: skip
+    """Flag the new segments that enter a vintage, as :func:`_edit` does; return the stretches.
+
+    The limits hold what the forecast does not know: within a stretch that of the slope, between
+    stretches all of it. Witnesses are passes up to now.
+    """
+    begin_new = known
+    known = _cut_stretches(passes, t, first, last, starts, stretches, known)
+    _level_stretches(residual, starts, stretches, begin_new, known, work)
+    across = np.empty(TERMS)
+    inside = spread[S_WITHIN] ** 2 + GATE_FLOOR_M**2
+    for g in range(begin_new, known):
+        begin, end, middle = starts[g], starts[g + 1], stretches[g, MEDIAN]
+        centre = terms[:, (begin + end) // 2]
+        between = STRETCH_MADS * np.sqrt(
+            spread[S_BETWEEN] ** 2 + pass_variance + _quadratic(centre, covariance)
+        )
+        judged = end - begin >= AGREEING_SEGMENTS
+        limit = max(between, STRETCH_FLOOR_M)
+        whole = judged and (
+            abs(middle) <= limit or _has_witness(middle, limit, g, passes, starts, stretches, known)
+        )
+        gate = edit_mads * np.sqrt(inside)
+        if not judged:
+            limit = np.hypot(between, gate)
+        for i in range(begin, end):
+            if judged:
+                departure = abs(residual[i] - middle)
+                good = whole and departure <= gate
+                if whole and not good:
+                    for j in range(TERMS):
+                        across[j] = terms[j, i] - centre[j]
+                    tilt = max(_quadratic(across, covariance), 0.0)
+                    good = departure <= np.hypot(gate, edit_mads * np.sqrt(tilt))
+            else:
+                good = abs(residual[i]) <= limit or _has_witness(
+                    residual[i], limit, g, passes, starts, stretches, known
+                )
+            kept[i] = 1 if good else 0
+    return known
+
+
+@njit(cache=True, error_model="numpy")
 def _causal_node(
     columns, all_passes, all_month, rows, radius, options, middles, values, counts, flags
 ):
@@ -727,7 +898,10 @@ def _causal_node(
     member = np.zeros(total, np.uint8)
     numbers = np.zeros(2, np.int64)
     frame, terms, z = np.empty(7), np.empty((TERMS, total)), np.empty(total)
-    prior, spread, parts = np.empty(TERMS), np.zeros(2), np.zeros(2)
+    prior, spread, parts = np.empty(TERMS), np.zeros(SPREADS), np.zeros(2)
+    starts, stretches = np.empty(total + 1, np.int64), np.empty((total, 2))
+    gaps = np.empty(total)
+    known = 0
     theta, start, shift = np.zeros(TERMS), np.zeros(TERMS), np.zeros(TERMS)
     normal, inverse = np.zeros((TERMS, TERMS)), np.zeros((TERMS, TERMS))
     means, shared = np.zeros((TERMS, TERMS)), np.zeros((TERMS, TERMS))
@@ -758,8 +932,8 @@ def _causal_node(
             # All terms from the first vintage on: what the past leaves open the prior holds,
             # and a track that comes later finds its slope term waiting.
             degree = _robust_fit(
-                terms, z, variance, end, kept, residual, options, np.inf, prior, normal, inverse,
-                start, spread,
+                terms, z, t, passes, variance, end, starts, stretches, kept, residual, options,
+                np.inf, prior, normal, inverse, start, spread,
             )  # fmt: skip
             status = _enough(
                 kept[past], t[past], passes[past], options[3], options[4], options[5], numbers
@@ -768,6 +942,8 @@ def _causal_node(
                 continue
             started = True
             first = 0
+            while starts[known] < end:
+                known += 1
             normal[:] = 0.0
         else:
             first = begin
@@ -776,17 +952,15 @@ def _causal_node(
                 # From the first vintage on its frame stands and only accumulators grow.
                 _place(x, y, t, c, s, h, frame, first, end, terms, z)
                 _residuals(terms, z, theta, first, end, residual)
-                for i in range(begin, end):
-                    variance_here = _quadratic(terms[:, i], covariance)
-                    gate = options[0] * np.sqrt(
-                        spread[0] ** 2 + parts[1] + variance_here + GATE_FLOOR_M**2
-                    )
-                    kept[i] = 1 if abs(residual[i]) <= gate else 0
+                known = _gate(
+                    terms, residual, passes, t, first, end, starts, stretches, known, options[0],
+                    spread, parts[1], covariance, gaps, kept,
+                )  # fmt: skip
             # Sums of departures from the first vintage lose no digits to the relief.
             _residuals(terms, z, start, first, end, residual)
             _add_passes(
-                terms, residual, variance, first, end, spread[1], kept, passes, normal, means,
-                shared, right, right_means, sums,
+                terms, residual, variance, first, end, spread[S_MISFIT], kept, passes, normal,
+                means, shared, right, right_means, sums,
             )  # fmt: skip
             for j in range(TERMS):
                 full[j] = right[j] + _dot(normal[j], start)
@@ -817,12 +991,13 @@ def _causal_node(
                 begin += 1
             part = slice(begin, end)
             _residuals(terms, z, theta, begin, end, residual)
-            gate = options[0] * np.sqrt(spread[0] ** 2 + parts[1] + GATE_FLOOR_M**2)
+            gate = options[0] * np.sqrt(spread[S_ALL] ** 2 + parts[1] + GATE_FLOOR_M**2)
             counts[m] = _choose_members(residual[part], kept[part], gate, member[part])
             if counts[m]:
                 values[m, C_RESIDUAL], values[m, C_RESIDUAL_SIGMA] = _month_mean(
-                    variance[part], residual[part], member[part], passes[part], spread[1], parts
-                )
+                    variance[part], residual[part], member[part], passes[part], spread[S_MISFIT],
+                    parts,
+                )  # fmt: skip
                 for i in range(begin, end):
                     flags[i] = IN_MONTH if member[i] else 0
 
