@@ -148,9 +148,10 @@ def render_tables() -> str:
         "# Tables",
         "",
         "Generated from `src/cryofuse/tables.py` by `make docs`. Files are Parquet under",
-        "`results/{region}/`; every write is checked against this list. `month` is the first day of a",
-        "month, times are UTC, missing is null. Elevation change is positive for thickening, mass",
-        "change for gain. The file's metadata (key `cryofuse`) holds its provenance.",
+        "`results/{region}/`; every write is checked against this list. `month` is the first",
+        "day of a month, times are UTC, missing is null. Elevation change is positive for",
+        "thickening, mass change for gain. The file's metadata (key `cryofuse`) holds its",
+        "provenance.",
     ]
     for name, table in CONTRACTS.items():
         lines += ["", f"## {name}", ""]

@@ -664,10 +664,9 @@ def anchor(table: pd.DataFrame, reference: np.datetime64, within_days: float) ->
     pandas.DataFrame
         The same rows with ``dh_m`` and ``dh_sigma_m`` (m) counted from the reference date.
     """
-    distance = np.abs(month_middle(table["month"]) - np.datetime64(reference, "us"))
-    near = (distance < np.timedelta64(round(within_days * 24), "h")) & table[
-        "dh_m"
-    ].notna().to_numpy()
+    distance = np.abs(month_middle(table["month"]) - reference.astype(TIME_DTYPE))
+    close = distance < np.timedelta64(round(within_days * 24), "h")
+    near = close & table["dh_m"].notna().to_numpy()
     residual = (table["dh_m"] - table["model_m"])[near]
     group = table["mascon_id"][near]
     count = residual.groupby(group).count()

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, add_months, month_index
-from cryofuse.products.totals import to_grid
+from cryofuse.products.totals import follow_unseen, to_grid
 from cryofuse.units import lwe_to_mass
 
 if TYPE_CHECKING:
@@ -70,12 +70,15 @@ class Prediction:
         Predicted monthly change, month × mascon.
     error_cm
         Errors on left-out training years, month × mascon (empty where not predicted).
+    seen
+        Where the mascon's own elevation change is behind the prediction, month × mascon.
     reason
         Why there is no prediction.
     """
 
     change_cm: pd.DataFrame
     error_cm: pd.DataFrame
+    seen: pd.DataFrame
     reason: str | None = None
 
 
@@ -126,7 +129,9 @@ def study_melt_seasons(
         Table ``applications/case_study``. A season's mass change runs from the month before it to
         its last month; ``dh_season_m`` is the change of elevation over the same span minus its
         mean over the years not studied. The sheet is the sum (dh: ice-area mean) of the selected
-        mascons, null where one of them is. Nulls carry a reason.
+        mascons, where a mascon without a track in a month follows its own fit
+        (:func:`cryofuse.products.totals.follow_unseen`); a mascon's own row is null then. Nulls
+        carry a reason.
     """
     chosen = mascons[mascons["selected"]].sort_values("mascon_id")
     ids = chosen["mascon_id"].to_numpy()
@@ -136,14 +141,19 @@ def study_melt_seasons(
     grids = {
         name: _grid(table, name, ids) for name in ("dh_m", "mass_gt", "mass_sigma_gt", "lwe_cm")
     }
+    # The sheet needs every mascon: those not seen follow their fits, and train nothing.
+    followed = grids | {"dh_m": _grid(follow_unseen(table), "dh_m", ids)}
     land = chosen.set_index("mascon_id")["land_area_km2"].reindex(ids)
     ice = chosen.set_index("mascon_id")["ice_area_km2"].reindex(ids)
-    samples = build_samples(grids, chosen)
+    samples = build_samples(followed, chosen)
+    samples["seen"] = build_samples(grids, chosen).notna().drop(columns="change_cm").all(axis=1)
     rows: list[dict] = []
     prediction = train_and_predict(samples, settings, skill)
     for year in settings.years:
         season = season_of(year, settings.months)
-        rows += _rows_of_year(year, season, settings, grids, prediction, land, ice, skill.coverage)
+        rows += _rows_of_year(
+            year, season, settings, grids, followed["dh_m"], prediction, land, ice, skill.coverage
+        )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -200,7 +210,7 @@ def train_and_predict(
     Parameters
     ----------
     samples
-        Of :func:`build_samples`.
+        Of :func:`build_samples`, with ``seen``: only those samples train.
     settings
         Studied years and months.
     skill
@@ -208,15 +218,16 @@ def train_and_predict(
     """
     from cryofuse.learning.models import build, list_candidates, single_threaded
 
-    features = [c for c in samples.columns if c not in ("month", "mascon_id", "change_cm")]
+    features = [c for c in samples.columns if c not in ("month", "mascon_id", "change_cm", "seen")]
     months = samples["month"].to_numpy()
     years = samples["month"].dt.year.to_numpy()
     complete = samples[features].notna().all(axis=1).to_numpy()
     unseen = is_unseen(months, settings)
-    train = ~unseen & complete & samples["change_cm"].notna().to_numpy()
+    train = ~unseen & samples["seen"].to_numpy() & samples["change_cm"].notna().to_numpy()
     n_months = len(np.unique(months[train]))
     if n_months < skill.min_train_months:
         return Prediction(
+            pd.DataFrame(),
             pd.DataFrame(),
             pd.DataFrame(),
             f"{n_months} months with elevation and gravity outside the studied years: "
@@ -243,14 +254,16 @@ def train_and_predict(
         predicted[complete] = model.predict(x[complete])
     everything = np.unique(months)
     ids = np.unique(samples["mascon_id"])
-    frame = samples[["month", "mascon_id"]].assign(predicted=predicted, error=errors[best])
+    frame = samples[["month", "mascon_id"]].assign(
+        predicted=predicted, error=errors[best], seen=samples["seen"].astype(float)
+    )
     laid = {
         name: pd.DataFrame(
             to_grid(frame, name, everything, ids), index=pd.DatetimeIndex(everything), columns=ids
         )
-        for name in ("predicted", "error")
+        for name in ("predicted", "error", "seen")
     }
-    return Prediction(laid["predicted"], laid["error"])
+    return Prediction(laid["predicted"], laid["error"], laid["seen"] == 1)
 
 
 def is_unseen(months: np.ndarray, settings: CaseStudySettings) -> np.ndarray:
@@ -275,6 +288,7 @@ def _rows_of_year(
     season: Season,
     settings: CaseStudySettings,
     grids: dict[str, pd.DataFrame],
+    followed: pd.DataFrame,
     prediction: Prediction,
     land: pd.Series,
     ice: pd.Series,
@@ -287,19 +301,29 @@ def _rows_of_year(
         prediction.change_cm.reindex(index=season.window, columns=mass.columns), land
     )
     error = _to_gt(prediction.error_cm.reindex(columns=mass.columns), land)
+    seen = prediction.seen.reindex(index=season.window, columns=mass.columns) == 1
     rows = []
     # Errors scale with land area, so mascons share one radius in cm.
     radius_cm = conformal_sum(prediction.error_cm, settings.months, coverage)
     for mascon in mass.columns:
         row = _row(
-            year, season, dh[mascon], mass[mascon], sigma[mascon], predicted[mascon], prediction
+            year,
+            season,
+            dh[mascon],
+            mass[mascon],
+            sigma[mascon],
+            predicted[mascon].where(seen[mascon]),
+            prediction,
         )
         half = float(lwe_to_mass(radius_cm, float(land[mascon])))
         rows.append(
             {"scope": f"mascon:{mascon}", "mascon_id": int(mascon)} | _with_interval(row, half)
         )
     icy = ice[ice > 0]
-    weighted = (dh.reindex(icy.index) * icy).sum(skipna=False) / icy.sum() if len(icy) else np.nan
+    sheet_dh = _season_anomaly(followed, settings, year)
+    weighted = (
+        (sheet_dh.reindex(icy.index) * icy).sum(skipna=False) / icy.sum() if len(icy) else np.nan
+    )
     total = mass.sum(axis=1, skipna=False)
     total_sigma = np.sqrt((sigma**2).sum(axis=1, skipna=False))
     total_error = error.sum(axis=1, skipna=False).to_frame() if len(error) else error

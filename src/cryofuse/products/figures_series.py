@@ -102,13 +102,13 @@ def draw_mascon_series(fusion: pd.DataFrame, mascons: pd.DataFrame, title: str) 
             axes.tick_params(axis="x", labelbottom=True)
     from matplotlib.lines import Line2D
 
-    figure.legend(
-        handles=[
+    style.legend_below(
+        figure,
+        [
             Line2D([], [], color=dh_colour, label="elevation change dh (m, left axis)"),
             Line2D([], [], color=mass_colour, label="GRACE mass (cm water equivalent, right axis)"),
         ],
-        loc="outside upper right",
-        ncols=2,
+        2,
     )
     style.head(
         figure,

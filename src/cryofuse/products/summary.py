@@ -24,19 +24,24 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 
 
 def _number(value: Any, digits: int = 3) -> str:
-    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+    """Return a value as people read it; every kind of null is a dash."""
+    if pd.isna(value):
         return "–"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, int | np.integer):
         return f"{int(value):,}".replace(",", " ")
     if isinstance(value, float | np.floating):
-        return (
-            f"{float(value):.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
-        )
+        number = float(value)
+        return f"{number:.{digits}g}" if abs(number) < 1000 else f"{number:,.0f}".replace(",", " ")
     if isinstance(value, pd.Timestamp):
         return value.strftime("%Y-%m")
     return str(value)
+
+
+def _cell(value: Any, numeric: bool) -> str:
+    kind = "number" if numeric else "text"
+    return f'<td class="{kind}">{html.escape(_number(value))}</td>'
 
 
 def render_table(frame: pd.DataFrame, titles: dict[str, str]) -> str:
@@ -49,8 +54,7 @@ def render_table(frame: pd.DataFrame, titles: dict[str, str]) -> str:
     rows = []
     for row in frame[list(titles)].itertuples(index=False):
         cells = "".join(
-            f'<td class="{"number" if numeric[name] else "text"}">{html.escape(_number(value))}</td>'
-            for name, value in zip(titles, row, strict=True)
+            _cell(value, numeric[name]) for name, value in zip(titles, row, strict=True)
         )
         rows.append(f"<tr>{cells}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -171,12 +175,14 @@ def describe_validation(validation: dict[str, Any]) -> str:
     rows = []
     for metric in validation["metrics"]:
         holds = metric["holds"]
+        said = "; ".join(filter(None, [metric.get("about"), metric.get("reason")]))
         mark = '<td class="yes">holds</td>' if holds else '<td class="no">does not hold</td>'
         rows.append(
             f"<tr><td>{html.escape(str(metric['metric']))}</td>"
             f'<td class="number">{_number(metric["value"])}</td>'
-            f"<td>{html.escape(str(metric['tolerance']))}</td>{mark}"
-            f"<td>{html.escape(str(metric.get('about') or metric.get('reason') or ''))}</td></tr>"
+            f"<td>{html.escape(_number(metric['tolerance']))}</td>{mark}"
+            f"<td>{html.escape(said)}"
+            "</td></tr>"
         )
     world = validation.get("world", {})
     factors = "; ".join(
@@ -230,7 +236,7 @@ def render_summary(
     """
     candidates = lakes[lakes["status"] == "candidate"]
     lookalikes = len(lakes) - len(candidates)
-    sheet = case_study[case_study["scope"] == "sheet"]
+    sheet = case_study[case_study["scope"] == "sheet"].astype({"year": str})
     parts = [
         _paragraph(
             f"Region {title}, months {months}, source {source}. Elevation change is positive for "

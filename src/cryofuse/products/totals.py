@@ -55,6 +55,41 @@ class Trend:
     reason: str | None = None
 
 
+def follow_unseen(fusion: pd.DataFrame) -> pd.DataFrame:
+    """Let mascons follow their own fitted line and cycle through months without a track.
+
+    A small mascon is crossed a few times a year; a sum over all of them would otherwise exist in
+    few months. This is the regression estimator with no residual seen: the mascon's mean fitted
+    change, at the level of the months that were seen, with their scatter about it in σ.
+
+    Parameters
+    ----------
+    fusion
+        Table ``fusion/mascon_months`` (retrospective).
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same rows; ``dh_m`` and ``dh_sigma_m`` (m) filled where the mascon has a fit and at
+        least 12 months seen; ``followed`` says where.
+    """
+    years = year_fraction(month_middle(fusion["month"].to_numpy()))
+    model = fusion["rate_m_yr"] * years + fusion["amplitude_m"] * np.cos(
+        2 * np.pi * years - fusion["phase_rad"]
+    )
+    residual = (fusion["dh_m"] - model).groupby(fusion["mascon_id"])
+    variance = (fusion["dh_sigma_m"] ** 2).groupby(fusion["mascon_id"])
+    enough = residual.transform("count") >= MIN_TREND_VALUES
+    followed = fusion["dh_m"].isna() & model.notna() & enough
+    level = residual.transform("mean")
+    sigma = np.sqrt(residual.transform("var") + variance.transform("mean"))
+    return fusion.assign(
+        dh_m=fusion["dh_m"].where(~followed, model + level),
+        dh_sigma_m=fusion["dh_sigma_m"].where(~followed, sigma),
+        followed=followed,
+    )
+
+
 def sum_totals(
     fusion: pd.DataFrame,
     mass: pd.DataFrame,
@@ -78,7 +113,9 @@ def sum_totals(
     -------
     pandas.DataFrame
         Table ``applications/totals``: sources ``gravity``, ``altimetry_<density>`` and
-        ``altimetry_fitted``; every month of the record, null where any selected mascon is null.
+        ``altimetry_fitted``; every month of the record. Gravity is null where any selected mascon
+        is; altimetry where one with ice has no fit (see :func:`follow_unseen`). ``n_mascons``
+        counts those that were seen.
     """
     selected = mascons[mascons["selected"]].sort_values("mascon_id")
     ids = selected["mascon_id"].to_numpy()
@@ -87,13 +124,16 @@ def sum_totals(
     )
     icy = selected[selected["ice_area_km2"] > 0]
     area = icy.set_index("mascon_id")["ice_area_km2"]
-    volume_table = fusion[fusion["mascon_id"].isin(area.index)].copy()
+    volume_table = follow_unseen(fusion[fusion["mascon_id"].isin(area.index)])
     km2 = volume_table["mascon_id"].map(area)
     volume_table["volume_km3"] = volume_table["dh_m"] * km2 * 1e-3
     volume_table["volume_sigma_km3"] = volume_table["dh_sigma_m"] * km2 * 1e-3
     volume = _sum_months(
         volume_table, area.index.to_numpy(), "volume_km3", "volume_sigma_km3", np.eye(len(area))
     )
+    seen = (~volume_table["followed"] & volume_table["dh_m"].notna()).groupby(volume_table["month"])
+    volume["n"] = volume["month"].map(seen.sum())
+    volume.loc[volume["n"] == 0, ["value", "sigma"]] = np.nan
     parts = [_finish(gravity, "gravity", None)]
     fitted = fit_density(volume, gravity)
     for name, density in [

@@ -10,6 +10,7 @@ from cryofuse.products.reference import Reference
 from cryofuse.products.totals import (
     compare_series,
     fit_trend,
+    follow_unseen,
     match_series,
     sea_level_trends,
     sum_totals,
@@ -72,16 +73,38 @@ def test_fitted_density_is_the_planted_one(world, totals):
     assert density == pytest.approx(1e3 * np.polyfit(volume[here], gravity[here], 1)[0])
 
 
-def test_null_in_one_mascon_makes_the_total_null(world):
+def test_a_mascon_not_seen_in_a_month_follows_its_own_fit(world):
     table = world["fusion"].copy()
-    hit = (table["mascon_id"] == 50) & (table["month"] == pd.Timestamp("2020-06-01"))
-    table.loc[hit, "dh_m"] = np.nan
+    june = table["month"] == pd.Timestamp("2020-06-01")
+    hit = june & (table["mascon_id"] == 50)
+    table.loc[hit, ["dh_m", "dh_sigma_m"]] = np.nan
+    filled = follow_unseen(table)
+    own = table[(table["mascon_id"] == 50) & ~june]
+    days = (table["month"] + pd.offsets.MonthBegin(1) - table["month"]) / 2
+    year = ((table["month"] + days) - pd.Timestamp("2000-01-01")).dt.total_seconds() / (
+        365.2425 * 86400
+    )
+    model = table["rate_m_yr"] * year + table["amplitude_m"] * np.cos(
+        2 * np.pi * year - table["phase_rad"]
+    )
+    apart = own["dh_m"] - model[own.index]
+    assert filled.loc[hit, "dh_m"].item() == pytest.approx(model[hit].item() + apart.mean())
+    assert filled.loc[hit, "dh_sigma_m"].item() == pytest.approx(
+        np.sqrt(apart.var() + (own["dh_sigma_m"] ** 2).mean())
+    )
+    assert filled["followed"].sum() == 1
     total = sum_totals(table, world["mass"], world["mascons"], SETTINGS)
     row = total[(total["source"] == "altimetry_850") & (total["month"] == "2020-06-01")].iloc[0]
-    assert np.isnan(row["mass_gt"]) and np.isnan(row["mass_sigma_gt"]) and row["n_mascons"] == 2
-    after = total[(total["source"] == "altimetry_850") & (total["month"] == "2020-07-01")].iloc[0]
-    assert np.isfinite(after["mass_gt"]) and np.isnan(after["mass_change_gt"])
-    assert np.isfinite(series(total, "gravity").loc["2020-06-01"])
+    assert np.isfinite(row["mass_gt"]) and row["n_mascons"] == 2
+
+
+def test_a_mascon_without_a_fit_makes_the_altimetric_total_null(world):
+    table = world["fusion"].copy()
+    hit = table["mascon_id"] == 50
+    table.loc[hit, ["dh_m", "dh_sigma_m", "rate_m_yr", "amplitude_m", "phase_rad"]] = np.nan
+    total = sum_totals(table, world["mass"], world["mascons"], SETTINGS)
+    assert total.loc[total["source"] == "altimetry_850", "mass_gt"].isna().all()
+    assert series(total, "gravity").notna().any()
 
 
 def test_an_unselected_mascon_does_not_count(world, totals):

@@ -147,8 +147,10 @@ def test_rates_are_split_by_window(metrics: dict[str, Any]) -> None:
 
 def test_only_selected_mascons_count(metrics: dict[str, Any]) -> None:
     assert metrics["mascon_dh_bias"]["value"] == pytest.approx((0.01 * 800 + 0.03 * 900) / 1700)
-    assert metrics["mascon_dh_rmse"]["value"] == pytest.approx(0.0, abs=1e-9)
-    assert metrics["mascon_dh_rmse"]["detail"]["rmse_with_bias_m"] == pytest.approx(
+    assert metrics["mascon_dh_rmse"]["value"] == pytest.approx(
+        np.sqrt((0.01**2 * 800 + 0.03**2 * 900) / 1700)
+    )
+    assert metrics["mascon_dh_rmse"]["detail"]["plain_rmse_m"] == pytest.approx(
         np.sqrt((0.01**2 + 0.03**2) / 2)
     )
     assert metrics["mascon_dh_within_2_sigma"]["value"] == pytest.approx(0.5)

@@ -1,0 +1,322 @@
+"""The summary page on small tables: nulls, reasons, foreign text, and what does not hold."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryofuse.products.summary import (
+    describe_coupling,
+    describe_explained,
+    describe_ledger,
+    describe_validation,
+    render_summary,
+    render_table,
+    report_run,
+)
+
+from .conftest import centroids, coupling, explained, lakes, ledger
+
+NASTY = 'a <script>alert("x")</script> & <img src="http://elsewhere.org/x.png">'
+
+
+class Reader(HTMLParser):
+    """Collects a page's rows of cells, its links, and the tags that stay open."""
+
+    void = ("meta", "br", "img", "link")
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.links, self.tags, self.open = [], [], [], []
+        self.cell = None
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+        self.links += [value for name, value in attrs if name in ("href", "src")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.cell = ""
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+        if tag in ("td", "th"):
+            self.rows[-1].append(self.cell)
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell is not None:
+            self.cell += data
+
+
+def read(page):
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    return reader
+
+
+def sea_level(**changed):
+    row = {
+        "source": "gravity",
+        "start": pd.Timestamp("2018-10-01"),
+        "end": pd.Timestamp("2021-12-01"),
+        "n": 38,
+        "trend_gt_yr": -263.4,
+        "trend_sigma_gt_yr": 12.0,
+        "sea_level_mm_yr": 0.7276,
+        "reason": None,
+    }
+    return pd.DataFrame([row | changed])
+
+
+def case_study(**changed):
+    row = {"scope": "sheet", "year": 2019, "dh_season_m": -0.25, "observed_gt": -310.0}
+    row |= {"observed_sigma_gt": 40.0, "predicted_gt": -290.0, "predicted_lower_gt": -350.0}
+    row |= {"predicted_upper_gt": -230.0, "reason": None}
+    only_sheet_is_shown = row | {"scope": "mascon:35", "year": 1999}
+    return pd.DataFrame([row | changed, only_sheet_is_shown])
+
+
+def comparison(**changed):
+    row = {"series": "JPL", "source": "gravity", "n": 38, "r": 0.99, "rmse_gt": 55.0}
+    row |= {"trend_gt_yr": -263.4, "reference_trend_gt_yr": -261.0, "reason": None}
+    return pd.DataFrame([row | changed])
+
+
+def metric(**changed):
+    row = {"metric": "rate_bias_all", "value": 0.004, "tolerance": 0.01, "holds": True}
+    return row | {"about": "median error of the rate", "reason": None} | changed
+
+
+VALIDATION = {
+    "world": {"track_step": 4, "segment_step": 20, "settings": {"seed": 1}, "windows": []},
+    "metrics": [
+        metric(),
+        metric(metric="mascon_dh_rmse", value=0.3, tolerance=0.1, holds=False, about="RMSE of dh"),
+        metric(
+            metric="lakes",
+            value=None,
+            tolerance=None,
+            holds=False,
+            about=None,
+            reason="tracks cross no planted lake",
+        ),
+    ],
+}
+
+
+def page(**changed):
+    given = {
+        "title": "Testland",
+        "source": "synthetic",
+        "months": "2018-10 to 2021-12",
+        "ledger": ledger(),
+        "centroids": centroids(),
+        "verdict": "Elevation change predicts mass change in this test.",
+        "explained": explained(),
+        "coupling": coupling(),
+        "fdr": 0.1,
+        "sea_level": sea_level(),
+        "comparison": comparison(),
+        "case_study": case_study(),
+        "lakes": lakes(),
+        "features_ledger": pd.DataFrame(
+            {
+                "feature": ["dh_m", "speed_m_yr"],
+                "n_null": [0, 12],
+                "reason": [None, "the region names no velocity"],
+            }
+        ),
+        "validation": VALIDATION,
+    }
+    return render_summary(**(given | changed))
+
+
+def test_the_page_is_whole_and_links_to_nothing():
+    text = page()
+    found = read(text)
+    assert found.links == []
+    assert not {"script", "link", "img", "iframe"} & set(found.tags)
+    assert "http" not in text and "url(" not in text and "@import" not in text
+    assert "<title>cryofuse: Testland</title>" in text
+    assert "Elevation change predicts mass change in this test." in text
+    assert "months 2018-10 to 2021-12, source synthetic" in text
+
+
+@pytest.mark.parametrize(
+    "null", [None, np.nan, pd.NA, pd.NaT], ids=["None", "nan", "pd.NA", "pd.NaT"]
+)
+def test_every_kind_of_null_is_a_dash(null):
+    frame = pd.DataFrame({"a": ["x", "y"], "b": pd.Series(["z", null], dtype=object)})
+    assert read(render_table(frame, {"a": "A", "b": "B"})).rows == [
+        ["A", "B"],
+        ["x", "z"],
+        ["y", "–"],
+    ]
+
+
+def test_nulls_of_typed_columns_are_dashes():
+    frame = pd.DataFrame(
+        {
+            "number": [1.5, np.nan],
+            "count": pd.array([3, None], dtype="Int64"),
+            "flag": pd.array([True, None], dtype="boolean"),
+            "month": pd.to_datetime(["2019-03-01", None]),
+            "text": pd.array(["a", None], dtype="str"),
+        }
+    )
+    rows = read(render_table(frame, {name: name for name in frame})).rows
+    assert rows[1] == ["1.5", "3", "yes", "2019-03", "a"]
+    assert rows[2] == ["–"] * 5
+
+
+def test_numbers_read_as_people_write_them():
+    frame = pd.DataFrame({"v": [-0.26341, 12345.6, 0.0]})
+    assert [row[0] for row in read(render_table(frame, {"v": "v"})).rows[1:]] == [
+        "-0.263",
+        "12 346",
+        "0",
+    ]
+    counts = pd.DataFrame({"n": [1234567]})
+    assert read(render_table(counts, {"n": "n"})).rows[1] == ["1 234 567"]
+
+
+def test_missing_values_of_the_page_are_dashes_and_their_reason_stands_beside():
+    text = page(
+        sea_level=sea_level(
+            trend_gt_yr=np.nan,
+            trend_sigma_gt_yr=np.nan,
+            sea_level_mm_yr=np.nan,
+            reason="fewer than 24 months",
+        ),
+        comparison=comparison(r=np.nan, rmse_gt=np.nan, reason="no common month"),
+        case_study=case_study(
+            predicted_gt=np.nan,
+            predicted_lower_gt=np.nan,
+            predicted_upper_gt=np.nan,
+            reason="no other year to train on",
+        ),
+    )
+    assert "nan" not in re.sub(r"<style>.*</style>", "", text).lower()
+    rows = {row[0]: row for row in read(text).rows}
+    assert rows["gravity"][-4:] == ["–", "–", "–", "fewer than 24 months"]
+    assert rows["JPL"][3:5] == ["–", "–"] and rows["JPL"][-1] == "no common month"
+    assert rows["2019"][-4:] == ["–", "–", "–", "no other year to train on"]
+    assert "1999" not in rows, "the table of melt seasons is the sheet's"
+
+
+def test_reasons_take_the_place_of_tables_without_a_value():
+    few = explained().assign(explained_total=np.nan, reason="too few months")
+    assert "Nothing could be explained: too few months (6)" in describe_explained(few)
+    none = coupling().assign(r=np.nan, reason="fewer than 24 common months")
+    said = describe_coupling(none, 0.1)
+    assert "No coupling could be computed: fewer than 24 common months (156)" in said
+    assert "no reason given (156)" in describe_coupling(none.assign(reason=None), 0.1)
+
+
+def test_a_feature_that_is_missing_is_listed_with_its_reason_and_a_whole_one_is_not():
+    rows = {row[0]: row for row in read(page()).rows}
+    assert rows["speed_m_yr"] == ["speed_m_yr", "12", "the region names no velocity"]
+    assert "dh_m" not in rows
+
+
+def test_foreign_text_is_escaped_wherever_it_enters():
+    broken = ledger().assign(filter=NASTY)
+    text = page(
+        title=NASTY,
+        source=NASTY,
+        verdict=NASTY,
+        ledger=broken,
+        centroids=centroids().assign(regime_name=NASTY),
+        explained=explained().assign(explained_total=np.nan, reason=NASTY),
+        coupling=coupling().assign(r=np.nan, reason=NASTY),
+        sea_level=sea_level(source=NASTY, reason=NASTY),
+        comparison=comparison(series=NASTY, reason=NASTY),
+        case_study=case_study(reason=NASTY),
+        features_ledger=pd.DataFrame({"feature": [NASTY], "n_null": [1], "reason": [NASTY]}),
+        validation={
+            "world": {NASTY: NASTY},
+            "metrics": [metric(metric=NASTY, about=NASTY, tolerance=NASTY)],
+        },
+    )
+    found = read(text)
+    assert found.links == []
+    assert not {"script", "img"} & set(found.tags)
+    assert text.count("&lt;script&gt;") >= 15
+
+
+def test_the_ledger_tells_what_each_filter_cost_and_which_files_were_left_out():
+    text = describe_ledger(ledger())
+    assert "1 500 segments in the region" in text
+    rows = {row[0]: row for row in read(text).rows if row[0] != "subset"}
+    # 100 + 50 of 1500; then 180 + 90 of 1350; then 36 + 18 of 1080.
+    assert rows["finite_height"] == ["finite_height", "1 500", "150", "160"]
+    assert rows["quality_summary"] == ["quality_summary", "1 350", "270", "310"]
+    assert rows["ice_mask"] == ["ice_mask", "1 080", "54", "85"]
+    assert "1 026 kept" in text
+    assert ["subset", "unreadable", "1", "1", "0"] in read(text).rows
+
+
+def test_the_comparison_with_the_truth_marks_what_does_not_hold():
+    text = describe_validation(VALIDATION)
+    rows = {row[0]: row for row in read(text).rows}
+    assert rows["rate_bias_all"][1:] == ["0.004", "0.01", "holds", "median error of the rate"]
+    assert rows["mascon_dh_rmse"][3] == "does not hold"
+    assert rows["lakes"][1] == "–" and rows["lakes"][3] == "does not hold"
+    assert rows["lakes"][4] == "tracks cross no planted lake"
+    assert text.count('class="no"') == 2 and text.count('class="yes"') == 1
+    assert "track_step 4; segment_step 20" in text
+    assert "seed" not in text, "the nested settings are left to validation.json"
+
+
+def test_what_could_not_be_computed_says_why_although_it_says_what_it_is_about():
+    lost = metric(value=None, holds=False, about="could not be computed", reason="no table lakes")
+    row = read(describe_validation({"metrics": [lost]})).rows[1]
+    assert "no table lakes" in row[-1]
+
+
+def test_a_metric_without_a_tolerance_shows_a_dash_not_none():
+    lost = metric(value=None, tolerance=None, holds=False)
+    assert read(describe_validation({"metrics": [lost]})).rows[1][1:3] == ["–", "–"]
+
+
+def test_a_run_without_truth_has_no_section_on_it():
+    assert "planted truth" not in page(validation=None)
+
+
+def test_empty_tables_leave_a_sentence():
+    text = page(
+        centroids=centroids().iloc[:0],
+        comparison=comparison().iloc[:0],
+        lakes=lakes().iloc[:0],
+        features_ledger=pd.DataFrame({"feature": [], "n_null": [], "reason": []}),
+        ledger=ledger().iloc[:0],
+    )
+    read(text)
+    assert "No regimes: too few nodes with a fit." in text
+    assert "0 candidates, 0 look-alikes." in text
+
+
+def test_candidates_are_listed_and_lookalikes_counted():
+    text = page()
+    assert "1 candidates, 1 look-alikes." in text
+    row = next(r for r in read(text).rows if r[0] == "1")
+    assert row[3:] == ["2.5", "0.021", "2021-08"]
+
+
+def test_make_demo_ends_with_what_holds_and_where_to_look(tmp_path):
+    assert report_run(tmp_path) == [
+        f"report:     {tmp_path / 'report.html'}",
+        f"summary:    {tmp_path / 'summary.html'}",
+    ]
+    (tmp_path / "validation.json").write_text(json.dumps(VALIDATION))
+    lines = report_run(tmp_path)
+    assert "1 of 3 metrics hold" in lines[2]
+    assert any("mascon_dh_rmse 0.3, tolerance 0.1" in line for line in lines[3:])
+    assert len(lines) == 5
