@@ -44,6 +44,8 @@ elif CONFIG.source == "synthetic":
     rule simulate_granules:
         input:
             lib=lib("simulate/world", "simulate/orbit", "simulate/granules"),
+            data=data("atl06_v006_layout.csv"),
+            raster=[CONFIG.world.rate_raster] if CONFIG.world.rate_raster else [],
             region=region_files("outline"),
         output:
             manifest=MANIFEST,
@@ -59,7 +61,7 @@ elif CONFIG.source == "synthetic":
             runtime=minutes(30),
         params:
             world=settings("world"),
-            elevation=settings("elevation"),
+            elevation=world_elevation,
             period=period_months,
             region=region_settings,
         message:
@@ -70,6 +72,8 @@ elif CONFIG.source == "synthetic":
     rule simulate_mascons:
         input:
             lib=lib("simulate/world", "simulate/mascons"),
+            data=data("jpl_mascons_greenland.csv"),
+            raster=[CONFIG.world.rate_raster] if CONFIG.world.rate_raster else [],
             region=region_files("outline"),
         output:
             mascons=MASCON_FILE,
@@ -86,7 +90,7 @@ elif CONFIG.source == "synthetic":
             runtime=minutes(20),
         params:
             world=settings("world"),
-            elevation=settings("elevation"),
+            elevation=world_elevation,
             period=settings("period"),
             mascons=settings("mascons"),
             region=region_settings,

@@ -63,7 +63,12 @@ rule filter_segments:
 rule fit_nodes:
     input:
         segments=per_period(rules.filter_segments.output.segments),
-        lib=lib("elevation/kernels", "elevation/surface", "elevation/anomalies", "elevation/tiles"),
+        lib=lib(
+            "elevation/kernels",
+            "elevation/surface",
+            "elevation/anomalies",
+            "elevation/tiles",
+        ),
         region=region_files("outline", "ice_mask", "bed", "velocity"),
     output:
         nodes="results/{region}/altimetry/nodes/{tile}.parquet",

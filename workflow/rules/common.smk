@@ -14,7 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from cryofuse.acquire.listing import folder_digest
 from cryofuse.calendar import PERIOD_PATTERN, add_months, clip_period
 from cryofuse.config import ConfigError, load_config
-from cryofuse.sources import module_files
+from cryofuse.sources import PACKAGE, module_files
 from cryofuse.geo import TILE_PATTERN, list_tiles, load_outline
 from snakemake.exceptions import WorkflowError
 
@@ -42,6 +42,13 @@ def settings(section):
     """Return a params function: one section of the configuration as plain values."""
     return lambda wildcards: getattr(REGIONAL[wildcards.region], section).model_dump(
         mode="json"
+    )
+
+
+def world_elevation(wildcards):
+    """Return what the synthetic world takes of the node settings: no other key plants anew."""
+    return CONFIG.elevation.model_dump(
+        mode="json", include={"windows", "reference_date"}
     )
 
 
@@ -77,9 +84,18 @@ def region_files(*keys):
 
 def lib(*modules):
     """Return the files of library modules and of all they import: a job's code as its input."""
-    files = module_files(*modules, "logs", "provenance")
+    return [lib_path(path) for path in module_files(*modules, "logs", "provenance")]
+
+
+def lib_path(path):
+    """Return a file of the package as people name it from the folder of the run."""
     here = Path.cwd()
-    return [str(f.relative_to(here) if f.is_relative_to(here) else f) for f in files]
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def data(name):
+    """Return a table of facts that the package carries."""
+    return lib_path(PACKAGE / "data" / name)
 
 
 def per_period(pattern):

@@ -20,6 +20,7 @@ rule read_mascons:
             "mascons/footprints",
             "rasters",
         ),
+        data=data("jpl_mascons_greenland.csv"),
         region=region_files("outline", "ice_mask"),
     output:
         mascons="results/{region}/gravimetry/mascons.parquet",

@@ -410,7 +410,7 @@ class World:
         )
 
     def _plant_raster(self) -> None:
-        """Take rates from a raster in place of the planted ones, where it has values."""
+        """Take rates of 2018-10 to 2024-12 from a raster in place of the planted ones."""
         self._extra: np.ndarray | None = None
         self.raster_share = 0.0
         if not self.settings.rate_raster:
@@ -433,7 +433,8 @@ class World:
                 ~known, return_distances=False, return_indices=True
             )
             values = values[tuple(nearest)]
-        rates = self._rate_of[1] @ self.height_history.T
+        # Over fixed months, not the run's own: a longer record leaves its granules as they are.
+        rates = _harmonic_fit(self.days, PeriodSettings())[1] @ self.height_history.T
         planted = np.tensordot(rates, self._grid_basis(), 1)
         self._extra = ndimage.spline_filter(values - planted, order=3)
 

@@ -213,9 +213,18 @@ def test_raster_takes_the_place_of_the_planted_rate(make_small, small, tmp_path)
     write_raster(tmp_path / "rate.tif", -1.5, (x_min - 2e4, y_min - 2e4, x_max + 2e4, y_max + 2e4))
     world = make_small(rate_raster=str(tmp_path / "rate.tif"), lakes=0)
     x, y = points_on_ice(world, 100)
-    assert np.allclose(world.rate(x, y), -1.5, atol=0.02)
-    # The season stays the planted one.
+    # The raster's rate is that of 2018-10 to 2024-12; the years of a shorter run differ from it
+    # by what was planted.
     plain = make_small(lakes=0)
+    whole = World(plain.settings, plain.region, PeriodSettings(), plain.elevation)
+    expected = -1.5 + plain.rate(x, y) - whole.rate(x, y)
+    assert np.allclose(world.rate(x, y), expected, atol=0.02)
+    # The season stays the planted one, and so do the granules of a longer run.
+    longer = World(world.settings, world.region, PeriodSettings(), world.elevation)
+    assert np.array_equal(
+        world.elevation_change(x, y, MONTHS[50]), longer.elevation_change(x, y, MONTHS[50])
+    )
+    assert np.allclose(longer.rate(x, y), -1.5, atol=0.02)
     assert np.allclose(world.amplitude(x, y), plain.amplitude(x, y), atol=1e-6)
     when = MONTHS[50]
     grid = world.change_grid(when).at(x, y)
