@@ -4,7 +4,6 @@
 MANIFEST = "results/{region}/acquire/atl06/{period}.parquet"
 
 if CONFIG.source == "local":
-    MASCON_FILE = CONFIG.local.mascons_file
 
     rule list_granules:
         input:
@@ -39,7 +38,6 @@ if CONFIG.source == "local":
             "../scripts/list_granules.py"
 
 elif CONFIG.source == "synthetic":
-    MASCON_FILE = "resources/{region}/synthetic/mascons.nc"
 
     rule simulate_granules:
         input:
@@ -76,7 +74,7 @@ elif CONFIG.source == "synthetic":
             raster=[CONFIG.world.rate_raster] if CONFIG.world.rate_raster else [],
             region=region_files("outline"),
         output:
-            mascons=MASCON_FILE,
+            mascons=mascon_file("{region}"),
             truth=directory("resources/{region}/synthetic/truth"),
         log:
             "logs/{region}/simulate_mascons.log",
@@ -100,7 +98,6 @@ elif CONFIG.source == "synthetic":
             "../scripts/simulate_mascons.py"
 
 else:
-    MASCON_FILE = f"{CONFIG.download.cache_dir}/mascons/{CONFIG.mascons.product}.nc"
 
     localrules:
         download_granules,
@@ -135,7 +132,7 @@ else:
         input:
             lib=lib("acquire/earthdata"),
         output:
-            mascons=MASCON_FILE,
+            mascons=mascon_file(""),
         log:
             "logs/download_mascons.log",
         benchmark:
@@ -158,4 +155,4 @@ else:
 rule download:
     input:
         every_period(MANIFEST),
-        [MASCON_FILE.format(region=name) for name in REGIONS],
+        [mascon_file(name) for name in REGIONS],

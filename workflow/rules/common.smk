@@ -1,14 +1,16 @@
 # Configuration, wildcards and the helpers that every rule file uses.
-import os
 import sys
+from os import environ, pathsep
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
 if str(ROOT / "src") not in sys.path:
     sys.path.insert(0, str(ROOT / "src"))
 # Jobs find the package by this where it is not installed (--sdm conda, compute nodes).
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+environ.update(
+    PYTHONPATH=pathsep.join(
+        [str(ROOT / "src"), *filter(None, [environ.get("PYTHONPATH")])]
+    )
 )
 
 from cryofuse.acquire.listing import folder_digest
@@ -146,3 +148,67 @@ def minutes(base, per_input_mb=0.0):
         )
         + 1
     )
+
+
+def mascon_file(region):
+    """Return a region's mascon file: the user's, the synthetic one, or the one fetched."""
+    if CONFIG.source == "local":
+        return CONFIG.local.mascons_file
+    if CONFIG.source == "synthetic":
+        return f"resources/{region}/synthetic/mascons.nc"
+    return f"{CONFIG.download.cache_dir}/mascons/{CONFIG.mascons.product}.nc"
+
+
+def mascon_inputs(wildcards):
+    """Return the mascon file and, where the product keeps it apart, the land mask."""
+    files = {"mascons": mascon_file(wildcards.region)}
+    if CONFIG.source == "local" and CONFIG.local.land_mask_file:
+        files["land_mask"] = CONFIG.local.land_mask_file
+    return files
+
+
+FIGURES = {
+    "altimetry": ["rate_map", "amplitude_map", "coverage", "filter_costs"],
+    "maps": [
+        "regime_map",
+        "skill_map",
+        "explained_map",
+        "coupling_map",
+        "lead_lag_map",
+        "lakes_map",
+    ],
+    "series": ["mascon_series", "totals", "case_study"],
+    "learning": [
+        "skill_bars",
+        "predicted_observed",
+        "importance",
+        "calibration",
+        "regime_selection",
+    ],
+}
+FIGURE_TITLES = {
+    "altimetry": "1 Elevation change",
+    "maps": "2 Maps",
+    "series": "3 Series",
+    "learning": "4 Learning",
+}
+
+
+def figure_files(group):
+    """Return a group's figures as named outputs: the PNG in the report, the PDF beside it."""
+    named = {}
+    for name in FIGURES[group]:
+        named[f"{name}_png"] = report(
+            f"results/{{region}}/figures/{name}.png",
+            caption=f"../report/{name}.rst",
+            category=FIGURE_TITLES[group],
+            labels={"figure": name.replace("_", " "), "region": "{region}"},
+        )
+        named[f"{name}_pdf"] = f"results/{{region}}/figures/{name}.pdf"
+    return named
+
+
+def validation_file(wildcards):
+    """Return the recovery of the truth, where there is a truth."""
+    path = f"results/{wildcards.region}/validation.json"
+    return {"validation": path} if CONFIG.source == "synthetic" else {}

@@ -55,7 +55,6 @@ rule build_features:
         runtime=minutes(15),
     params:
         features=settings("features"),
-        period=settings("period"),
         region=region_settings,
     message:
         "Building the features of {wildcards.region}"

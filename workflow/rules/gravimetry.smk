@@ -1,14 +1,6 @@
 # A mascon file to footprints and monthly mass.
 
 
-def mascon_inputs(wildcards):
-    """Return the mascon file and, where the product keeps it apart, the land mask."""
-    files = {"mascons": MASCON_FILE.format(region=wildcards.region)}
-    if CONFIG.source == "local" and CONFIG.local.land_mask_file:
-        files["land_mask"] = CONFIG.local.land_mask_file
-    return files
-
-
 rule read_mascons:
     input:
         unpack(mascon_inputs),

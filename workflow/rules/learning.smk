@@ -49,7 +49,6 @@ rule score_skill:
         runtime=minutes(60),
     params:
         skill=settings("skill"),
-        features=settings("features"),
     message:
         "Scoring models under every split for {wildcards.region}"
     script:

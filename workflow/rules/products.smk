@@ -1,45 +1,5 @@
 # Applications, figures and, where the truth is known, its recovery.
 
-FIGURES = {
-    "altimetry": ["rate_map", "amplitude_map", "coverage", "filter_costs"],
-    "maps": [
-        "regime_map",
-        "skill_map",
-        "explained_map",
-        "coupling_map",
-        "lead_lag_map",
-        "lakes_map",
-    ],
-    "series": ["mascon_series", "totals", "case_study"],
-    "learning": [
-        "skill_bars",
-        "predicted_observed",
-        "importance",
-        "calibration",
-        "regime_selection",
-    ],
-}
-FIGURE_TITLES = {
-    "altimetry": "1 Elevation change",
-    "maps": "2 Maps",
-    "series": "3 Series",
-    "learning": "4 Learning",
-}
-
-
-def figure_files(group):
-    """Return a group's figures as named outputs: the PNG in the report, the PDF beside it."""
-    named = {}
-    for name in FIGURES[group]:
-        named[f"{name}_png"] = report(
-            f"results/{{region}}/figures/{name}.png",
-            caption=f"../report/{name}.rst",
-            category=FIGURE_TITLES[group],
-            labels={"figure": name.replace("_", " "), "region": "{region}"},
-        )
-        named[f"{name}_pdf"] = f"results/{{region}}/figures/{name}.pdf"
-    return named
-
 
 rule study_melt_seasons:
     input:
@@ -249,7 +209,7 @@ if CONFIG.source == "synthetic":
             lake_events=rules.find_lakes.output.lake_events,
             totals=rules.sum_totals.output.totals,
             ledger=per_period(rules.filter_segments.output.ledger),
-            lib=lib("products/validation"),
+            lib=lib("products/validation", "simulate/world"),
             region=region_files("outline"),
         output:
             validation=report(
@@ -279,12 +239,6 @@ if CONFIG.source == "synthetic":
             "Comparing the results with the planted truth"
         script:
             "../scripts/validate_world.py"
-
-
-def validation_file(wildcards):
-    """Return the recovery of the truth, where there is a truth."""
-    path = f"results/{wildcards.region}/validation.json"
-    return {"validation": path} if CONFIG.source == "synthetic" else {}
 
 
 rule write_summary:

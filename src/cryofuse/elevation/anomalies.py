@@ -3,11 +3,13 @@
 Retrospective: the fit to the whole record, and each month's mean residual about it. Causal:
 for every month the fit to segments up to that month only. A vintage starts once the past
 holds enough years, passes and segments (a robust fit to that past); from then on its normal
-equations only grow, month by month, by the segments that agree with the vintage before. All
+equations only grow, month by month, by the segments that editing lets through: those that agree
+with their neighbours in the pass, unless the pass departs grossly from the vintage before. All
 nine terms are fitted from the first vintage on; what the past leaves open the prior holds.
 
-A month whose segments agree with each other but not with the model (a lake that drained) is
-kept as a departure; it does not enter the fit.
+A month whose segments agree with each other but depart grossly from the model (a lake that
+drained) is kept as a departure; it enters the fit once another pass within half a year, for a
+vintage one of the past, bears witness.
 """
 
 from __future__ import annotations

@@ -6,17 +6,20 @@ points work on nodes ``begin`` … ``end`` without holding the interpreter's loc
 share the nodes out (half the time to compile of a parallel loop); each node is worked on by one
 of them, in one order, so results do not depend on their number.
 
+A zero among arguments is ``np.int64(0)``: for a plain 0, numba compiles the function once more.
+
 Terms of the model, in order: 1, u, v, u², uv, v² (u and v: metres from the segments' centroid,
 along and across their principal direction, over the search radius), time (years from the
 segments' mean), cos 2πt, sin 2πt. ``normal`` is Σ w b bᵀ, ``shared`` is Σ g gᵀ and ``means``
 is Σ g gᵀ/W over passes with g = Σ w b and W = Σ w of a pass.
 
 Editing tells noise from signal by company. Neighbours along a pass make a stretch; a segment is
-judged by its departure from its stretch's median, so that a melt year or a lake that moves a
-whole stretch costs none of its segments. A stretch is edited as a whole if it departs grossly
-from the model and no other pass of the same months says the same (a cloud does not come back at
-the same height, a drained lake stays drained). The few segments of a stretch that is too small
-to judge itself are held against the model, within what stretches depart from it.
+judged by its departure from its stretch's median, in units of all such departures or, where a
+lake's edge tilts a stretch, of the stretch's own; so a melt year or a lake costs no segments. A
+stretch is edited as a whole if it departs grossly from the model and no other pass of the same
+months says the same (a cloud does not come back at the same height, a drained lake stays
+drained). The few segments of a stretch that is too small to judge itself are held against the
+model, within what stretches depart from it.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ SPARE_PASSES, PASS_SPREAD_M = 3.0, 0.05
 #: taken for a signal (a lake that drains) and not for outliers.
 AGREEING_SEGMENTS = 5
 #: Neighbours along a pass that make a stretch: enough for a median that one outlier in five
-#: does not move, few enough (about 100 m of a beam pair) for a lake's edge to be level.
+#: does not move, few enough (about 100 m of a beam pair) to lie in or beside a lake.
 STRETCH_SEGMENTS = 10
 #: A stretch departs grossly beyond this many robust spreads of the stretches' medians. The
 #: strong melt of 2012 or 2019 stays within five of them, clouds are at tens to hundreds.
@@ -447,7 +450,19 @@ def _measure_spreads(residual, starts, stretches, known, work, spread):
 
 
 @njit(cache=True, error_model="numpy")
-def _edit(residual, passes, starts, stretches, known, edit_mads, spread, kept, now):
+def _own_gate(residual, begin, end, middle, gate, edit_mads, work):
+    """Return the gate of one stretch: the common one or, on a lake's edge, the stretch's own."""
+    beyond = False
+    for i in range(begin, end):
+        work[i - begin] = abs(residual[i] - middle)
+        beyond = beyond or work[i - begin] > gate
+    if beyond:
+        gate = max(gate, edit_mads * 1.4826 * _select(work, end - begin))
+    return gate
+
+
+@njit(cache=True, error_model="numpy")
+def _edit(residual, passes, starts, stretches, known, edit_mads, spread, work, kept, now):
     """Flag the segments that are no outliers in ``now``; return how many are not as in ``kept``."""
     changed = 0
     between = STRETCH_MADS * spread[S_BETWEEN]
@@ -459,8 +474,9 @@ def _edit(residual, passes, starts, stretches, known, edit_mads, spread, kept, n
             whole = abs(middle) <= limit or _has_witness(
                 middle, limit, g, passes, starts, stretches, known
             )
+            own = _own_gate(residual, begin, end, middle, gate, edit_mads, work)
             for i in range(begin, end):
-                keep = 1 if whole and abs(residual[i] - middle) <= gate else 0
+                keep = 1 if whole and abs(residual[i] - middle) <= own else 0
                 changed += keep != kept[i]
                 now[i] = keep
         else:
@@ -490,34 +506,37 @@ def _robust_fit(
     noise = _median(variance[:count], False)
     misfit = 0.0
     degree = 0
-    known = _cut_stretches(passes, t, 0, count, starts, stretches, 0)
+    known = _cut_stretches(passes, t, np.int64(0), count, starts, stretches, np.int64(0))
     for i in range(count):
         kept[i] = 1
     for iteration in range(max_iterations + 1):
         for i in range(count):
             weight[i] = 1.0 / (variance[i] + misfit) if kept[i] else 0.0
-        _accumulate(terms, z, weight, work, 0, count, normal, right)
+        _accumulate(terms, z, weight, work, np.int64(0), count, normal, right)
         if iteration == 0:
-            degree = _choose_degree(normal, 0, max_condition)
+            degree = _choose_degree(normal, np.int64(0), max_condition)
         if degree < 0 or not _solve(normal, right, prior, ACTIVE[degree], inverse, theta):
             return -1
-        _residuals(terms, z, theta, 0, count, residual)
+        _residuals(terms, z, theta, np.int64(0), count, residual)
         spread[S_MISFIT] = misfit
-        _level_stretches(residual, starts, stretches, 0, known, work)
+        _level_stretches(residual, starts, stretches, np.int64(0), known, work)
         _measure_spreads(residual, starts, stretches, known, work, spread)
         if iteration == max_iterations:
             break
-        changed = _edit(residual, passes, starts, stretches, known, edit_mads, spread, kept, now)
+        changed = _edit(
+            residual, passes, starts, stretches, known, edit_mads, spread, work, kept, now
+        )
         if iteration > 0 and changed <= SETTLED_SHARE * count:
             break
-        kept[:count] = now
+        for i in range(count):
+            kept[i] = now[i]
         misfit = max(spread[S_ALL] ** 2 - noise, 0.0)
     lower = _choose_degree(normal, degree, max_condition)
     if lower != degree:
         degree = lower
         if degree < 0 or not _solve(normal, right, prior, ACTIVE[degree], inverse, theta):
             return -1
-        _residuals(terms, z, theta, 0, count, residual)
+        _residuals(terms, z, theta, np.int64(0), count, residual)
     return degree
 
 
@@ -738,7 +757,7 @@ def _fit_node(
     parts, starts, stretches = np.zeros(2), np.empty(count + 1, np.int64), np.empty((count, 2))
     normal, inverse = np.zeros((TERMS, TERMS)), np.zeros((TERMS, TERMS))
     _find_frame(x, y, t, h, radius, frame)
-    _place(x, y, t, c, s, h, frame, 0, count, terms, z)
+    _place(x, y, t, c, s, h, frame, np.int64(0), count, terms, z)
     _fill_prior(radius, prior)
     degree = _robust_fit(
         terms, z, t, passes, variance, count, starts, stretches, kept, residual, options,
@@ -757,8 +776,8 @@ def _fit_node(
     covariance = np.empty((TERMS, TERMS))
     normal[:] = 0.0
     _add_passes(
-        terms, residual, variance, 0, count, misfit, kept, passes, normal, means, shared, right,
-        right_means, sums,
+        terms, residual, variance, np.int64(0), count, misfit, kept, passes, normal, means, shared,
+        right, right_means, sums,
     )  # fmt: skip
     _variances(normal, means, shared, inverse, sums, sums[3], sums[4], parts)
     _covariance(inverse, normal, shared, prior, ACTIVE[degree], parts, covariance)
@@ -842,42 +861,35 @@ def _gate(
 ):  # fmt: skip
     """Flag the new segments that enter a vintage, as :func:`_edit` does; return the stretches.
 
-    The limits hold what the forecast does not know: within a stretch that of the slope, between
-    stretches all of it. Witnesses are passes up to now.
+    The limits of stretches hold what the forecast does not know. Witnesses are passes up to now.
     """
     begin_new = known
     known = _cut_stretches(passes, t, first, last, starts, stretches, known)
     _level_stretches(residual, starts, stretches, begin_new, known, work)
-    across = np.empty(TERMS)
-    inside = spread[S_WITHIN] ** 2 + GATE_FLOOR_M**2
+    centre = np.empty(TERMS)
+    gate = edit_mads * np.sqrt(spread[S_WITHIN] ** 2 + GATE_FLOOR_M**2)
     for g in range(begin_new, known):
         begin, end, middle = starts[g], starts[g + 1], stretches[g, MEDIAN]
-        centre = terms[:, (begin + end) // 2]
+        for j in range(TERMS):
+            centre[j] = terms[j, (begin + end) // 2]
         between = STRETCH_MADS * np.sqrt(
-            spread[S_BETWEEN] ** 2 + pass_variance + _quadratic(centre, covariance)
+            spread[S_BETWEEN] ** 2 + pass_variance + max(_quadratic(centre, covariance), 0.0)
         )
-        judged = end - begin >= AGREEING_SEGMENTS
-        limit = max(between, STRETCH_FLOOR_M)
-        whole = judged and (
-            abs(middle) <= limit or _has_witness(middle, limit, g, passes, starts, stretches, known)
-        )
-        gate = edit_mads * np.sqrt(inside)
-        if not judged:
+        if end - begin >= AGREEING_SEGMENTS:
+            limit = max(between, STRETCH_FLOOR_M)
+            whole = abs(middle) <= limit or _has_witness(
+                middle, limit, g, passes, starts, stretches, known
+            )
+            own = _own_gate(residual, begin, end, middle, gate, edit_mads, work)
+            for i in range(begin, end):
+                kept[i] = 1 if whole and abs(residual[i] - middle) <= own else 0
+        else:
             limit = np.hypot(between, gate)
-        for i in range(begin, end):
-            if judged:
-                departure = abs(residual[i] - middle)
-                good = whole and departure <= gate
-                if whole and not good:
-                    for j in range(TERMS):
-                        across[j] = terms[j, i] - centre[j]
-                    tilt = max(_quadratic(across, covariance), 0.0)
-                    good = departure <= np.hypot(gate, edit_mads * np.sqrt(tilt))
-            else:
+            for i in range(begin, end):
                 good = abs(residual[i]) <= limit or _has_witness(
                     residual[i], limit, g, passes, starts, stretches, known
                 )
-            kept[i] = 1 if good else 0
+                kept[i] = 1 if good else 0
     return known
 
 
@@ -928,7 +940,7 @@ def _causal_node(
             if status != FITTED:
                 continue
             _find_frame(x[past], y[past], t[past], h[past], radius, frame)
-            _place(x, y, t, c, s, h, frame, 0, end, terms, z)
+            _place(x, y, t, c, s, h, frame, np.int64(0), end, terms, z)
             # All terms from the first vintage on: what the past leaves open the prior holds,
             # and a track that comes later finds its slope term waiting.
             degree = _robust_fit(
@@ -941,12 +953,12 @@ def _causal_node(
             if degree < 0 or status != FITTED:
                 continue
             started = True
-            first = 0
+            first = np.int64(0)
             while starts[known] < end:
                 known += 1
             normal[:] = 0.0
         else:
-            first = begin
+            first = np.int64(begin)
         if new:
             if first > 0:
                 # From the first vintage on its frame stands and only accumulators grow.

@@ -7,9 +7,11 @@ design with columns of one length is conditioned worse than ``max_condition``.
 
 Weights are 1/(σ² + misfit²): σ is the segment's own, misfit² what the robust spread of the
 residuals shows on top of it (relief that the polynomial leaves), so that a few segments with
-tiny σ don't rule a rough place. Editing drops residuals above ``edit_mads`` × 1.4826 × MAD and
-may take them back. Directions that the segments leave open are held by a weak prior
-(``SLOPE_SPREAD`` … in :mod:`cryofuse.elevation.kernels`).
+tiny σ don't rule a rough place. Editing drops segments that depart from their neighbours in the
+pass by more than ``edit_mads`` × 1.4826 × MAD, and stretches of a pass that depart from the model
+grossly and alone; it may take them back. A melt year or a drained lake is no outlier: measured
+against the model it would be, and the rate would lose whole passes. Directions that the segments
+leave open are held by a weak prior (``SLOPE_SPREAD`` … in :mod:`cryofuse.elevation.kernels`).
 
 σ of the rate counts noise that segments of one pass (RGT and cycle) share: the variances of
 segments and of passes are estimated from the residuals by the method of moments (Henderson

@@ -84,15 +84,49 @@ def test_interannual_is_the_spread_of_the_months(make_world):
 
 
 def test_a_lake_that_drains_stays_in_the_months(make_world):
+    """The months fall by six metres; they share the level that the fit has at the reference."""
     world = make_world(4, 24, 20)
     drained = world.passes >= 20
-    _, months, causal = run(world, height=world.height - 6.0 * drained)
-    later = months["month"] >= pd.Timestamp(to_month(world.time[drained].min())[()])
-    departure = months["dh_m"] - truth(months["month"].to_numpy(), "2020-01-01")
-    assert np.abs(departure[later] + 6.0).max() < 0.3
-    assert np.abs(departure[~later]).max() < 0.3
-    seen = causal["residual_m"].notna() & (causal["month"] >= months["month"][later].min())
-    assert np.abs(causal.loc[seen, "residual_m"] + 6.0).max() < 0.3
+    fits, months, causal = run(world, height=world.height - 6.0 * drained)
+    start = pd.Timestamp(to_month(world.time[drained].min())[()])
+    assert (fits["n_epochs"] == 24).all()
+    for table, change in (
+        (months, months["dh_m"]),
+        (causal, causal["model_m"] + causal["residual_m"]),
+    ):
+        departure = change - truth(table["month"].to_numpy(), "2020-01-01")
+        for _, mine in departure.dropna().groupby(table["node_id"]):
+            later = table.loc[mine.index, "month"] >= start
+            if table is months:
+                level = mine[~later].median()
+                assert np.abs(mine[~later] - level).max() < 0.3
+                assert np.abs(mine[later] - level + 6.0).max() < 0.3
+    # The first pass after the drainage has no witness yet; the later ones enter the vintages.
+    seen = causal[causal["residual_m"].notna() & (causal["month"] >= start)]
+    first = seen.groupby("node_id").head(1)["residual_m"]
+    last = seen.groupby("node_id").tail(1)["residual_m"]
+    assert np.abs(first + 6.0).max() < 0.3
+    assert (last.abs() < 5.0).all()
+
+
+def test_vintages_learn_a_strong_melt_year(make_world):
+    """After a step of a metre in the third year, vintages go on with all passes in them."""
+    world = make_world(30, 24, 20, seed=21)
+    step = world.passes >= 9
+    _, _, causal = run(world, height=world.height - 1.0 * step)
+    last = causal[causal["month"] == causal["month"].max()]
+    rates = []
+    for node in range(30):
+        mine = world.node == node
+        t = world.year[mine]
+        design = np.column_stack(
+            [np.ones(t.size), t - 20, np.cos(2 * np.pi * t), np.sin(2 * np.pi * t)]
+        )
+        height = world.height[mine] - 1.0 * step[mine]
+        dx, dy = (world.x[mine] - world.node_x[node]) / 1e3, world.y[mine] / 1e3
+        relief = np.column_stack([dx, dy, dx * dx, dx * dy, dy * dy])
+        rates.append(np.linalg.lstsq(np.column_stack([design, relief]), height)[0][1])
+    assert np.abs(np.median(last["rate_m_yr"] - rates)) < 0.005
 
 
 def test_a_lone_outlier_makes_no_month(make_world):
