@@ -188,6 +188,13 @@ class FilterSettings(Settings):
         0.1, description="Share of unreadable granules in a period above which the run stops"
     )
 
+    @field_validator("order")
+    @classmethod
+    def _each_once(cls, value: list[Filter]) -> list[Filter]:
+        if len(set(value)) != len(value):
+            raise ValueError("a filter is named twice")
+        return value
+
     @field_validator("running_median_segments")
     @classmethod
     def _odd(cls, value: int | None) -> int | None:
@@ -292,6 +299,14 @@ class FeatureSettings(Settings):
         default_factory=lambda: [1, 3, 6, 12], description="Spans of elevation change"
     )
     lags_months: Count = Field(12, description="Longest lag of the dynamic features")
+
+    @model_validator(mode="after")
+    def _whole_seasons(self) -> FeatureSettings:
+        odd = [span for span in self.change_windows_months if span % 3]
+        if self.step == "season" and odd:
+            raise ValueError(f"change_windows_months: {odd} are no whole seasons (step: season)")
+        return self
+
     marine_distance_m: Positive = Field(
         50_000.0,
         description="Ice nearer to the sea than this, on a bed below sea level, is a marine margin",
@@ -545,10 +560,14 @@ class RegionSettings(Settings):
     ice_mask: str | RasterSource | None = Field(
         None, description="Vector file or raster of ice; without it the outline is taken for ice"
     )
-    dem: RasterSource | None = Field(None, description="Elevation model (m above WGS84)")
+    dem: RasterSource | None = Field(
+        None, description="Elevation model (m above WGS84) that stands in for the product's own"
+    )
     bed: RasterSource | None = Field(None, description="Bed elevation (m)")
     velocity: RasterSource | None = Field(None, description="Surface speed (m/yr)")
-    basins: str | None = Field(None, description="Drainage basins (vector file)")
+    basins: str | None = Field(
+        None, description="Drainage basins (vector file); kept with the region, not read yet"
+    )
     inventory: str | None = Field(
         None,
         description="Inventory of subglacial lakes (vector file or CSV)",
@@ -640,23 +659,45 @@ class Config(Settings):
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Config:
-        problems = []
+    def conflicts(self) -> list[str]:
+        """Return where sections contradict each other, one line each."""
+        found = []
+        if len(set(self.regions)) != len(self.regions):
+            found.append("regions: a region is named twice")
+        found += [
+            f"region_settings: {name!r} is not among regions ({', '.join(self.regions)})"
+            for name in self.region_settings
+            if name not in self.regions
+        ]
         if self.source == "local":
-            problems += [
+            found += [
                 f"source: local needs local: {key}"
                 for key in ("atl06_dir", "mascons_file")
                 if not getattr(self.local, key)
             ]
+            folder = self.local.atl06_dir
+            if folder and not Path(folder).is_dir():
+                found.append(f"local: atl06_dir: no folder {folder}")
+        if self.source != "local" and self.mascons.product != "jpl":
+            found.append(
+                f"mascons: product: {self.mascons.product} files are read with source: local only"
+            )
+        if "finite_height" not in self.filters.order:
+            found.append("filters: order: finite_height must be in it: nodes need a height")
         if self.skill.embargo_months < self.features.lags_months:
-            problems.append(
+            found.append(
                 f"skill: embargo_months ({self.skill.embargo_months}) is shorter than the longest "
                 f"lag (features: lags_months {self.features.lags_months}): test months would leak"
             )
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+        if self.explained.split not in self.skill.splits or "xgboost" not in self.skill.models:
+            found.append(
+                f"explained: split: {self.explained.split} needs skill: splits to hold it, and "
+                "skill: models to hold xgboost"
+            )
+        raster = self.world.rate_raster
+        if self.source == "synthetic" and raster and not Path(raster).is_file():
+            found.append(f"world: rate_raster: no file {raster}")
+        return found
 
     def for_region(self, region: RegionSettings) -> Config:
         """Return the configuration with a region's own months and mascon rule in force."""
@@ -679,9 +720,6 @@ def _explain(error: ValidationError, where: str) -> list[str]:
             lines.append(f"{key}: unknown key")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            if item["loc"] == () and "; " in message:
-                lines += [f"{key}: {part}" for part in message.split("; ")]
-                continue
             found = item.get("input")
             plain = isinstance(found, str | int | float | bool)
             lines.append(f"{key}: {message}" + (f" (found {found!r})" if plain else ""))
@@ -751,16 +789,17 @@ def load_config(
         With one line for every mistake.
     """
     problems: list[str] = []
+    config = None
     try:
         config = Config.model_validate(content)
-        names, replace = config.regions, config.region_settings
+        judged = config
     except ValidationError as error:
         problems += _explain(error, "config")
-        config = None
-        raw = content.get("regions", ["greenland"])
-        names = [raw] if isinstance(raw, str) else [name for name in raw if isinstance(name, str)]
-        found = content.get("region_settings")
-        replace = found if isinstance(found, dict) else {}
+        # The right sections are still judged together, so that all mistakes show at once.
+        wrong = {item["loc"][0] for item in error.errors() if item["loc"]}
+        judged = Config.model_validate({k: v for k, v in content.items() if k not in wrong})
+    problems += [f"config: {line}" for line in judged.conflicts()]
+    names, replace = judged.regions, judged.region_settings
     regions = {}
     for name in names:
         try:

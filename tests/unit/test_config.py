@@ -64,6 +64,29 @@ def test_local_source_names_both_missing_files_on_lines_of_their_own():
     assert len(found) == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"regions": ["greenland", "greenland"]}, "named twice"),
+        ({"region_settings": {"grenland": {"title": "x"}}}, "'grenland' is not among regions"),
+        ({"source": "synthetic", "mascons": {"product": "csr"}}, "source: local only"),
+        ({"source": "synthetic", "world": {"rate_raster": "no.tif"}}, "no file no.tif"),
+        ({"filters": {"order": ["quality_summary"]}}, "finite_height must be in it"),
+        ({"features": {"step": "season"}}, "no whole seasons"),
+        ({"skill": {"models": ["ridge"]}}, "hold xgboost"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(content, expected):
+    found = problems(**content)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_a_wrong_key_does_not_hide_a_contradiction():
+    found = problems(source="local", bogus=1)
+    assert len(found) == 3
+
+
 def test_an_embargo_shorter_than_the_longest_lag_is_refused():
     assert any("leak" in line for line in problems(skill={"embargo_months": 3}))
 

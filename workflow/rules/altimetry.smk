@@ -37,7 +37,7 @@ rule filter_segments:
         segments=rules.subset_granules.output.segments,
         ledger=rules.subset_granules.output.ledger,
         lib=lib("atl06/quality", "atl06/tiles", "rasters"),
-        region=region_files("outline", "ice_mask"),
+        region=region_files("outline", "ice_mask", "dem"),
     output:
         segments="results/{region}/altimetry/filtered/{period}.parquet",
         ledger="results/{region}/altimetry/ledger/{period}.parquet",

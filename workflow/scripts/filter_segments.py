@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cryofuse.atl06.ledger import ledger_table
-from cryofuse.atl06.quality import apply_filters
+from cryofuse.atl06.quality import apply_filters, replace_dem
 from cryofuse.atl06.tiles import write_by_tile
 from cryofuse.config import FilterSettings, RegionSettings
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
-from cryofuse.rasters import load_ice
+from cryofuse.rasters import load_ice, sample_raster
 from cryofuse.tables import LEDGER, write_table
 
 
@@ -21,6 +21,9 @@ def main(snakemake: Any) -> None:
         settings = FilterSettings.model_validate(snakemake.params.filters)
         region = RegionSettings.model_validate(snakemake.params.region)
         segments = pq.ParquetFile(snakemake.input.segments).read()
+        if region.dem:
+            place = [segments.column(name).to_numpy() for name in ("x_m", "y_m")]
+            segments = replace_dem(segments, sample_raster(region.dem, *place, region.crs))
         kept, rows = apply_filters(segments, settings, load_ice(region))
         origin = provenance(snakemake)
         write_by_tile([kept], snakemake.output.segments, origin)

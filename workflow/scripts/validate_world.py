@@ -48,13 +48,14 @@ def main(snakemake: Any) -> None:
                 results[table] = pd.concat([read_table(p) for p in paths], ignore_index=True)
         metrics = validate(truth, results, world)
         for metric in metrics:
-            if not metric["holds"]:
+            if metric["holds"] is False:
                 log.warning("%(metric)s does not hold: %(value)s (%(tolerance)s)", metric)
         header = folder / "world.json"
         content = {
             "world": json.loads(header.read_text()) if header.is_file() else {},
             "provenance": provenance(snakemake),
-            "holds": sum(metric["holds"] for metric in metrics),
+            "holds": sum(metric["holds"] is True for metric in metrics),
+            "does_not_hold": sum(metric["holds"] is False for metric in metrics),
             "metrics": metrics,
         }
         with written(snakemake.output[0]) as temporary:

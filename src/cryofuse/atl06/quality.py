@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cryofuse.atl06.ledger import LedgerRow, ledger_row
 from cryofuse.config import FilterSettings
@@ -110,6 +111,22 @@ class _Track:
             self.height[stay],
             self.slope[stay],
         )
+
+
+def replace_dem(segments: pa.Table, dem_m: np.ndarray) -> pa.Table:
+    """Return segments whose ``dem_m`` is taken from another elevation model where it has values.
+
+    Parameters
+    ----------
+    segments
+        Table ``SEGMENTS``.
+    dem_m
+        Heights of the model at the segments (m above WGS84), NaN where it has none.
+    """
+    finer = pa.array(dem_m.astype(np.float32), mask=~np.isfinite(dem_m))
+    column = segments.schema.get_field_index("dem_m")
+    merged = pc.coalesce(finer, segments.column(column))
+    return segments.set_column(column, segments.schema.field(column), merged)
 
 
 def apply_filters(

@@ -28,7 +28,7 @@ class BaselineError(ValueError):
 
 
 def predict_zero(train: pd.DataFrame, test: pd.DataFrame, target: str) -> np.ndarray:
-    """Predict no change; for the cumulative target, the product's own zero (its 2004–2009 mean)."""
+    """Predict no change; for the cumulative target, its zero: the mean of the first 12 months."""
     return np.zeros(len(test))
 
 

@@ -195,7 +195,7 @@ def state_reason(axes: Axes, reason: str) -> None:
     axes.text(
         0.5,
         0.5,
-        fold(reason, 26),
+        fold(reason.replace("_", " "), 26),
         transform=axes.transAxes,
         ha="center",
         va="center",

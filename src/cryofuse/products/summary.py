@@ -176,7 +176,11 @@ def describe_validation(validation: dict[str, Any]) -> str:
     for metric in validation["metrics"]:
         holds = metric["holds"]
         said = "; ".join(filter(None, [metric.get("about"), metric.get("reason")]))
-        mark = '<td class="yes">holds</td>' if holds else '<td class="no">does not hold</td>'
+        mark = {
+            True: '<td class="yes">holds</td>',
+            False: '<td class="no">does not hold</td>',
+            None: "<td>to read</td>",
+        }[holds]
         rows.append(
             f"<tr><td>{html.escape(str(metric['metric']))}</td>"
             f'<td class="number">{_number(metric["value"])}</td>'
@@ -307,7 +311,11 @@ def render_summary(
             },
         ),
         "<h2>Subglacial lakes</h2>",
-        _paragraph(f"{len(candidates)} candidates, {lookalikes} look-alikes."),
+        _paragraph(
+            f"{len(candidates)} candidates, {lookalikes} look-alikes."
+            if len(centroids)
+            else "Not searched: no node has a fit."
+        ),
         render_table(
             candidates,
             {
@@ -348,9 +356,10 @@ def report_run(folder: Path) -> list[str]:
     path = folder / "validation.json"
     if path.is_file():
         metrics = json.loads(path.read_text())["metrics"]
-        failed = [metric for metric in metrics if not metric["holds"]]
+        failed = [metric for metric in metrics if metric["holds"] is False]
+        asked = [metric for metric in metrics if metric["holds"] is not None]
         lines.append(
-            f"validation: {len(metrics) - len(failed)} of {len(metrics)} metrics hold ({path})"
+            f"validation: {len(asked) - len(failed)} of {len(asked)} metrics hold ({path})"
         )
         lines += [
             f"  does not hold: {m['metric']} {_number(m['value'])}, tolerance {m['tolerance']}"

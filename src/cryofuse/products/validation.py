@@ -39,6 +39,10 @@ DRAIN_ERROR_DAYS = 91.0
 #: Fitted nodes within a planted lake's radius that count as crossed, and slack of a match (m).
 CROSSED_NODES = 3
 LAKE_SLACK_M = 2000.0
+#: Splits that hold mascons out: there elevation has to beat every baseline without it.
+HELD_OUT_SPLITS = ("leave_mascon_out", "both")
+#: Months whose mean is the zero of the cumulative target; as in the features.
+BASELINE_MONTHS = 12
 #: Share of the ceiling that the best model reaches for the monthly change.
 SKILL_SHARE = 0.5
 #: Relative error of the altimetric volume trend, and σ of the gravimetric trend allowed.
@@ -73,15 +77,20 @@ def _metric(
     least: bool = False,
     **detail: Any,
 ) -> Metric:
-    """Return a metric; ``least``: it holds at or above the tolerance, else |value| below it."""
+    """Return a metric; ``least``: it holds at or above the tolerance, else |value| below it.
+
+    A tolerance of NaN makes it a figure to read: it neither holds nor fails (null).
+    """
     known = bool(np.isfinite(value))
-    holds = known and (value >= tolerance if least else abs(value) <= tolerance)
+    holds: bool | None = bool(known and (value >= tolerance if least else abs(value) <= tolerance))
+    if np.isnan(tolerance):
+        holds = None
     return {
         "metric": name,
         "value": float(value) if known else None,
         "tolerance": float(tolerance) if np.isfinite(tolerance) else None,
         "rule": "at least" if least else "at most, in size",
-        "holds": bool(holds),
+        "holds": holds,
         "n": int(n),
         "about": about,
         "reason": None if known else "not finite",
@@ -280,9 +289,9 @@ def check_lags(truth: Tables, results: Tables) -> list[Metric]:
             _metric(
                 f"lag_share{name}",
                 within,
-                LAG_SHARE if treatment == LAG_TREATMENT else 0.0,
+                LAG_SHARE if treatment == LAG_TREATMENT else np.nan,
                 error.size,
-                f"share of planted lags found within a month, {about}",
+                f"share of planted lags found within 1.5 months, {about}",
                 least=True,
             )
         )
@@ -421,8 +430,11 @@ def _ceilings(rows: pd.DataFrame) -> tuple[float, float]:
     return 1.0 - law / total, 1.0 - noise / total
 
 
-def _truth_target(truth: Tables, target: str) -> pd.DataFrame:
-    """Return observed, law and noise of a target for every mascon month of the truth."""
+def _truth_target(truth: Tables, target: str, months_used: pd.Series) -> pd.DataFrame:
+    """Return observed, law and noise of a target for mascon months of the truth.
+
+    The cumulative target counts from the mean of the run's first 12 solutions, as features do.
+    """
     names = {"lwe_cm": "observed", "lwe_law_cm": "law", "lwe_noise_cm": "noise"}
     months = _take(truth, "mascon_months", "mascon_id", "month", *names)
     table = months[["mascon_id", "month", *names]].rename(columns=names)
@@ -433,7 +445,13 @@ def _truth_target(truth: Tables, target: str) -> pd.DataFrame:
         values = table[list(names.values())].diff()
         values[~follows.to_numpy()] = np.nan
         table[list(names.values())] = values
-    return table.dropna(subset=list(names.values()))
+        return table.dropna(subset=list(names.values()))
+    table = table[table["month"].isin(months_used)].dropna(subset=list(names.values()))
+    place = table.groupby("mascon_id").cumcount()
+    columns = list(names.values())
+    zero = table[place < BASELINE_MONTHS].groupby("mascon_id")[columns].mean()
+    table[columns] -= zero.reindex(table["mascon_id"]).to_numpy()
+    return table
 
 
 def check_skill(truth: Tables, results: Tables) -> list[Metric]:
@@ -442,7 +460,9 @@ def check_skill(truth: Tables, results: Tables) -> list[Metric]:
     The ceiling is the R² on the same mascon months of an oracle that knows the planted law, but
     neither a mascon's own residual nor the noise. Beside it stands the ceiling that the noise
     alone sets. For the cumulative target the value is told without a tolerance to reach:
-    persistence alone passes there.
+    persistence alone passes there. For the monthly change the gain over the best baseline that
+    sees no elevation stands beside, asked of the splits that hold mascons out; forward in time a
+    mascon's own trend and season are known, and the gain is told.
     """
     scores = _take(results, "scores", "model", "kind", "split", "target", "scope", "score", "value")
     predictions = _take(results, "predictions", "model", "split", "target", "mascon_id", "month")
@@ -456,13 +476,49 @@ def check_skill(truth: Tables, results: Tables) -> list[Metric]:
         best = rows.iloc[int(rows["value"].to_numpy(np.float64).argmax())]
         metrics += _guarded(
             f"skill_{split}_{target}",
-            partial(_compare_skill, truth, predictions, best, str(split), str(target)),
+            partial(_compare_skill, truth, results, predictions, best, str(split), str(target)),
         )
+        if target == "change":
+            metrics += _guarded(
+                f"skill_gain_{split}", partial(_read_gain, scores, best, str(split), len(rows))
+            )
     return metrics
 
 
+def _read_gain(scores: pd.DataFrame, best: pd.Series, split: str, n: int) -> list[Metric]:
+    """Return the best model's gain over the best baseline that sees no elevation."""
+    rows = scores[
+        (scores["model"] == best["model"])
+        & (scores["split"] == split)
+        & (scores["target"] == "change")
+        & (scores["scope"] == "pooled")
+        & (scores["score"] == "gain_vs_best_blind")
+    ]
+    if rows.empty:
+        raise NotComputedError("the table of scores has no gain over a blind baseline")
+    row = rows.iloc[0]
+    return [
+        _metric(
+            f"skill_gain_{split}",
+            float(row["value"]),
+            0.0 if split in HELD_OUT_SPLITS else np.nan,
+            int(best["n"]) if "n" in best else n,
+            f"gain in R² of the best model over the best baseline without elevation, split {split}",
+            least=True,
+            model=best["model"],
+            lower=float(row["lower"]) if "lower" in row else None,
+            upper=float(row["upper"]) if "upper" in row else None,
+        )
+    ]
+
+
 def _compare_skill(
-    truth: Tables, predictions: pd.DataFrame, best: pd.Series, split: str, target: str
+    truth: Tables,
+    results: Tables,
+    predictions: pd.DataFrame,
+    best: pd.Series,
+    split: str,
+    target: str,
 ) -> list[Metric]:
     """Return one split's best R² as a share of its ceiling."""
     used = predictions[
@@ -471,7 +527,9 @@ def _compare_skill(
         & (predictions["target"] == target)
     ]
     keys = ["mascon_id", "month"]
-    both = used[keys].merge(_truth_target(truth, target), on=keys)
+    both = used[keys].merge(
+        _truth_target(truth, target, _take(results, "mascon_months", "month")["month"]), on=keys
+    )
     if both.empty:
         raise NotComputedError("no prediction has a planted value")
     law, noise = _ceilings(both)
@@ -481,7 +539,7 @@ def _compare_skill(
         _metric(
             f"skill_{split}_{target}",
             float(best["value"]) / law,
-            SKILL_SHARE,
+            SKILL_SHARE if target == "change" else np.nan,
             len(both),
             f"R² of the best model over its ceiling ({best['value']:.2f} of {law:.2f}), "
             f"{target}, split {split}",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryofuse.atl06.quality import apply_filters, find_inconsistent, find_spikes
+from cryofuse.atl06.quality import apply_filters, find_inconsistent, find_spikes, replace_dem
 from cryofuse.config import FilterSettings
 from cryofuse.tables import SEGMENTS
 
@@ -274,3 +274,10 @@ def test_along_track_filters_as_plain_loops(seed, window, missing):
     assert find_spikes(group, number, height, window, 5.0, 0.1).tolist() == plain_spikes(
         group, number, height, window, 5.0, 0.1
     )
+
+
+def test_a_finer_dem_stands_in_where_it_has_values():
+    table = segments(rows=3, dem_m=[100.0, 200.0, None])
+    replaced = replace_dem(table, np.array([101.5, np.nan, 303.5]))
+    assert replaced.column("dem_m").to_pylist() == [101.5, 200.0, 303.5]
+    assert replaced.schema == table.schema

@@ -300,7 +300,7 @@ def test_empty_tables_leave_a_sentence():
     )
     read(text)
     assert "No regimes: too few nodes with a fit." in text
-    assert "0 candidates, 0 look-alikes." in text
+    assert "Not searched: no node has a fit." in text
 
 
 def test_candidates_are_listed_and_lookalikes_counted():
