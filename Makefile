@@ -5,16 +5,19 @@ CORES ?= 2
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint format docs lock rulegraph clean
+.PHONY: help setup setup-dev demo test lint format docs lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-# uv where present, plain pip otherwise; wheels only, every hash checked.
+# uv where present, plain pip otherwise; every hash checked, wheels only. The one exception,
+# pure Python that Snakemake needs, comes as source alone.
+WHEELS := --require-hashes --only-binary :all: --no-binary connection-pool
+
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@if command -v uv >/dev/null 2>&1 && uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --only-binary :all: -r $(1); \
-	then :; else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $(1); fi
+	@if command -v uv >/dev/null 2>&1 && uv pip install --quiet --compile-bytecode --python $(BIN)/python $(WHEELS) -r $(1); \
+	then :; else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(WHEELS) -r $(1); fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 endef
