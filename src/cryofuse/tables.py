@@ -642,7 +642,9 @@ COUPLING = Table(
         "n_effective": _null(F8, "effective sample size", low=0),
         "p": _null(F8, "p of r = 0 with the effective sample size", low=0, high=1),
         "q_fdr": _null(F8, "Benjamini–Hochberg over mascons", low=0, high=1),
-        "best": Column(FLAG, "lag of the largest |r|"),
+        "best": Column(
+            FLAG, "lag of the largest r, or of the largest −r where that is larger by 0.1"
+        ),
         "p_best": _null(
             F8, "p of the largest |r| over all lags, by surrogates (on the best row)", low=0, high=1
         ),
