@@ -1,5 +1,6 @@
 # Configuration, wildcards and the helpers that every rule file uses.
 import sys
+import warnings
 from os import environ, pathsep
 from pathlib import Path
 
@@ -32,6 +33,10 @@ TILES = {
     for name, region in REGIONS.items()
 }
 ENVIRONMENT = str(ROOT / "envs" / "environment.yaml")
+
+
+# Snakemake asks for the size of inputs that are not there yet, and Python remarks on it.
+warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
 
 
 wildcard_constraints:
@@ -134,19 +139,20 @@ def every_tile(pattern):
 
 
 def memory(base_mb, per_input_mb=0.0):
-    """Return a resource function: megabytes that grow with input size and attempt."""
-    return lambda wildcards, input, attempt: int(
-        (base_mb + per_input_mb * input.size_mb) * attempt
-    )
+    """Return a resource function: megabytes that grow with attempt, and with input size if asked."""
+    return _growing(base_mb, per_input_mb)
 
 
 def minutes(base, per_input_mb=0.0):
-    """Return a resource function: minutes that grow with input size and attempt."""
-    return (
-        lambda wildcards, input, attempt: int(
-            (base + per_input_mb * input.size_mb) * attempt
-        )
-        + 1
+    """Return a resource function: minutes that grow with attempt, and with input size if asked."""
+    return _growing(base, per_input_mb)
+
+
+def _growing(base, per_input_mb):
+    if not per_input_mb:
+        return lambda wildcards, attempt: int(base * attempt)
+    return lambda wildcards, input, attempt: int(
+        (base + per_input_mb * input.size_mb) * attempt
     )
 
 
