@@ -6,7 +6,7 @@ may lie in any CRS; points come in the region's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,6 @@ class Ice:
 
     polygon: BaseGeometry
     crs: str
-    _prepared: list[bool] = field(default_factory=list, repr=False, compare=False)
 
     def contains(self, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
         """Return whether each point (m) lies on ice."""

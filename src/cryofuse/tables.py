@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,6 @@ class Table:
     columns: dict[str, Column]
     key: tuple[str, ...] = ()
     geometry: bool = False
-    extra: bool = field(default=False)
 
     @property
     def schema(self) -> pa.Schema:
@@ -89,15 +88,12 @@ def check(table: pa.Table, contract: Table) -> pa.Table:
     """
     missing = [name for name in contract.columns if name not in table.column_names]
     unknown = [name for name in table.column_names if name not in contract.columns]
-    if missing or (unknown and not contract.extra):
+    if missing or unknown:
         raise TableError(f"{contract.name}: missing columns {missing}, unknown columns {unknown}")
-    order = [*contract.columns, *(unknown if contract.extra else [])]
     schema = contract.schema
-    for name in unknown:
-        schema = schema.append(table.schema.field(name))
     loose = pa.schema([f.with_nullable(True) for f in schema])
     try:
-        cast = table.select(order).cast(loose)
+        cast = table.select(list(contract.columns)).cast(loose)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise TableError(f"{contract.name}: {error}") from None
     _check_values(cast, contract)

@@ -335,9 +335,8 @@ class World:
             [np.ones_like(x), *(self._pattern(k, length) for k in range(PATTERNS))]
         )
         self.patterns[1:] /= np.sqrt(PATTERNS)
-        basis = (self.shares[:, None] * self.patterns[None, :]).reshape(-1, *x.shape)
         self._basis = np.stack(
-            [ndimage.spline_filter(b, order=3, output=np.float32) for b in basis]
+            [ndimage.spline_filter(b, order=3, output=np.float32) for b in self._grid_basis()]
         )
 
     def _plant_histories(self) -> None:
