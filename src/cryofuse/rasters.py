@@ -6,6 +6,7 @@ may lie in any CRS; points come in the region's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,9 +144,21 @@ def _netcdf_crs(data: Any, variable: Any, x_name: str) -> str | None:
 
 def sample_raster(source: RasterSource, x_m: np.ndarray, y_m: np.ndarray, crs: str) -> np.ndarray:
     """Return a raster's values at points of a region's CRS (bilinear; NaN where it has none)."""
+    return open_raster(source, crs)(x_m, y_m)
+
+
+def open_raster(source: RasterSource, crs: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function that gives a raster's values at points of a region's CRS.
+
+    The raster is read once; the values are those of :func:`sample_raster`.
+    """
     raster = read_raster(source)
-    x, y = transformer(crs, raster.crs).transform(np.asarray(x_m), np.asarray(y_m))
-    return raster.sample(np.asarray(x), np.asarray(y))
+
+    def sample(x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
+        x, y = transformer(crs, raster.crs).transform(np.asarray(x_m), np.asarray(y_m))
+        return raster.sample(np.asarray(x), np.asarray(y))
+
+    return sample
 
 
 def load_ice(region: RegionSettings) -> Ice:

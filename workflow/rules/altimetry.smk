@@ -36,7 +36,7 @@ rule filter_segments:
     input:
         segments=rules.subset_granules.output.segments,
         ledger=rules.subset_granules.output.ledger,
-        lib=lib("atl06/quality", "atl06/tiles", "rasters"),
+        lib=lib("atl06/filtering", "rasters"),
         region=region_files("outline", "ice_mask", "dem"),
     output:
         segments="results/{region}/altimetry/filtered/{period}.parquet",
@@ -49,9 +49,10 @@ rule filter_segments:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(1500, 12),
+        mem_mb=memory(2000),
         runtime=minutes(20, 0.05),
     params:
+        elevation=lambda wildcards: {"tile_m": CONFIG.elevation.tile_m},
         filters=settings("filters"),
         region=region_settings,
     message:

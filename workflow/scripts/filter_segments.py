@@ -5,28 +5,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cryofuse.atl06.filtering import filter_file
 from cryofuse.atl06.ledger import ledger_table
-from cryofuse.atl06.quality import apply_filters, replace_dem
-from cryofuse.atl06.tiles import write_by_tile
 from cryofuse.config import FilterSettings, RegionSettings
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
-from cryofuse.rasters import load_ice, sample_raster
+from cryofuse.rasters import load_ice, open_raster
 from cryofuse.tables import LEDGER, write_table
 
 
 def main(snakemake: Any) -> None:
     """Run the job."""
     with job_log(snakemake.log[0]):
-        settings = FilterSettings.model_validate(snakemake.params.filters)
         region = RegionSettings.model_validate(snakemake.params.region)
-        segments = pq.ParquetFile(snakemake.input.segments).read()
-        if region.dem:
-            place = [segments.column(name).to_numpy() for name in ("x_m", "y_m")]
-            segments = replace_dem(segments, sample_raster(region.dem, *place, region.crs))
-        kept, rows = apply_filters(segments, settings, load_ice(region))
         origin = provenance(snakemake)
-        write_by_tile([kept], snakemake.output.segments, origin)
+        rows = filter_file(
+            snakemake.input.segments,
+            snakemake.output.segments,
+            FilterSettings.model_validate(snakemake.params.filters),
+            snakemake.params.elevation["tile_m"],
+            load_ice(region),
+            open_raster(region.dem, region.crs) if region.dem else None,
+            origin,
+        )
         before = pq.ParquetFile(snakemake.input.ledger).read()
         after = ledger_table(rows, snakemake.wildcards.period)
         write_table(pa.concat_tables([before, after]), snakemake.output.ledger, LEDGER, origin)

@@ -32,7 +32,7 @@ def main(snakemake: Any) -> None:
                 yield table
 
         origin = provenance(snakemake)
-        write_by_tile(segments(), snakemake.output.segments, origin)
+        write_by_tile(segments(), snakemake.output.segments, area.tile_m, origin)
         for row in ledger:
             if row["filter"] in ("unreadable", "name_mismatch"):
                 logger.warning("%s %s: %s", row["granule"], row["beam"] or "", row["reason"])

@@ -8,8 +8,9 @@ ledger as ``not_given``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -71,6 +72,11 @@ class _Columns:
     group: np.ndarray
     names: list[tuple[str, str]]
 
+    @cached_property
+    def total(self) -> np.ndarray:
+        """Return the number of rows of each granule × beam."""
+        return np.bincount(self.group, minlength=len(self.names))
+
     def values(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """Return a column's values, and where they are given (not null, finite)."""
         array = self.table[column].combine_chunks()
@@ -83,10 +89,14 @@ class _Columns:
             given &= np.isfinite(values)
         return values, given
 
-    def count(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return the number of rows of each granule × beam, of a mask where one is given."""
-        group = self.group if rows is None else self.group[rows]
-        return np.bincount(group, minlength=len(self.names))
+    def count(self, rows: np.ndarray) -> np.ndarray:
+        """Return the number of rows of each granule × beam in a mask over the first rows."""
+        group = self.group[: rows.size]
+        return np.bincount(group[rows], minlength=len(self.names))
+
+    def with_any(self, known: np.ndarray) -> np.ndarray:
+        """Return which granule × beams have at least one row of a mask."""
+        return self.count(~known) < self.total
 
 
 @dataclass(frozen=True)
@@ -130,9 +140,17 @@ def replace_dem(segments: pa.Table, dem_m: np.ndarray) -> pa.Table:
 
 
 def apply_filters(
-    table: pa.Table, settings: FilterSettings, ice: IceMask | None = None
+    table: pa.Table,
+    settings: FilterSettings,
+    ice: IceMask | None = None,
+    *,
+    beside: pa.Table | None = None,
+    sigma_given: Set[tuple[str, str]] | None = None,
 ) -> tuple[pa.Table, list[LedgerRow]]:
     """Remove the segments that a filter rejects, and count what each filter costs.
+
+    A part of a file is filtered as the whole would be when the rows next to it along the
+    tracks come along as ``beside``: they are neighbours, but neither counted nor returned.
 
     Parameters
     ----------
@@ -142,6 +160,11 @@ def apply_filters(
         Order and thresholds.
     ice
         Where the region's ice is (for the filter ``ice_mask``).
+    beside
+        Segments within :func:`reach_m` of the table's.
+    sigma_given
+        Granules and beams with a σ anywhere, where the table is a part of them (default: those
+        with a σ in the table).
 
     Returns
     -------
@@ -152,9 +175,11 @@ def apply_filters(
         removed, rows it alone would remove from the table; reason ``not_given`` where the
         beam has no value of its column.
     """
-    columns = _columns(table)
-    alive = np.ones(table.num_rows, bool)
-    ledger: list[list[LedgerRow]] = []
+    columns = _columns(table if beside is None else pa.concat_tables([table, beside]))
+    own = table.num_rows
+    alive = np.ones(columns.group.size, bool)
+    left = columns.count(alive[:own])
+    filters: list[_Cost] = []
     track: _Track | None = None
     for name in settings.order:
         if not _runs(name, settings):
@@ -163,15 +188,27 @@ def apply_filters(
             track = _track(columns) if track is None else track
             alone = _reject_along_track(name, track, settings, alive.size)
             removed = _reject_along_track(name, track.only(alive), settings, alive.size)
-            given = columns.count(columns.values("height_m")[1]) > 0
+            given = columns.with_any(columns.values("height_m")[1])
         else:
-            alone, given = _reject(name, columns, settings, ice)
+            alone, given = _reject(name, columns, settings, ice, sigma_given)
             removed = alone & alive
-        ledger.append(_count(name, columns, alive, removed, alone, given))
+        gone = columns.count(removed[:own])
+        filters.append(_Cost(name, left, gone, columns.count(alone[:own]), given))
+        left = left - gone
         alive &= ~removed
+    alive = alive[:own]
     kept = table if alive.all() else table.filter(pa.array(alive))
-    # By granule and beam first, so that a beam's filters stand together.
-    return kept, [row for rows in zip(*ledger, strict=True) for row in rows]
+    mine = np.flatnonzero(columns.count(np.ones(own, bool))).tolist()
+    return kept, [_ledger_row(columns.names[beam], cost, beam) for beam in mine for cost in filters]
+
+
+def reach_m(settings: FilterSettings) -> float:
+    """Return how far along a track a segment's neighbours decide on it (m).
+
+    Half a window of the running median, and the neighbours that decide on those in the window;
+    twice that, because a metre of the projection is not a metre of ground.
+    """
+    return 2 * SEGMENT_STEP_M * ((settings.running_median_segments or 1) // 2 + 2)
 
 
 def _runs(name: str, settings: FilterSettings) -> bool:
@@ -200,7 +237,7 @@ def _columns(table: pa.Table) -> _Columns:
         names.append(text[order])
     pair = codes[0] * max(names[1].size, 1) + codes[1]
     present = np.flatnonzero(np.bincount(pair)) if pair.size else np.empty(0, np.int64)
-    number = np.zeros(int(present[-1]) + 1 if present.size else 0, np.int64)
+    number = np.zeros(int(present[-1]) + 1 if present.size else 0, np.int32)
     number[present] = np.arange(present.size)
     return _Columns(
         table,
@@ -210,7 +247,11 @@ def _columns(table: pa.Table) -> _Columns:
 
 
 def _reject(
-    name: str, columns: _Columns, settings: FilterSettings, ice: IceMask | None
+    name: str,
+    columns: _Columns,
+    settings: FilterSettings,
+    ice: IceMask | None,
+    sigma_given: Set[tuple[str, str]] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows that a filter of single segments rejects, and which beams have its value."""
     if name == "ice_mask":
@@ -224,47 +265,40 @@ def _reject(
     if name == "dem_difference":
         height, known = columns.values("height_m")
         dem, valid = columns.values("dem_m")
-        given = columns.count(valid) > 0
+        given = columns.with_any(valid)
         return known & valid & (np.abs(height - dem) > settings.dem_difference_max_m), given
     column, key, compare = _SIMPLE[name]
     value, known = columns.values(column)
-    given = columns.count(known) > 0
+    given = columns.with_any(known)
     rejected = known & compare(value, getattr(settings, key))
     if name == "height_sigma":
+        if sigma_given is not None:
+            given = np.array([beam in sigma_given for beam in columns.names], bool)
         rejected |= ~known & given[columns.group]
     return rejected, given
 
 
-def _count(
-    name: str,
-    columns: _Columns,
-    alive: np.ndarray,
-    removed: np.ndarray,
-    alone: np.ndarray,
-    given: np.ndarray,
-) -> list[LedgerRow]:
-    """Return a filter's ledger rows, one for each granule × beam."""
-    counts = zip(
-        columns.names,
-        columns.count(alive).tolist(),
-        columns.count(removed).tolist(),
-        columns.count(alone).tolist(),
-        given.tolist(),
-        strict=True,
+@dataclass(frozen=True)
+class _Cost:
+    """What a filter costs each granule × beam: rows before it, rows gone, rows it alone takes."""
+
+    filter: str
+    rows_in: np.ndarray
+    removed: np.ndarray
+    alone: np.ndarray
+    given: np.ndarray
+
+
+def _ledger_row(beam: tuple[str, str], cost: _Cost, place: int) -> LedgerRow:
+    return ledger_row(
+        *beam,
+        "filter",
+        cost.filter,
+        int(cost.rows_in[place]),
+        int(cost.removed[place]),
+        rows_alone=int(cost.alone[place]),
+        reason=None if cost.given[place] else "not_given",
     )
-    return [
-        ledger_row(
-            granule,
-            beam,
-            "filter",
-            name,
-            rows_in,
-            gone,
-            rows_alone=would,
-            reason=None if known else "not_given",
-        )
-        for (granule, beam), rows_in, gone, would, known in counts
-    ]
 
 
 def _track(columns: _Columns) -> _Track:
@@ -273,13 +307,13 @@ def _track(columns: _Columns) -> _Track:
     segment_id, _ = columns.values("segment_id")
     slope, sloping = columns.values("slope_along")
     row = np.flatnonzero(known)
-    key = (columns.group[row] << 32) + segment_id[row]
+    key = (columns.group[row].astype(np.int64) << 32) + segment_id[row]
     if (np.diff(key) < 0).any():
         row = row[np.argsort(key, kind="stable")]
     return _Track(
         row,
         columns.group[row],
-        segment_id[row].astype(np.int64),
+        segment_id[row],
         height[row].astype(np.float64),
         np.where(sloping[row], slope[row], np.nan).astype(np.float64),
     )

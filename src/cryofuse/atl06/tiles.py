@@ -1,4 +1,8 @@
-"""Segments by tile: the tile of a point, and files with one row group for each tile."""
+"""Segments by tile: the tile of a point, and files that hold each tile's rows apart.
+
+A tile has one row group for its interior and one for its edge, so that a neighbour that needs a
+margin reads the edge alone. Which row groups a job needs is told by their ranges of position.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cryofuse.tables import SEGMENTS, table_writer
 
 #: Rows held in memory before they are put aside on disk (about 300 MB).
 BATCH_ROWS = 2_000_000
+#: Width of a tile's edge as a share of its side: 2 km of 100 km, the search radius and more.
+EDGE_SHARE = 0.02
+
+Box = tuple[float, float, float, float]
 
 
 def tile_codes(x_m: np.ndarray, y_m: np.ndarray, tile_m: float) -> tuple[np.ndarray, list[str]]:
@@ -37,29 +46,31 @@ def tile_codes(x_m: np.ndarray, y_m: np.ndarray, tile_m: float) -> tuple[np.ndar
 
 @dataclass(frozen=True)
 class _Sorted:
-    """A table sorted by tile, and the rows of each tile."""
+    """A table sorted by tile, interior before edge, and the rows of each."""
 
     table: pa.Table
-    tiles: dict[str, slice]
+    parts: dict[tuple[str, bool], slice]
 
-    def rows(self, tile: str) -> pa.Table:
-        """Return a tile's rows, without copying them."""
-        part = self.tiles.get(tile, slice(0, 0))
-        return self.table.slice(part.start, part.stop - part.start)
+    def rows(self, part: tuple[str, bool]) -> pa.Table:
+        """Return the rows of a tile's interior or edge, without copying them."""
+        rows = self.parts.get(part, slice(0, 0))
+        return self.table.slice(rows.start, rows.stop - rows.start)
 
 
-def sort_by_tile(table: pa.Table) -> tuple[pa.Table, dict[str, slice]]:
-    """Return segments sorted by tile name, otherwise in their order, and each tile's rows.
+def sort_by_tile(table: pa.Table, tile_m: float) -> tuple[pa.Table, dict[tuple[str, bool], slice]]:
+    """Return segments sorted by tile name and by interior and edge, otherwise in their order.
 
     Parameters
     ----------
     table
-        With a dictionary column ``tile``.
+        With a dictionary column ``tile`` and positions.
+    tile_m
+        Side of a tile (m).
 
     Returns
     -------
     pyarrow.Table, dict of slice
-        The sorted table, and the rows of each tile in it, in order.
+        The sorted table, and in it, in order, the rows of each (tile, whether its edge).
     """
     table = table.unify_dictionaries().combine_chunks()
     if table.num_rows == 0:
@@ -68,30 +79,47 @@ def sort_by_tile(table: pa.Table) -> tuple[pa.Table, dict[str, slice]]:
     names = np.array(tile.dictionary.to_pylist(), dtype=str)
     rank = np.empty(names.size, np.int32)
     rank[np.argsort(names)] = np.arange(names.size)
-    key = rank[tile.indices.to_numpy()]
+    key = 2 * rank[tile.indices.to_numpy()]
+    key += _on_edge(table["x_m"].to_numpy(), table["y_m"].to_numpy(), tile_m)
     # Up to 16 bits a stable sort is a radix sort.
-    order = np.argsort(key.astype(np.int16) if names.size < 2**15 else key, kind="stable")
-    ends = np.cumsum(np.bincount(key, minlength=names.size))
-    tiles = {
-        str(name): slice(int(start), int(end))
-        for name, start, end in zip(np.sort(names), [0, *ends[:-1]], ends, strict=True)
+    order = np.argsort(key.astype(np.int16) if names.size < 2**14 else key, kind="stable")
+    ends = np.cumsum(np.bincount(key, minlength=2 * names.size))
+    parts = {
+        (str(name), edge): slice(int(start), int(end))
+        for (name, edge), start, end in zip(
+            [(name, edge) for name in np.sort(names) for edge in (False, True)],
+            [0, *ends[:-1]],
+            ends,
+            strict=True,
+        )
         if end > start
     }
     if (np.diff(order) < 0).any():
         table = table.take(order)
-    return table, tiles
+    return table, parts
+
+
+def _on_edge(x_m: np.ndarray, y_m: np.ndarray, tile_m: float) -> np.ndarray:
+    """Return whether points lie nearer to their tile's border than the edge is wide."""
+    edge = np.zeros(x_m.size, bool)
+    for position in (x_m, y_m):
+        within = position / tile_m
+        within = within - np.floor(within)
+        edge |= np.abs(within - 0.5) > 0.5 - EDGE_SHARE
+    return edge
 
 
 def write_by_tile(
     tables: Iterable[pa.Table],
     path: str | os.PathLike[str],
+    tile_m: float,
     provenance: dict[str, Any] | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> None:
-    """Write segments sorted by tile, a row group for each tile, in memory that is bounded.
+    """Write segments sorted by tile, a row group for its interior and one for its edge.
 
-    Within a tile rows keep the order in which they come. More rows than ``batch_rows`` are put
-    aside in temporary files and merged tile by tile.
+    Within these rows keep the order in which they come. More rows than ``batch_rows`` are put
+    aside in temporary files and merged tile by tile, so that memory is bounded.
 
     Parameters
     ----------
@@ -99,6 +127,8 @@ def write_by_tile(
         Segments of contract SEGMENTS, in any number of parts.
     path
         Parquet file; without any row it holds the empty table.
+    tile_m
+        Side of a tile (m).
     provenance
         Plain values for the file's metadata.
     batch_rows
@@ -110,20 +140,57 @@ def write_by_tile(
         for table in tables:
             waiting.append(table)
             if sum(part.num_rows for part in waiting) >= batch_rows:
-                batches.append(_set_aside(waiting, Path(folder) / f"{len(batches)}.arrow"))
+                place = Path(folder) / f"{len(batches)}.arrow"
+                batches.append(_set_aside(waiting, tile_m, place))
                 waiting = []
         if waiting:
-            batches.append(_Sorted(*sort_by_tile(pa.concat_tables(waiting))))
+            batches.append(_Sorted(*sort_by_tile(pa.concat_tables(waiting), tile_m)))
+            waiting = []
         with table_writer(path, SEGMENTS, provenance) as write_part:
-            for tile in sorted({name for batch in batches for name in batch.tiles}):
-                parts = [batch.rows(tile) for batch in batches if tile in batch.tiles]
-                write_part(pa.concat_tables(parts).unify_dictionaries())
+            for part in sorted({part for batch in batches for part in batch.parts}):
+                pieces = [batch.rows(part) for batch in batches if part in batch.parts]
+                write_part(pa.concat_tables(pieces).unify_dictionaries())
 
 
-def _set_aside(waiting: list[pa.Table], path: Path) -> _Sorted:
+def _set_aside(waiting: list[pa.Table], tile_m: float, path: Path) -> _Sorted:
     """Sort tables by tile, write them to a file, and return them mapped from there."""
-    table, tiles = sort_by_tile(pa.concat_tables(waiting))
+    table, parts = sort_by_tile(pa.concat_tables(waiting), tile_m)
     table = table.combine_chunks()
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table)
-    return _Sorted(pa.ipc.open_file(pa.memory_map(str(path))).read_all(), tiles)
+    return _Sorted(pa.ipc.open_file(pa.memory_map(str(path))).read_all(), parts)
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of a file of segments: number, tile, rows, and the box of its positions."""
+
+    number: int
+    tile: str
+    rows: int
+    box: Box
+
+    def touches(self, box: Box) -> bool:
+        """Return whether the row group can hold points of a box."""
+        return (
+            self.box[0] <= box[2]
+            and self.box[2] >= box[0]
+            and self.box[1] <= box[3]
+            and self.box[3] >= box[1]
+        )
+
+
+def list_row_groups(file: pq.ParquetFile) -> list[RowGroup]:
+    """Return the row groups of a file that :func:`write_by_tile` wrote, in order."""
+    metadata = file.metadata
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    places = [names.index(name) for name in ("tile", "x_m", "y_m")]
+    found = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_rows == 0:
+            continue
+        tile, x_m, y_m = (group.column(place).statistics for place in places)
+        box = (x_m.min, y_m.min, x_m.max, y_m.max)
+        found.append(RowGroup(number, tile.min, group.num_rows, box))
+    return found
