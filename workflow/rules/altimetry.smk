@@ -83,7 +83,7 @@ rule fit_nodes:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000, 1),
+        mem_mb=memory(2000),
         runtime=minutes(60),
     params:
         elevation=settings("elevation"),

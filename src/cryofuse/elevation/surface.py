@@ -112,7 +112,7 @@ def sort_segments(
     x, y, h = (np.asarray(a, dtype=np.float64) for a in (x_m, y_m, height_m))
     sigma = np.asarray(sigma_m, dtype=np.float64)
     stamp = np.asarray(time, dtype=TIME_DTYPE)
-    order = np.lexsort((h, y, x, stamp))
+    order = _order(stamp.astype(np.int64), x, y, h)
     good = np.isfinite(x) & np.isfinite(y) & np.isfinite(h) & (sigma > 0) & np.isfinite(sigma)
     order = order[good[order] & ~np.isnat(stamp)[order]]
     stamp = stamp[order]
@@ -131,6 +131,17 @@ def sort_segments(
         sigma[order] ** 2,
         passes.astype(np.int32),
     )
+
+
+def _order(stamp: np.ndarray, x: np.ndarray, y: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """Return the order by time, x, y and height; only beams that share a time need the latter."""
+    order = np.argsort(stamp)
+    tied = np.diff(stamp[order]) == 0
+    if tied.any():
+        places = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+        rows = order[places]
+        order[places] = rows[np.lexsort((h[rows], y[rows], x[rows], stamp[rows]))]
+    return order
 
 
 def list_blocks(
@@ -262,6 +273,8 @@ def fit_table(
     return pd.DataFrame(
         {
             "elevation_m": values[:, kernels.ELEVATION],
+            "slope_x": values[:, kernels.SLOPE_X],
+            "slope_y": values[:, kernels.SLOPE_Y],
             "slope": np.hypot(values[:, kernels.SLOPE_X], values[:, kernels.SLOPE_Y]),
             "rate_m_yr": values[:, kernels.RATE],
             "rate_sigma_m_yr": values[:, kernels.RATE_SIGMA],
@@ -317,7 +330,8 @@ def fit_nodes(
     Returns
     -------
     pandas.DataFrame
-        One row per node: x_m, y_m, elevation_m (at the reference date), slope, rate_m_yr,
+        One row per node: x_m, y_m, elevation_m (at the reference date), slope_x, slope_y (m/m),
+        slope, rate_m_yr,
         rate_sigma_m_yr, amplitude_m, phase_rad (dh = amplitude·cos(2πt − phase)), rms_m,
         interannual_m, degree, n_segments, n_edited, n_epochs, first, last, reason. Nodes without
         a fit hold nulls and the reason.

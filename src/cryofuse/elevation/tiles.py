@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cryofuse.calendar import month_range
 from cryofuse.elevation.anomalies import NodeResult, fit_months
+from cryofuse.elevation.scatter import scatter_segments
 from cryofuse.elevation.surface import Segments, sort_segments
 from cryofuse.geo import Tile, in_window, scale_factor, tile_bounds, unproject, window_bounds
 from cryofuse.rasters import load_ice, sample_raster
@@ -36,8 +36,6 @@ GEOLOCATION_SIGMA_M = 5.0
 SIGMA_FLOOR_M = 0.02
 #: σ of a segment without h_li_sigma (m): the largest that the default filters let through.
 UNKNOWN_SIGMA_M = 1.0
-#: Columns of the segments that a fit needs.
-COLUMNS = ("x_m", "y_m", "time", "height_m", "height_sigma_m", "slope_along", "rgt", "cycle")
 #: Node numbers: window in the high bits, then column and row of its grid, each shifted to be
 #: positive and 24 bits wide.
 _INDEX_BITS = 24
@@ -54,6 +52,10 @@ class Nodes:
     radius_m: np.ndarray
     spacing_m: np.ndarray
     window: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Nodes:
+        """Return some of the nodes, given as a mask or as positions."""
+        return Nodes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 def node_ids(column: np.ndarray, row: np.ndarray, window: np.ndarray | int) -> np.ndarray:
@@ -131,8 +133,7 @@ def node_grid(tile: str, settings: ElevationSettings, region: RegionSettings) ->
     )
     if not joined.x_m.size:
         return joined
-    ice = load_ice(region).contains(joined.x_m, joined.y_m)
-    return Nodes(*(getattr(joined, name)[ice] for name in Nodes.__dataclass_fields__))
+    return joined.take(load_ice(region).contains(joined.x_m, joined.y_m))
 
 
 def segment_sigma(height_sigma_m: np.ndarray, slope_along: np.ndarray) -> np.ndarray:
@@ -150,95 +151,16 @@ def segment_sigma(height_sigma_m: np.ndarray, slope_along: np.ndarray) -> np.nda
     return np.sqrt(own.astype(np.float64) ** 2 + tilt.astype(np.float64) ** 2 + SIGMA_FLOOR_M**2)
 
 
-def read_segments(
-    paths: Iterable[str | PathLike[str]],
-    tile: str,
-    tile_m: float,
-    margin_m: float,
-) -> Segments:
-    """Return the segments of a tile and its margin from the row groups that can hold them.
-
-    Parameters
-    ----------
-    paths
-        Tables of filtered segments, each with a row group per tile.
-    tile
-        Name of the tile.
-    tile_m
-        Side of a tile (m).
-    margin_m
-        How far outside the tile segments are needed (m).
-    """
-    square = tile_bounds(tile, tile_m)
-    box = (
-        square.x_min - margin_m,
-        square.y_min - margin_m,
-        square.x_max + margin_m,
-        square.y_max + margin_m,
-    )
-    columns = range(int(np.floor(box[0] / tile_m)), int(np.floor(box[2] / tile_m)) + 1)
-    rows = range(int(np.floor(box[1] / tile_m)), int(np.floor(box[3] / tile_m)) + 1)
-    wanted = {f"x{i}_y{j}" for i in columns for j in rows}
-    parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("x", "y", "time", "height", "sigma", "pass")
-    }
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            for group in _groups(file, wanted):
-                table = file.read_row_group(group, columns=list(COLUMNS))
-                _append(parts, _cut(table, box))
-    joined = {
-        name: np.concatenate(parts[name]) if parts[name] else np.zeros(0, kind)
-        for name, kind in (
-            ("x", "f8"), ("y", "f8"), ("time", "M8[us]"), ("height", "f8"), ("sigma", "f4"),
-            ("pass", "i4"),
-        )
-    }  # fmt: skip
-    parts.clear()
+def sort_records(records: np.ndarray) -> Segments:
+    """Return scattered segments (type ``RECORD``) ready for the fits, σ with what adds to it."""
     return sort_segments(
-        joined["x"], joined["y"], joined["time"], joined["height"], joined["sigma"], joined["pass"]
+        records["x_m"],
+        records["y_m"],
+        records["time"],
+        records["height_m"],
+        segment_sigma(records["height_sigma_m"], records["slope_along"]),
+        records["rgt"].astype(np.int32) * 1000 + records["cycle"],
     )
-
-
-def _groups(file: pq.ParquetFile, wanted: set[str]) -> list[int]:
-    """Return the row groups whose tile is wanted, or unknown."""
-    metadata = file.metadata
-    chosen = []
-    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == "tile")
-    for group in range(metadata.num_row_groups):
-        part = metadata.row_group(group)
-        statistics = part.column(place).statistics
-        known = statistics is not None and statistics.has_min_max
-        if part.num_rows and (
-            not known or statistics.min != statistics.max or statistics.min in wanted
-        ):
-            chosen.append(group)
-    return chosen
-
-
-def _cut(table: pa.Table, box: tuple[float, float, float, float]) -> pa.Table:
-    """Return the rows of a table inside a box (edges included)."""
-    x, y = table.column("x_m"), table.column("y_m")
-    inside = pc.and_(
-        pc.and_(pc.greater_equal(x, box[0]), pc.less_equal(x, box[2])),
-        pc.and_(pc.greater_equal(y, box[1]), pc.less_equal(y, box[3])),
-    )
-    return table.filter(inside)
-
-
-def _append(parts: dict[str, list[np.ndarray]], table: pa.Table) -> None:
-    """Add a table's rows to the arrays that a fit needs."""
-    if not table.num_rows:
-        return
-    plain = {name: table.column(name).to_numpy() for name in COLUMNS}
-    parts["x"].append(plain["x_m"])
-    parts["y"].append(plain["y_m"])
-    parts["time"].append(plain["time"].astype("M8[us]"))
-    parts["height"].append(plain["height_m"].astype(np.float64))
-    parts["sigma"].append(
-        segment_sigma(plain["height_sigma_m"], plain["slope_along"]).astype(np.float32)
-    )
-    parts["pass"].append(plain["rgt"].astype(np.int32) * 1000 + plain["cycle"].astype(np.int32))
 
 
 def fit_tile(
@@ -250,7 +172,10 @@ def fit_tile(
     period: PeriodSettings,
     threads: int = 1,
 ) -> NodeResult:
-    """Fit every node of a tile, retrospectively and causally.
+    """Fit every node of a tile, retrospectively and causally, one square at a time.
+
+    Memory holds the segments of a square; nodes come square by square, each with the segments
+    that it would have in the whole tile.
 
     Parameters
     ----------
@@ -270,23 +195,36 @@ def fit_tile(
         ``causal``.
     """
     nodes = node_grid(tile, settings, region)
-    if nodes.x_m.size:
-        segments = read_segments(paths, tile, settings.tile_m, settings.margin_m)
-    else:
-        segments = read_segments([], tile, settings.tile_m, settings.margin_m)
-    result = fit_months(
-        segments,
-        nodes.x_m,
-        nodes.y_m,
-        nodes.radius_m,
-        settings,
-        month_range(period.start, period.end),
-        node_id=nodes.node_id,
-        causal_min_years=fusion.causal_min_years,
-        threads=threads,
+    months = month_range(period.start, period.end)
+    parts = []
+    with TemporaryDirectory(prefix="tile-") as folder:
+        scattered = scatter_segments(
+            paths if nodes.x_m.size else [], tile, settings.tile_m, settings.margin_m, folder
+        )
+        square = scattered.squares.number(nodes.x_m, nodes.y_m)
+        order = np.argsort(square, kind="stable")
+        nodes, square = nodes.take(order), square[order]
+        for number in np.unique(square).tolist() or [0]:
+            mine = nodes.take(np.flatnonzero(square == number))
+            parts.append(
+                fit_months(
+                    sort_records(scattered.read(number)),
+                    mine.x_m,
+                    mine.y_m,
+                    mine.radius_m,
+                    settings,
+                    months,
+                    node_id=mine.node_id,
+                    causal_min_years=fusion.causal_min_years,
+                    threads=threads,
+                )
+            )
+    fits = pd.concat([part.fits for part in parts], ignore_index=True)
+    return NodeResult(
+        _describe(fits, nodes, tile, settings, region),
+        pa.concat_tables([part.months for part in parts]),
+        pa.concat_tables([part.causal for part in parts]),
     )
-    fits = _describe(result.fits, nodes, tile, settings, region)
-    return NodeResult(fits, result.months, result.causal)
 
 
 def _describe(

@@ -3,18 +3,15 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cryofuse.atl06.tiles import EDGE_SHARE, write_by_tile
 from cryofuse.calendar import TIME_DTYPE
 from cryofuse.config import ElevationSettings, FusionSettings, PeriodSettings, RegionSettings
-from cryofuse.elevation.tiles import (
-    COLUMNS,
-    fit_tile,
-    node_grid,
-    node_ids,
-    read_segments,
-    segment_sigma,
-)
+from cryofuse.elevation import scatter
+from cryofuse.elevation.scatter import COLUMNS, cut_squares, scatter_segments
+from cryofuse.elevation.tiles import fit_tile, node_grid, node_ids, segment_sigma
 from cryofuse.geo import project, tile_name, unproject
 from cryofuse.tables import (
     NODE_MONTHS,
@@ -23,7 +20,6 @@ from cryofuse.tables import (
     SEGMENTS,
     check,
     from_pandas,
-    write_table,
 )
 
 REGION = RegionSettings.model_validate(
@@ -50,6 +46,7 @@ SETTINGS = ElevationSettings.model_validate(
         ],
     }
 )
+TILE_M = 20_000.0
 X0, Y0 = (float(v) for v in project(-45, 70, "EPSG:3413"))
 TILES = [tile_name(X0 + dx, Y0 + dy, 20_000) for dx in (-20e3, 0, 20e3) for dy in (-20e3, 0, 20e3)]
 
@@ -129,62 +126,111 @@ def make_segments(count=6000, seed=1):
 
 
 def write_periods(frame, folder, periods=3):
-    """One file per period, a row group per tile, and one file without a row."""
+    """One file per period, and one file without a row."""
     part = np.random.default_rng(2).integers(0, periods, len(frame))
     paths = []
     for period in range(periods + 1):
-        mine = frame[part == period].sort_values("tile", kind="stable")
+        mine = frame[part == period]
         columns = {}
         for name, column in SEGMENTS.columns.items():
             text = pa.types.is_dictionary(column.kind)
             values = mine[name].to_list() if text else mine[name].to_numpy()
             kind = pa.string() if text else column.kind
             columns[name] = pa.array(values, kind, from_pandas=True).cast(column.kind)
-        table = pa.table(columns)
-        counts = mine.groupby("tile", sort=True).size().tolist()
         paths.append(folder / f"{period}.parquet")
-        write_table(table, paths[-1], SEGMENTS, row_groups=counts)
+        write_by_tile([pa.table(columns)], paths[-1], TILE_M)
     return paths
 
 
-def test_reading_with_a_margin_is_cutting(tmp_path):
+def read_all(scattered):
+    """All squares with their margins, and the box of each."""
+    count = scattered.squares.count
+    for number in range(count**2):
+        yield scattered.squares.box(number % count, number // count), scattered.read(number)
+
+
+@pytest.mark.parametrize("square_rows", [10**9, 100])
+@pytest.mark.parametrize("margin", [0.0, 2000.0])
+def test_squares_hold_what_lies_in_them_and_their_margin(
+    tmp_path, monkeypatch, square_rows, margin
+):
+    monkeypatch.setattr(scatter, "SQUARE_ROWS", square_rows)
+    monkeypatch.setattr(scatter, "BATCH_ROWS", 700)
     frame = make_segments()
     paths = write_periods(frame, tmp_path)
     for tile in (TILES[4], TILES[0]):
+        scattered = scatter_segments(paths, tile, TILE_M, margin, tmp_path)
+        assert (scattered.squares.count == 1) == (square_rows > 1e6)
         i, j = (int(part[1:]) for part in tile.split("_"))
-        for margin in (0.0, 2000.0):
-            low = (i * 20e3 - margin, j * 20e3 - margin)
-            high = ((i + 1) * 20e3 + margin, (j + 1) * 20e3 + margin)
-            inside = frame["x_m"].between(low[0], high[0]) & frame["y_m"].between(low[1], high[1])
-            cut = frame[inside]
-            cut = cut.sort_values(["time", "x_m", "y_m"])
-            found = read_segments(paths, tile, 20_000, margin)
-            assert found.size == len(cut) > 0
-            assert found.x_m.tolist() == cut["x_m"].tolist()
-            assert found.height_m.tolist() == cut["height_m"].tolist()
-            assert found.pass_id.tolist() == (cut["rgt"].astype(int) * 1000 + cut["cycle"]).tolist()
-            assert (found.time == cut["time"].to_numpy()).all()
+        covered = 0.0
+        for box, records in read_all(scattered):
+            covered += (box[2] - box[0]) * (box[3] - box[1])
+            assert box[0] >= i * TILE_M and box[3] <= (j + 1) * TILE_M
+            inside = frame["x_m"].between(box[0] - margin, box[2] + margin)
+            inside &= frame["y_m"].between(box[1] - margin, box[3] + margin)
+            near = frame[inside].sort_values("segment_id")
+            # A square reaches up to a metre further than asked.
+            order = np.argsort(records["segment_id"])
+            found = records[order][np.isin(records["segment_id"][order], near["segment_id"])]
+            assert records.size - found.size <= 3
+            assert len(near) == found.size > 0
+            for name in ("x_m", "y_m", "height_m", "rgt", "cycle", "segment_id"):
+                assert found[name].tolist() == near[name].tolist()
+            assert (found["time"] == near["time"].to_numpy()).all()
+            sigma = near["height_sigma_m"].to_numpy()
+            assert np.array_equal(found["height_sigma_m"], sigma, equal_nan=True)
+            assert set(found["beam"].tolist()) == {0}
+        assert covered == pytest.approx(TILE_M**2)
+        (tmp_path / f"{tile}.segments").unlink()
+
+
+def test_squares_are_as_small_as_segments_and_margin_ask():
+    def sides(margin, segments):
+        return cut_squares("x-3_y7", 100_000, margin, segments).side_m
+
+    assert sides(1000.0, 0) == sides(1000.0, scatter.SQUARE_ROWS) == 100_000
+    assert sides(1000.0, scatter.SQUARE_ROWS + 1) == 50_000
+    # 1 470 segments per km², and ten times as many.
+    assert sides(1000.0, 14_700_000) == 12_500
+    assert sides(1000.0, 147_000_000) == 3125
+    # Never narrower than two margins: a segment belongs to four squares at most.
+    assert sides(10_000.0, 147_000_000) == 25_000
+    squares = cut_squares("x-3_y7", 100_000, 1000.0, 0)
+    assert squares.box(0, 0) == (-300_000, 700_000, -200_000, 800_000)
+
+
+def test_a_node_belongs_to_the_square_that_holds_it():
+    squares = cut_squares("x-3_y7", 100_000, 1000.0, scatter.SQUARE_ROWS + 1)
+    x = np.array([-300_000.0, -250_000.1, -250_000.0, -200_000.1])
+    y = np.array([700_000.0, 799_999.0, 749_999.9, 750_000.0])
+    assert squares.number(x, y).tolist() == [0, 2, 1, 3]
 
 
 def test_only_row_groups_that_matter_are_read(tmp_path, monkeypatch):
-    import pyarrow.parquet as pq
-
-    paths = write_periods(make_segments(2000), tmp_path)
+    paths = write_periods(make_segments(20_000), tmp_path)
     read = []
     original = pq.ParquetFile.read_row_group
 
     def spy(self, group, columns=None, **more):
-        table = original(self, group, columns=["tile"])
-        read.append(set(table.column("tile").to_pylist()))
+        table = original(self, group, columns=["tile", "x_m", "y_m"])
+        read.append(table.to_pandas().astype({"tile": str}))
         assert columns == list(COLUMNS)
         return original(self, group, columns=columns, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
-    read_segments(paths, TILES[0], 20_000, 2000)
-    i, j = (int(part[1:]) for part in TILES[0].split("_"))
-    near = {f"x{i + a}_y{j + b}" for a in (-1, 0, 1) for b in (-1, 0, 1)}
-    assert read
-    assert all(len(tiles) == 1 and tiles <= near for tiles in read)
+    scatter_segments(paths, TILES[4], TILE_M, 300.0, tmp_path)
+    i, j = (int(part[1:]) for part in TILES[4].split("_"))
+    own, beside = [], []
+    for frame in read:
+        (tile,) = set(frame["tile"])
+        (own if tile == TILES[4] else beside).append(frame)
+    assert len(own) == 6 and len(beside) == 3 * 8
+    # Of a neighbour only the edge is read: 2 % of its side.
+    for frame in beside:
+        for name in ("x_m", "y_m"):
+            within = frame[name] / TILE_M % 1
+            frame[name] = np.minimum(within, 1 - within)
+        assert frame[["x_m", "y_m"]].min(axis=1).max() < EDGE_SHARE
 
 
 def test_sigma_of_a_segment():
@@ -218,6 +264,34 @@ def test_a_tile_from_files_to_tables(tmp_path):
     pd.testing.assert_frame_equal(result.fits, again.fits, check_exact=True)
     assert result.months.equals(again.months)
     assert result.causal.equals(again.causal)
+
+
+def test_squares_change_nothing(tmp_path, monkeypatch):
+    paths = write_periods(make_segments(20_000), tmp_path)
+    period = PeriodSettings(start="2018-10", end="2024-12")
+    given = (paths, TILES[4], REGION, SETTINGS, FusionSettings(), period)
+    whole = fit_tile(*given)
+    sizes = []
+    add = scatter.Scattered.add
+
+    def spy(self, records):
+        sizes.append(self.squares.count)
+        add(self, records)
+
+    monkeypatch.setattr(scatter.Scattered, "add", spy)
+    monkeypatch.setattr(scatter, "SQUARE_ROWS", 100)
+    monkeypatch.setattr(scatter, "BATCH_ROWS", 500)
+    pieces = fit_tile(*given, threads=2)
+    assert len(sizes) > 3 and set(sizes) == {4}
+    assert whole.fits["node_id"].tolist() != pieces.fits["node_id"].tolist()
+    pd.testing.assert_frame_equal(
+        whole.fits.sort_values("node_id", ignore_index=True),
+        pieces.fits.sort_values("node_id", ignore_index=True),
+        check_exact=True,
+    )
+    keys = [("node_id", "ascending"), ("month", "ascending")]
+    assert whole.months.sort_by(keys).equals(pieces.months.sort_by(keys))
+    assert whole.causal.sort_by(keys).equals(pieces.causal.sort_by(keys))
 
 
 def test_a_tile_without_files_has_nodes_with_reasons():
