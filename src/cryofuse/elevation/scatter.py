@@ -7,7 +7,7 @@ each with the margin that its nodes reach into.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cryofuse.atl06.granule import BEAMS
-from cryofuse.atl06.tiles import Box, list_row_groups
+from cryofuse.atl06.tiles import Box, RowGroup, list_row_groups
 from cryofuse.geo import tile_bounds
 
 #: Segments that a square holds on average (about 200 MB with what a fit needs besides).
@@ -166,7 +166,6 @@ def scatter_segments(
     folder
         Where the segments are put aside.
     """
-    files = [Path(path) for path in paths]
     bounds = tile_bounds(tile, tile_m)
     box = (
         bounds.x_min - margin_m,
@@ -174,34 +173,33 @@ def scatter_segments(
         bounds.x_max + margin_m,
         bounds.y_max + margin_m,
     )
-    total = 0
-    for path in files:
+    near: list[tuple[str | PathLike[str], list[RowGroup]]] = []
+    for path in paths:
         with pq.ParquetFile(path) as file:
-            total += sum(group.rows for group in list_row_groups(file) if group.tile == tile)
+            near.append((path, [group for group in list_row_groups(file) if group.touches(box)]))
+    total = sum(group.rows for _, groups in near for group in groups if group.tile == tile)
     scattered = Scattered(
         Path(folder) / f"{tile}.segments", cut_squares(tile, tile_m, margin_m, total)
     )
     waiting: list[np.ndarray] = []
-    for records in _near(files, box):
-        waiting.append(records)
-        if sum(part.size for part in waiting) >= BATCH_ROWS:
-            scattered.add(np.concatenate(waiting))
-            waiting = []
+    for path, groups in near:
+        with pq.ParquetFile(path) as file:
+            for group in groups:
+                table = file.read_row_group(group.number, columns=list(COLUMNS))
+                waiting.append(_inside(_records(table), box))
+                if sum(records.size for records in waiting) >= BATCH_ROWS:
+                    scattered.add(np.concatenate(waiting))
+                    waiting = []
     if waiting:
         scattered.add(np.concatenate(waiting))
     return scattered
 
 
-def _near(files: Iterable[Path], box: Box) -> Iterator[np.ndarray]:
-    """Yield the segments of a box (edges included) row group by row group."""
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            for group in list_row_groups(file):
-                if group.touches(box):
-                    records = _records(file.read_row_group(group.number, columns=list(COLUMNS)))
-                    x_m, y_m = records["x_m"], records["y_m"]
-                    inside = (x_m >= box[0]) & (x_m <= box[2]) & (y_m >= box[1]) & (y_m <= box[3])
-                    yield records if inside.all() else records[inside]
+def _inside(records: np.ndarray, box: Box) -> np.ndarray:
+    """Return the segments in a box (edges included)."""
+    x_m, y_m = records["x_m"], records["y_m"]
+    inside = (x_m >= box[0]) & (x_m <= box[2]) & (y_m >= box[1]) & (y_m <= box[3])
+    return records if inside.all() else records[inside]
 
 
 def _records(table: pa.Table) -> np.ndarray:
