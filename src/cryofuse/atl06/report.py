@@ -99,7 +99,7 @@ def _in_order(steps: pd.DataFrame) -> pd.DataFrame:
     """Return steps by stage, those before the filters in their own order."""
     place = {name: number for number, name in enumerate(_BEFORE_FILTERS)}
     ranks = [
-        (_STAGES.index(stage), 0 if stage == "filter" else place.get(name, len(place)))
+        (_STAGES.index(stage), place.get(name, len(place)))
         for stage, name in zip(steps["stage"], steps["filter"], strict=True)
     ]
     # Sorting is stable: the filters stay as they come.

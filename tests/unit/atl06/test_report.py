@@ -136,17 +136,18 @@ def test_all_periods_take_the_filters_in_order_of_first_appearance():
     assert whole["alone_percent"].tolist()[1:] == pytest.approx([20 / 3, 40 / 3, 20 / 3])
 
 
-def test_what_was_not_measured_in_a_period_is_null_and_not_a_part_of_a_sum():
-    def period(alone):
-        return [
-            ledger_row("a.h5", "gt1l", "subset", "read", 10, 0),
-            ledger_row("a.h5", "gt1l", "filter", "ice_mask", 10, 1, rows_alone=alone),
-        ]
+def test_what_was_not_measured_is_null_and_not_a_part_of_a_sum():
+    def period(*alone):
+        rows = []
+        for beam, would in zip(("gt1l", "gt1r"), alone, strict=True):
+            rows.append(ledger_row("a.h5", beam, "subset", "read", 10, 0))
+            rows.append(ledger_row("a.h5", beam, "filter", "ice_mask", 10, 1, rows_alone=would))
+        return ledger_table(rows, "")
 
-    ledgers = {"2019": ledger_table(period(4), ""), "2020": ledger_table(period(None), "")}
-    found = report(ledgers).xs("ice_mask", level="filter")
-    assert found["rows_alone"].tolist() == [4, None, None]
-    assert found["alone_percent"].tolist() == [40.0, None, None]
+    found = report({"2019": period(4, 2), "2020": period(4, None), "2021": period(None, None)})
+    steps = found.xs("ice_mask", level="filter")
+    assert steps["rows_alone"].tolist() == [6, None, None, None]
+    assert steps["alone_percent"].tolist() == [30.0, None, None, None]
 
 
 @pytest.mark.parametrize("off", [-1, 1])

@@ -114,6 +114,8 @@ def test_filter_costs_of_every_period_stand_on_each_other_up_to_all(world):
         np.testing.assert_allclose([bar.get_y() for bar in bars], feet, err_msg=gid)
     labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
     assert labels == ["2018", "2019", "2020"]
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert legend == ["ice mask", "quality summary", "finite height", "kept"]
     # One colour is one filter in both panels.
     for bar, name in zip(artists(figure, "removed"), list(expected)[1:], strict=True):
         assert bar.get_facecolor() == artists(figure, name)[0].get_facecolor()
