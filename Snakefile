@@ -25,6 +25,7 @@ localrules:
     download,
     subset,
     filter,
+    filter_report,
     elevation,
     gravimetry,
     fusion,

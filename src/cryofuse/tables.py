@@ -398,6 +398,33 @@ LEDGER = Table(
     },
 )
 
+FILTER_REPORT = Table(
+    "altimetry/filter_report",
+    {
+        "period": Column(TEXT, "period; all for the whole record"),
+        "stage": Column(TEXT, "acquire, subset or filter"),
+        "position": Column(I4, "place in the order in which the period's steps ran", low=1),
+        "filter": Column(TEXT, "filter, or kind of event, as in the ledger"),
+        "granules": Column(I8, "granules with a ledger row of the step", low=0),
+        "beams": Column(I8, "their beams; 0 where whole granules are meant", low=0),
+        "beams_not_given": Column(I8, "beams that lack the filter's value", low=0),
+        "rows_in": Column(
+            I8, "rows before the step; of an event that removes none, rows of its beams", low=0
+        ),
+        "rows_removed": Column(I8, "rows removed in its turn", low=0),
+        "rows_alone": _null(I8, "rows that the filter alone would remove", low=0),
+        "removed_percent": _null(F8, "rows removed, of rows before the step", low=0, high=100),
+        "alone_percent": _null(
+            F8,
+            "rows that the filter alone would remove, of rows that entered the filters",
+            low=0,
+            high=100,
+        ),
+        "kept_percent": _null(F8, "rows left after the step, of rows read", low=0, high=100),
+    },
+    ("period", "stage", "filter"),
+)
+
 NODES = Table(
     "altimetry/nodes",
     {

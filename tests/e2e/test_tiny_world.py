@@ -336,6 +336,34 @@ def test_rows_before_minus_rows_removed_are_rows_after(results, period):
         assert kept == counts["filtered"].get((granule, beam), 0), (granule, beam)
 
 
+@pytest.mark.parametrize("period", [*PERIODS, "all"])
+def test_the_filter_report_adds_up_to_the_files(table, written, results, period):
+    report = table("altimetry/filter_report")
+    steps = report[report["period"] == period].set_index("filter")
+    names = PERIODS if period == "all" else [period]
+    stored = {
+        stage: sum(
+            pq.ParquetFile(results / "altimetry" / stage / f"{name}.parquet").metadata.num_rows
+            for name in names
+        )
+        for stage in ("subset", "filtered")
+    }
+    wrote = written[written["granule"].str[6:10].isin(names)]
+    beams = wrote[~wrote["missing"].isin(["no_group", "no_segments"])]
+    assert steps.loc["read", ["rows_in", "beams"]].tolist() == [beams["rows"].sum(), len(beams)]
+    assert steps.loc["read", "granules"] == wrote["granule"].nunique()
+    inside = steps[steps["stage"] == "filter"]
+    assert inside["rows_in"].iloc[0] == stored["subset"]
+    assert steps.loc["read", "rows_in"] - steps["rows_removed"].sum() == stored["filtered"]
+    kept = 100 * stored["filtered"] / beams["rows"].sum()
+    assert inside["kept_percent"].iloc[-1] == pytest.approx(kept)
+    for planted_as, event in (("no_group", "no_beam"), ("all_fill", "all_fill")):
+        count = (wrote["missing"] == planted_as).sum()
+        assert (steps["beams"].get(event, 0)) == count, event
+    # Fill is removed by the first filter alone, and the rows that carry it by no other.
+    assert inside["rows_alone"].iloc[0] == inside["rows_removed"].iloc[0] > 0
+
+
 def test_fill_rows_are_removed_by_the_first_filter_alone(table, written):
     """Fills outside the outline are cut before; none inside it stays."""
     ledger = table("altimetry/ledger")

@@ -35,7 +35,8 @@ def test_a_finished_run_has_nothing_to_do(tiny_run):
 def test_a_filter_threshold_reruns_the_filter_and_after_but_not_the_subset(tiny_run):
     found = jobs(tiny_run, "--config", "filters={height_sigma_max_m: 0.9}")
     assert found["filter_segments"] == 4
-    assert {"fit_nodes", "fuse_mascons", "build_features", "score_skill"} <= set(found)
+    assert {"report_filters", "fit_nodes", "fuse_mascons", "build_features"} <= set(found)
+    assert "score_skill" in found
     assert not {"simulate_granules", "simulate_mascons", "subset_granules", "read_mascons"} & set(
         found
     )
@@ -66,7 +67,9 @@ def test_one_more_period_runs_only_its_own_jobs_and_what_merges_them(tiny_run):
     assert "fit_nodes" in found and "fuse_mascons" in found
 
 
-@pytest.mark.parametrize("target", ["subset", "elevation", "features", "coupling", "figures"])
+@pytest.mark.parametrize(
+    "target", ["subset", "filter_report", "elevation", "features", "coupling", "figures"]
+)
 def test_a_stage_is_a_target(tiny_run, target):
     assert jobs(tiny_run, target) == {}
 

@@ -109,3 +109,33 @@ rule filter:
 rule elevation:
     input:
         every_tile(rules.fit_nodes.output.nodes),
+
+
+rule report_filters:
+    input:
+        ledger=per_period(rules.filter_segments.output.ledger),
+        lib=lib("atl06/report"),
+    output:
+        table="results/{region}/altimetry/filter_report.parquet",
+    log:
+        "logs/{region}/report_filters.log",
+    benchmark:
+        "logs/{region}/report_filters.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        # A year's ledger of a hundred gigabytes of granules takes half of it.
+        mem_mb=memory(1000),
+        runtime=minutes(10),
+    params:
+        periods=lambda wildcards: PERIODS[wildcards.region],
+    message:
+        "Reporting what each filter costs in {wildcards.region}"
+    script:
+        "../scripts/report_filters.py"
+
+
+rule filter_report:
+    input:
+        every_region(rules.report_filters.output.table),

@@ -62,7 +62,7 @@ rule draw_altimetry:
     input:
         nodes=per_tile(rules.fit_nodes.output.nodes),
         node_months=per_tile(rules.fit_nodes.output.node_months),
-        ledger=per_period(rules.filter_segments.output.ledger),
+        filter_report=rules.report_filters.output.table,
         mascons=rules.read_mascons.output.mascons,
         lib=lib("products/figures_altimetry"),
         region=region_files("outline", "coast"),

@@ -1,4 +1,4 @@
-"""Adapter of rule draw_altimetry: node tables and ledger in, four figures out."""
+"""Adapter of rule draw_altimetry: node tables and filter report in, four figures out."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ def main(snakemake: Any) -> None:
         months = pd.concat(
             [read_table(path, columns) for path in snakemake.input.node_months], ignore_index=True
         )
-        ledger = pd.concat(map(read_table, snakemake.input.ledger), ignore_index=True)
+        report = read_table(snakemake.input.filter_report)
         save_outputs(
             snakemake.output,
             {
                 "rate_map": figures.draw_rate_map(nodes, base),
                 "amplitude_map": figures.draw_amplitude_map(nodes, base),
                 "coverage": figures.draw_coverage(nodes, months, base, shapes),
-                "filter_costs": figures.draw_filter_costs(ledger, region.title),
+                "filter_costs": figures.draw_filter_costs(report, region.title),
             },
         )
 

@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cryofuse.atl06.report import WHOLE
 from cryofuse.products import style
 from cryofuse.products.style import BaseMap, MasconShapes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Cycles smaller than this (m) have no meaningful phase and are not drawn in the phase map.
 MIN_AMPLITUDE_M = 0.02
+#: Colours of the filters that take most, of all other filters, and of what is kept.
+_COSTLIEST = style.CATEGORIES[:5]
+_OTHERS, _KEPT = "#8c8c8c", "#d5dde2"
+#: Share of the beams without a filter's value (%) from which it is written beside the bar: a
+#: beam that is fill throughout lacks every value.
+_MISSING_PERCENT = 1.0
+#: Periods up to which each has a label and its own bar.
+_MOST_LABELS = 12
 
 
 @style.styled
@@ -188,91 +198,188 @@ def _draw_monthly_sampling(upper, lower, nodes: pd.DataFrame, node_months: pd.Da
 
 
 @style.styled
-def draw_filter_costs(ledger: pd.DataFrame, title: str) -> Figure:
-    """Draw what every filter removes, in its turn and alone.
+def draw_filter_costs(report: pd.DataFrame, title: str) -> Figure:
+    """Draw what every filter removes, alone and in its turn, and what stays in every period.
 
     Parameters
     ----------
-    ledger
-        Table ``altimetry/ledger`` of all periods.
+    report
+        Table ``altimetry/filter_report``.
     title
         Name of the region.
     """
-    filters = ledger[ledger["stage"] == "filter"]
-    costs = filter_costs(ledger)
-    figure = style.new_figure(max(2.6, 0.27 * len(costs) + 1.6))
-    axes = figure.subplots()
-    if costs.empty or costs["entered"].iloc[0] == 0:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        style.state_reason(axes, "no segment reached the filters")
-        kept, entered = 0, 0
+    costs, periods = filter_costs(report), period_costs(report)
+    figure = style.new_figure(max(2.2, 0.27 * len(costs) + 1.2) + 2.3)
+    grid = figure.add_gridspec(2, 1, height_ratios=(max(1.6, 0.27 * len(costs) + 0.4), 1.8))
+    upper, lower = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
+    upper.set_title("a  whole record, filters in the order in which they run")
+    lower.set_title("b  period by period: kept, and removed by the costliest filters")
+    if costs.empty:
+        for axes in (upper, lower):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            style.state_reason(axes, "no segment met a filter")
     else:
-        entered = int(costs["entered"].iloc[0])
-        kept = entered - int(costs["removed"].sum())
-        place = np.arange(len(costs))[::-1]
-        alone = 100 * costs["alone"] / entered
-        removed = 100 * costs["removed"] / entered
-        bars = axes.barh(
-            place + 0.19, alone, 0.36, color=style.CATEGORIES[5], label="this filter alone"
-        )
-        for bar in bars:
-            bar.set_gid("alone")
-        bars = axes.barh(
-            place - 0.19, removed, 0.36, color=style.CATEGORIES[0], label="in its turn"
-        )
-        for bar in bars:
-            bar.set_gid("removed")
-        reach = max(1.0, float(np.nanmax([alone.max(), removed.max()])))
-        for y, value in [
-            *zip(place + 0.19, alone, strict=True),
-            *zip(place - 0.19, removed, strict=True),
-        ]:
-            text = (
-                "n/a"
-                if not np.isfinite(value)
-                else f"{value:.2g}"
-                if value < 10
-                else f"{value:.0f}"
-            )
-            shown = value if np.isfinite(value) else 0.0
-            axes.text(shown + 0.01 * reach, y, text, va="center", fontsize=6)
-        axes.set_yticks(place, [name.replace("_", " ") for name in costs["filter"]])
-        axes.set_xlabel("share of the segments that entered the filters (%)")
-        axes.set_xlim(0, 1.1 * reach)
-        axes.legend(loc="lower right")
-    granules = filters["granule"].nunique()
-    share = f"{100 * kept / entered:.1f} %" if entered else "none"
-    style.head(
-        figure,
-        f"{title}: what each segment filter costs",
-        f"{entered:,} segments of {granules:,} granules, periods {_periods(ledger)}; {kept:,} kept "
-        f"({share}). Filters run from top to bottom.",
-    )
+        colours = _filter_colours(costs)
+        _draw_costs(upper, costs, colours)
+        _draw_periods(lower, periods, colours)
+    style.head(figure, f"{title}: what each segment filter costs", _costs_note(report, periods))
     return figure
 
 
-def _periods(ledger: pd.DataFrame) -> str:
-    names = sorted(ledger["period"].unique())
-    return "none" if not names else names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-
-
-def filter_costs(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Return rows removed by every filter over the whole ledger, in the filters' order.
+def filter_costs(report: pd.DataFrame) -> pd.DataFrame:
+    """Return what every filter removes over the whole record, in the filters' order.
 
     Returns
     -------
     pandas.DataFrame
-        Columns filter, rows_in, removed, alone (NaN where not measured), entered (segments that
-        entered the first filter).
+        Columns filter, removed and alone (% of the segments that entered the filters), not_given
+        (% of the beams that lack its value); NaN where nothing was measured.
     """
-    filters = ledger[ledger["stage"] == "filter"]
-    order = list(dict.fromkeys(filters["filter"]))
-    total = filters.groupby("filter").agg(
-        rows_in=("rows_in", "sum"),
-        removed=("rows_removed", "sum"),
-        alone=("rows_alone", lambda column: column.sum(min_count=1)),
+    whole = report[report["period"] == WHOLE]
+    entered, _ = _entered_and_kept(whole)
+    filters = whole[whole["stage"] == "filter"].sort_values("position")
+    return pd.DataFrame(
+        {
+            "filter": filters["filter"],
+            "removed": 100 * filters["rows_removed"] / (entered or np.nan),
+            "alone": filters["alone_percent"].astype(float),
+            "not_given": 100 * filters["beams_not_given"] / filters["beams"],
+        }
+    ).reset_index(drop=True)
+
+
+def period_costs(report: pd.DataFrame) -> pd.DataFrame:
+    """Return what every period kept and what each filter took of it in its turn.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each period, in order; columns ``kept`` and one for each filter, in % of the
+        segments that entered the filters, NaN in a period that none entered.
+    """
+    rows = {}
+    for period, steps in report[report["period"] != WHOLE].groupby("period", sort=True):
+        entered, kept = _entered_and_kept(steps)
+        removed = steps[steps["stage"] == "filter"].set_index("filter")["rows_removed"]
+        rows[period] = 100 * pd.concat([pd.Series({"kept": kept}), removed]) / (entered or np.nan)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _entered_and_kept(steps: pd.DataFrame) -> tuple[int, int]:
+    """Return how many rows of a period entered the filters, and how many they kept."""
+    removed = steps.groupby(steps["stage"] == "filter")["rows_removed"].sum()
+    entered = steps.loc[steps["filter"] == "read", "rows_in"].sum() - removed.get(False, 0)
+    return int(entered), int(entered - removed.get(True, 0))
+
+
+def _filter_colours(costs: pd.DataFrame) -> dict[str, str]:
+    """Return a colour for each of the filters that take most, in the filters' order."""
+    taking = costs[costs["removed"] > 0].nlargest(len(_COSTLIEST), "removed").sort_index()
+    return dict(zip(taking["filter"], _COSTLIEST, strict=False))
+
+
+def _draw_costs(axes: Axes, costs: pd.DataFrame, colours: dict[str, str]) -> None:
+    from matplotlib.patches import Patch
+
+    place = np.arange(len(costs), dtype=float)[::-1]
+    reach = max(1.0, float(np.nanmax(costs[["alone", "removed"]].to_numpy())))
+    faces = [colours.get(name, _OTHERS) for name in costs["filter"]]
+    hollow = axes.barh(
+        place + 0.19,
+        costs["alone"].fillna(0.0),
+        0.34,
+        color="white",
+        edgecolor=style.EDGE,
+        lw=0.6,
+        gid="alone",
     )
-    total = total.reindex(order).rename_axis("filter").reset_index()
-    entered = int(total["rows_in"].iloc[0]) if len(total) else 0
-    return total.assign(entered=entered)
+    filled = axes.barh(place - 0.19, costs["removed"].fillna(0.0), 0.34, color=faces, gid="removed")
+    for bars, column in ((hollow, "alone"), (filled, "removed")):
+        for bar, value, missing in zip(bars, costs[column], costs["not_given"], strict=True):
+            text = "n/a" if np.isnan(value) else _short(value)
+            if missing >= _MISSING_PERCENT and column == "alone":
+                text += f"  (not given in {_short(missing)} % of the beams)"
+            middle = bar.get_y() + bar.get_height() / 2
+            axes.text(bar.get_width() + 0.01 * reach, middle, text, va="center", fontsize=6)
+    axes.set_yticks(place, [name.replace("_", " ") for name in costs["filter"]])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("share of the segments that entered the filters (%)")
+    axes.set_xlim(0, 1.1 * reach)
+    axes.set_ylim(-0.6, len(costs) - 0.4)
+    axes.legend(
+        handles=[
+            Patch(facecolor="white", edgecolor=style.EDGE, lw=0.6, label="this filter alone"),
+            Patch(facecolor=_OTHERS, label="in its turn\n(colours as in b)"),
+        ],
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+    )
+
+
+def _short(value: float) -> str:
+    """Return a share to two digits, and a small one as smaller than what two would show."""
+    if 0 < value < 0.01:
+        return "< 0.01"
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def _draw_periods(axes: Axes, periods: pd.DataFrame, colours: dict[str, str]) -> None:
+    shares = periods[["kept", *colours]].copy()
+    shares["other_filters"] = periods.drop(columns=shares.columns).sum(axis=1)
+    foot = np.zeros(len(periods))
+    place = np.arange(len(periods), dtype=float)
+    # Bars of a long record touch, so that a gap is a period without segments.
+    few = len(periods) <= _MOST_LABELS
+    for name, colour in ({"kept": _KEPT} | colours | {"other_filters": _OTHERS}).items():
+        share = shares[name].fillna(0.0)
+        if share.any():
+            axes.bar(
+                place,
+                share,
+                0.7 if few else 1.0,
+                bottom=foot,
+                color=colour,
+                label=name.replace("_", " "),
+                gid=f"period_{name}",
+            )
+        foot = foot + share.to_numpy()
+    if few:
+        for x, kept in zip(place, periods["kept"], strict=True):
+            if np.isfinite(kept):
+                axes.text(x, kept / 2, f"{kept:.0f}", ha="center", va="center", fontsize=6.5)
+    labels = _period_labels(list(periods.index))
+    axes.set_xticks(list(labels), list(labels.values()))
+    # One bar alone is no wall.
+    pad = max(0.6, 2.5 - len(periods) / 2)
+    axes.set_xlim(-pad, len(periods) - 1 + pad)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("share of the segments (%)")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True)
+
+
+def _period_labels(periods: list[str]) -> dict[int, str]:
+    """Return labels by place: every period where there are few, else the starts of years."""
+    if len(periods) <= _MOST_LABELS:
+        return dict(enumerate(periods))
+    starts = {
+        place: name[:4] for place, name in enumerate(periods) if name[4:] in ("", "-01", "Q1")
+    }
+    step = -(-len(starts) // _MOST_LABELS)
+    return {place: year for place, year in starts.items() if int(year) % step == 0}
+
+
+def _costs_note(report: pd.DataFrame, periods: pd.DataFrame) -> str:
+    whole = report[report["period"] == WHOLE]
+    entered, kept = _entered_and_kept(whole)
+    filters = whole[whole["stage"] == "filter"]
+    if filters.empty:
+        return f"{entered:,} segments lie in the region; no filter ran on them."
+    seen = periods.index[periods["kept"].notna()]
+    span = seen[0] if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
+    return (
+        f"{entered:,} segments of {filters['granules'].max():,} granules entered the filters "
+        f"({span}); {kept:,} kept ({100 * kept / entered:.1f} %). Shares are of the segments that "
+        "entered; in its turn a filter meets what the filters above it left. A period without a "
+        "bar has no segment."
+    )

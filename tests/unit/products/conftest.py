@@ -332,6 +332,37 @@ def ledger():
     return pd.DataFrame(rows)
 
 
+def filter_report():
+    """Three periods, the middle one without a segment: 1000 of 1250 rows and 500 of 500 entered.
+
+    The ice mask meets no beam's value in the last; no filter takes a row that another would.
+    """
+    rows = []
+    sizes = {"2018": (1250, 1000), "2019": (0, 0), "2020": (500, 500), "all": (1750, 1500)}
+    costs = {
+        "finite_height": {"2018": 100, "2020": 50, "all": 150},
+        "quality_summary": {"2018": 200, "2020": 150, "all": 350},
+        "ice_mask": {"2018": 50, "2020": 0, "all": 50},
+    }
+    for period, (read, entered) in sizes.items():
+        steps = [("subset", "read", 0), ("subset", "outside_region", read - entered)]
+        steps += [("filter", name, gone[period]) for name, gone in costs.items() if entered]
+        left = read
+        for position, (stage, name, gone) in enumerate(steps[: None if read else 1], 1):
+            lacks = name == "ice_mask" and period in ("2020", "all")
+            rows.append(
+                {"period": period, "stage": stage, "position": position, "filter": name,
+                 "granules": 3 if read else 0, "beams": 10 if read else 0,
+                 "beams_not_given": 4 if lacks else 0, "rows_in": left, "rows_removed": gone,
+                 "rows_alone": 2 * gone if stage == "filter" else None,
+                 "removed_percent": 100 * gone / left if left else None,
+                 "alone_percent": 200 * gone / entered if stage == "filter" else None,
+                 "kept_percent": 100 * (left - gone) / read if read else None}
+            )  # fmt: skip
+            left -= gone
+    return pd.DataFrame(rows)
+
+
 def node_months():
     table = nodes()
     seen = [MONTHS[0], MONTHS[1], MONTHS[3]]
@@ -353,7 +384,7 @@ def world():
         "node_months": node_months(), "scores": scores(), "predictions": predictions(),
         "importance": importance(), "explained": explained(), "coupling": coupling(),
         "regimes": regimes(), "centroids": centroids(), "stability": stability(),
-        "lakes": lakes(), "ledger": ledger(),
+        "lakes": lakes(), "filter_report": filter_report(),
     }  # fmt: skip
     columns = ["mascon_id", "month", "lwe_cm", "lwe_sigma_cm", "mass_gt", "mass_sigma_gt"]
     found["mass"] = found["fusion"][[*columns, "mass_change_gt", "mass_change_sigma_gt"]]

@@ -83,15 +83,96 @@ def test_coverage_bars_are_the_months_sums(world):
     assert share == pytest.approx(100 * area.loc[first].sum() / area.sum())
 
 
-def test_filter_costs_are_the_ledgers(world):
-    costs = figures_altimetry.filter_costs(world["ledger"])
-    # 1000 and 500 rows: 10 %, then 20 % of what is left, then 5 % of that, in whole rows.
-    assert costs["removed"].tolist() == [150, 270, 54]
-    assert costs["alone"].tolist() == [160, 310, 85]
-    figure = figures_altimetry.draw_filter_costs(world["ledger"], "Testland")
-    widths = [b.get_width() for b in artists(figure, "removed")]
-    np.testing.assert_allclose(widths, np.array([150, 270, 54]) / 15)
-    assert "1,026 kept (68.4 %)" in texts(figure).replace("\n", " ")
+def test_filter_costs_are_the_reports(world):
+    figure = figures_altimetry.draw_filter_costs(world["filter_report"], "Testland")
+    # Of the 1500 segments that entered the filters in both periods.
+    removed, alone = (artists(figure, gid) for gid in ("removed", "alone"))
+    np.testing.assert_allclose([b.get_width() for b in removed], [10, 350 / 15, 50 / 15])
+    np.testing.assert_allclose([b.get_width() for b in alone], [20, 700 / 15, 100 / 15])
+    # From top to bottom as they run.
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["finite height", "quality summary", "ice mask"]
+    heights = [bar.get_y() for bar in removed]
+    assert heights == sorted(heights, reverse=True)
+    said = texts(figure).replace("\n", " ")
+    assert "1,500 segments of 3 granules" in said and "950 kept (63.3 %)" in said
+    assert "(2018 to 2020)" in said
+    assert said.count("not given in 40 % of the beams") == 1
+
+
+def test_filter_costs_of_every_period_stand_on_each_other_up_to_all(world):
+    figure = figures_altimetry.draw_filter_costs(world["filter_report"], "Testland")
+    expected = {
+        "period_kept": ([65, 0, 60], [0, 0, 0]),
+        "period_finite_height": ([10, 0, 10], [65, 0, 60]),
+        "period_quality_summary": ([20, 0, 30], [75, 0, 70]),
+        "period_ice_mask": ([5, 0, 0], [95, 0, 100]),
+    }
+    for gid, (heights, feet) in expected.items():
+        bars = artists(figure, gid)
+        np.testing.assert_allclose([bar.get_height() for bar in bars], heights, err_msg=gid)
+        np.testing.assert_allclose([bar.get_y() for bar in bars], feet, err_msg=gid)
+    labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert labels == ["2018", "2019", "2020"]
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert legend == ["ice mask", "quality summary", "finite height", "kept"]
+    # One colour is one filter in both panels.
+    for bar, name in zip(artists(figure, "removed"), list(expected)[1:], strict=True):
+        assert bar.get_facecolor() == artists(figure, name)[0].get_facecolor()
+
+
+def test_filters_that_cost_least_are_drawn_as_one_and_filters_that_cost_nothing_are_not():
+    # Seven filters take 1, 2, … 7 of 100 segments, an eighth none; the five costliest are named.
+    rows = [("subset", "read", 0), *(("filter", f"f{n}", n) for n in (4, 1, 7, 2, 6, 3, 5, 0))]
+    report = pd.DataFrame(
+        [
+            {"period": period, "stage": stage, "position": i, "filter": name, "granules": 1,
+             "beams": 1, "beams_not_given": 0, "rows_in": 100, "rows_removed": gone,
+             "alone_percent": float(gone)}
+            for period in ("2020-01", "all")
+            for i, (stage, name, gone) in enumerate(rows, 1)
+        ]
+    )  # fmt: skip
+    figure = figures_altimetry.draw_filter_costs(report, "Testland")
+    shown = {
+        name: bar.get_height()
+        for name in ("kept", *(f"f{n}" for n in range(8)), "other_filters")
+        for bar in artists(figure, f"period_{name}")
+    }
+    assert shown == {
+        "kept": 72, "f3": 3, "f4": 4, "f5": 5, "f6": 6, "f7": 7, "other_filters": 3,
+    }  # fmt: skip
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    # As they are stacked, which is as they run, from the top.
+    assert legend == ["other filters", "f5", "f3", "f6", "f7", "f4", "kept"]
+
+
+@pytest.mark.parametrize(
+    ("periods", "labels"),
+    [
+        (["2020"], {0: "2020"}),
+        ([f"{y}" for y in range(2018, 2025)], {i: str(2018 + i) for i in range(7)}),
+        ([str(m)[:7] for m in MONTHS], {3 + 12 * i: str(2019 + i) for i in range(6)}),
+        ([f"{y}Q{q}" for y in range(2018, 2022) for q in range(1, 5)], {4 * i: str(2018 + i)
+                                                                        for i in range(4)}),
+    ],
+)  # fmt: skip
+def test_periods_are_labelled_one_by_one_where_they_are_few_else_by_years(periods, labels):
+    report = pd.DataFrame(
+        [
+            {"period": period, "stage": stage, "position": i, "filter": name, "granules": 1,
+             "beams": 1, "beams_not_given": 0, "rows_in": 100, "rows_removed": 40 * i,
+             "alone_percent": 40.0}
+            for period in [*periods, "all"]
+            for i, (stage, name) in enumerate((("subset", "read"), ("filter", "ice_mask")))
+        ]
+    )  # fmt: skip
+    figure = figures_altimetry.draw_filter_costs(report, "Testland")
+    axes = figure.axes[1]
+    shown = {t: label.get_text() for t, label in zip(axes.get_xticks(), axes.get_xticklabels(),
+                                                     strict=True)}  # fmt: skip
+    assert shown == labels
+    assert [bar.get_height() for bar in artists(figure, "period_kept")] == [60] * len(periods)
 
 
 def test_mascon_values_are_drawn_in_order_and_nulls_hatched(world):
@@ -324,7 +405,10 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
     for figure in (
         figures_altimetry.draw_amplitude_map(nodes, base),
         figures_altimetry.draw_coverage(nodes, months, base, shapes),
-        figures_altimetry.draw_filter_costs(world["ledger"].iloc[:0], "Testland"),
+        figures_altimetry.draw_filter_costs(world["filter_report"].iloc[:0], "Testland"),
+        figures_altimetry.draw_filter_costs(
+            world["filter_report"].query("stage != 'filter'"), "Testland"
+        ),
         figures_maps.draw_lead_lag_map(coupling, shapes, base),
         figures_learning.draw_skill_bars(scores, "Testland"),
         figures_learning.draw_predicted_observed(predictions, scores, "Testland"),
