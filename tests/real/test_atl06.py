@@ -42,7 +42,6 @@ ROWS = {
     "processed_ATL06_20190625191102_13520305_002_01.h5": (26, 26, 24, 23, 6, 6),
 }
 CLEANEST = "processed_ATL06_20190613065109_11610303_002_01.h5"
-TRACKS = (CLEANEST, "processed_ATL06_20190416093911_02770303_002_01.h5")
 
 #: Simple filters as METHODS states them: dataset, and what stays where it is given.
 KEEP = {
@@ -178,6 +177,39 @@ def test_rows_in_the_outline(folder, outline, name):
     assert read - sum(row["rows_removed"] for row in ledger) == table.num_rows
 
 
+def inconsistent(place, tolerance=2):
+    """Return segments (number to height and slope) whose ends meet no neighbour's height."""
+    found = set()
+    for number, (height, slope) in place.items():
+        misses = [
+            abs(height + side * 20 * slope - place[number + side][0])
+            for side in (-1, 1)
+            if number + side in place and np.isfinite(slope)
+        ]
+        if misses and min(misses) > tolerance:
+            found.add(number)
+    return found
+
+
+def spikes(place):
+    """Return segments far from the median of those within ten of them."""
+    found = set()
+    for number, (height, _) in place.items():
+        near = [place[n][0] for n in range(number - 10, number + 11) if n in place]
+        middle = np.median(near)
+        spread = max(np.median(np.abs(near - middle)), 0.1)
+        if len(near) > 10 and abs(height - middle) > 5 * spread:
+            found.add(number)
+    return found
+
+
+def along_track(find, rows, number, height, slope):
+    """Return the rows that a filter of neighbours rejects among those of a mask."""
+    rows = rows & np.isfinite(height)
+    place = {int(number[i]): (height[i], slope[i]) for i in np.flatnonzero(rows)}
+    return rows & np.isin(number, sorted(find(place)))
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_each_filter_alone_and_in_order(folder, name):
     table, _ = read_granule(folder / name)
@@ -187,7 +219,7 @@ def test_each_filter_alone_and_in_order(folder, name):
         if group is None:
             continue
         height, sigma = plain(group, "h_li"), plain(group, "h_li_sigma")
-        dem = plain(group, "dem/dem_h")
+        dem, slope = plain(group, "dem/dem_h"), plain(group, "fit_statistics/dh_fit_dx")
         rejected = {"finite_height": ~np.isfinite(height)}
         rejected["height_sigma"] = ~(sigma <= 1) if np.isfinite(sigma).any() else sigma > 1
         rejected["dem_difference"] = (
@@ -201,45 +233,27 @@ def test_each_filter_alone_and_in_order(folder, name):
             else:
                 rejected[rule] = np.isfinite(values) & ~stays(values)
         alive = np.ones(len(height), bool)
+        number = group["segment_id"][:]
+        slope = np.full(len(height), np.nan) if slope is None else slope
         for rule in SETTINGS.order:
-            if rule not in rejected:
+            if rule == "ice_mask":
                 continue
             row = found[beam, rule]
             assert row["rows_in"] == alive.sum(), rule
-            assert row["rows_removed"] == (alive & rejected[rule]).sum(), rule
-            assert row["rows_alone"] == rejected[rule].sum(), rule
-            alive &= ~rejected[rule]
+            if rule in rejected:
+                gone, alone = alive & rejected[rule], rejected[rule]
+            else:
+                find = {"along_track_consistency": inconsistent, "running_median": spikes}[rule]
+                gone = along_track(find, alive, number, height, slope)
+                everything = np.ones(len(height), bool)
+                alone = along_track(find, everything, number, height, slope)
+            assert row["rows_removed"] == gone.sum(), rule
+            assert row["rows_alone"] == alone.sum(), rule
+            alive &= ~gone
+        if not np.isfinite(slope).any():
+            assert found[beam, "along_track_consistency"]["reason"] == "not_given"
     gone = sum(row["rows_removed"] for row in ledger)
     assert table.num_rows - gone == kept.num_rows
-
-
-@pytest.mark.parametrize("name", TRACKS)
-def test_along_track_filters_alone(folder, name):
-    table, _ = read_granule(folder / name)
-    rules = ["along_track_consistency", "running_median"]
-    _, ledger = apply_filters(table, FilterSettings(order=rules))
-    found = {(row["beam"], row["filter"]): row["rows_alone"] for row in ledger}
-    for beam, group in beams_of(folder / name):
-        height, slope = plain(group, "h_li"), plain(group, "fit_statistics/dh_fit_dx")
-        place = {
-            int(number): (h, s)
-            for number, h, s in zip(group["segment_id"][:], height, slope, strict=True)
-            if np.isfinite(h)
-        }
-        apart = far = 0
-        for number, (h, s) in place.items():
-            misses = [
-                abs(h + side * 20 * s - place[number + side][0])
-                for side in (-1, 1)
-                if number + side in place and np.isfinite(s)
-            ]
-            apart += bool(misses) and min(misses) > 2
-            near = [place[n][0] for n in range(number - 10, number + 11) if n in place]
-            middle = np.median(near)
-            spread = max(np.median(np.abs(near - middle)), 0.1)
-            far += len(near) > 10 and abs(h - middle) > 5 * spread
-        assert found[beam, "along_track_consistency"] == apart
-        assert found[beam, "running_median"] == far
 
 
 def test_the_cleanest_granule(folder):

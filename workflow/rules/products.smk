@@ -244,7 +244,7 @@ if CONFIG.source == "synthetic":
 rule write_summary:
     input:
         unpack(validation_file),
-        ledger=per_period(rules.filter_segments.output.ledger),
+        filter_report=rules.report_filters.output.table,
         centroids=rules.cluster_regimes.output.centroids,
         scores=rules.score_skill.output.scores,
         explained=rules.explain_variance.output.mascons,

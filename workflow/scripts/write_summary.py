@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pandas as pd
-
 from cryofuse.learning.skill import verdict
 from cryofuse.logs import job_log
 from cryofuse.products.summary import render_summary
@@ -20,7 +18,7 @@ def main(snakemake: Any) -> None:
             title=params.region["title"],
             source=params.source,
             months=f"{params.period['start']} to {params.period['end']}",
-            ledger=pd.concat([read_table(path) for path in given.ledger], ignore_index=True),
+            filter_report=read_table(given.filter_report),
             centroids=read_table(given.centroids),
             verdict=verdict(read_table(given.scores)),
             explained=read_table(given.explained),

@@ -188,7 +188,8 @@ def apply_filters(
             track = _track(columns) if track is None else track
             alone = _reject_along_track(name, track, settings, alive.size)
             removed = _reject_along_track(name, track.only(alive), settings, alive.size)
-            given = columns.with_any(columns.values("height_m")[1])
+            judged = "slope_along" if name == "along_track_consistency" else "height_m"
+            given = columns.with_any(columns.values(judged)[1])
         else:
             alone, given = _reject(name, columns, settings, ice, sigma_given)
             removed = alone & alive
@@ -358,7 +359,8 @@ def find_inconsistent(
     (height ± slope · 20 m) lie on them. Only segments whose numbers differ by one are
     neighbours: nothing is compared across a gap, and a segment without neighbours, or without
     a slope, is not tested. A segment that agrees with one neighbour stays, so that a single
-    outlier does not take its neighbours along, nor a step in the ice both its sides.
+    outlier does not take its neighbours along, nor a step in the ice both its sides. At the end
+    of a run, where there is but one to agree with, both go.
 
     Parameters
     ----------

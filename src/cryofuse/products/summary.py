@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cryofuse.atl06.report import WHOLE
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #1a1a1a; }
@@ -71,20 +73,11 @@ def _reasons(frame: pd.DataFrame, value: str) -> str:
     return "; ".join(f"{reason} ({count})" for reason, count in counts.items())
 
 
-def describe_ledger(ledger: pd.DataFrame) -> str:
+def describe_filters(report: pd.DataFrame) -> str:
     """Return what became of the segments, filter by filter, and of files that were left out."""
-    filters = ledger[ledger["stage"] == "filter"]
-    cost = (
-        filters.groupby("filter", sort=False)[["rows_in", "rows_removed", "rows_alone"]]
-        .sum()
-        .reset_index()
-    )
-    events = ledger[(ledger["stage"] != "filter") & (ledger["filter"] != "read")]
-    left = (
-        events.groupby(["stage", "filter"])
-        .agg(files=("granule", "nunique"), beams=("granule", "size"), rows=("rows_removed", "sum"))
-        .reset_index()
-    )
+    whole = report[report["period"] == WHOLE]
+    cost = whole[whole["stage"] == "filter"]
+    left = whole[(whole["stage"] != "filter") & (whole["filter"] != "read")]
     parts = []
     if len(cost):
         first, last = (
@@ -110,9 +103,9 @@ def describe_ledger(ledger: pd.DataFrame) -> str:
                 {
                     "stage": "stage",
                     "filter": "left out",
-                    "files": "files",
-                    "beams": "entries",
-                    "rows": "segments",
+                    "granules": "files",
+                    "beams": "beams",
+                    "rows_removed": "segments",
                 },
             )
         )
@@ -203,7 +196,7 @@ def render_summary(
     title: str,
     source: str,
     months: str,
-    ledger: pd.DataFrame,
+    filter_report: pd.DataFrame,
     centroids: pd.DataFrame,
     verdict: str,
     explained: pd.DataFrame,
@@ -222,7 +215,7 @@ def render_summary(
     ----------
     title, source, months
         Region, source of the data, and the months covered, as people read them.
-    ledger, centroids, explained, coupling, sea_level, comparison, case_study, lakes
+    filter_report, centroids, explained, coupling, sea_level, comparison, case_study, lakes
         The tables of those names (see :mod:`cryofuse.tables`).
     verdict
         The sentence that the skill table gives.
@@ -330,7 +323,7 @@ def render_summary(
         if len(candidates)
         else "",
         "<h2>What was left out, and why</h2>",
-        describe_ledger(ledger),
+        describe_filters(filter_report),
     ]
     empty = (
         features_ledger[features_ledger["n_null"] > 0] if len(features_ledger) else features_ledger

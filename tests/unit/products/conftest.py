@@ -314,24 +314,6 @@ def lakes():
     )
 
 
-def ledger():
-    rows = []
-    for period, rows_in in (("2019", 1000), ("2020", 500)):
-        left = rows_in
-        for name, share in (("finite_height", 0.1), ("quality_summary", 0.2), ("ice_mask", 0.05)):
-            removed = int(left * share)
-            rows.append(
-                {"period": period, "granule": f"ATL06_{period}.h5", "beam": "gt1l",
-                 "stage": "filter", "filter": name, "rows_in": left, "rows_removed": removed,
-                 "rows_alone": int(rows_in * share) + 5, "reason": None}
-            )  # fmt: skip
-            left -= removed
-    rows.append({"period": "2020", "granule": "broken.h5", "beam": None, "stage": "subset",
-                 "filter": "unreadable", "rows_in": 0, "rows_removed": 0, "rows_alone": None,
-                 "reason": "truncated"})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def filter_report():
     """Three periods, the middle one without a segment: 1000 of 1250 rows and 500 of 500 entered.
 

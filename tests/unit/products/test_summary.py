@@ -11,14 +11,14 @@ import pytest
 from cryofuse.products.summary import (
     describe_coupling,
     describe_explained,
-    describe_ledger,
+    describe_filters,
     describe_validation,
     render_summary,
     render_table,
     report_run,
 )
 
-from .conftest import centroids, coupling, explained, lakes, ledger
+from .conftest import centroids, coupling, explained, filter_report, lakes
 
 NASTY = 'a <script>alert("x")</script> & <img src="http://elsewhere.org/x.png">'
 
@@ -116,7 +116,7 @@ def page(**changed):
         "title": "Testland",
         "source": "synthetic",
         "months": "2018-10 to 2021-12",
-        "ledger": ledger(),
+        "filter_report": filter_report(),
         "centroids": centroids(),
         "verdict": "Elevation change predicts mass change in this test.",
         "explained": explained(),
@@ -227,12 +227,12 @@ def test_a_feature_that_is_missing_is_listed_with_its_reason_and_a_whole_one_is_
 
 
 def test_foreign_text_is_escaped_wherever_it_enters():
-    broken = ledger().assign(filter=NASTY)
+    broken = filter_report().assign(filter=NASTY)
     text = page(
         title=NASTY,
         source=NASTY,
         verdict=NASTY,
-        ledger=broken,
+        filter_report=broken,
         centroids=centroids().assign(regime_name=NASTY),
         explained=explained().assign(explained_total=np.nan, reason=NASTY),
         coupling=coupling().assign(r=np.nan, reason=NASTY),
@@ -251,16 +251,16 @@ def test_foreign_text_is_escaped_wherever_it_enters():
     assert text.count("&lt;script&gt;") >= 15
 
 
-def test_the_ledger_tells_what_each_filter_cost_and_which_files_were_left_out():
-    text = describe_ledger(ledger())
+def test_the_report_tells_what_each_filter_cost_and_what_was_left_out():
+    text = describe_filters(filter_report())
     assert "1 500 segments in the region" in text
     rows = {row[0]: row for row in read(text).rows if row[0] != "subset"}
-    # 100 + 50 of 1500; then 180 + 90 of 1350; then 36 + 18 of 1080.
-    assert rows["finite_height"] == ["finite_height", "1 500", "150", "160"]
-    assert rows["quality_summary"] == ["quality_summary", "1 350", "270", "310"]
-    assert rows["ice_mask"] == ["ice_mask", "1 080", "54", "85"]
-    assert "1 026 kept" in text
-    assert ["subset", "unreadable", "1", "1", "0"] in read(text).rows
+    # Of the whole record, not of its periods on top.
+    assert rows["finite_height"] == ["finite_height", "1 500", "150", "300"]
+    assert rows["quality_summary"] == ["quality_summary", "1 350", "350", "700"]
+    assert rows["ice_mask"] == ["ice_mask", "1 000", "50", "100"]
+    assert "950 kept" in text
+    assert ["subset", "outside_region", "3", "10", "250"] in read(text).rows
 
 
 def test_the_comparison_with_the_truth_marks_what_does_not_hold():
@@ -296,7 +296,7 @@ def test_empty_tables_leave_a_sentence():
         comparison=comparison().iloc[:0],
         lakes=lakes().iloc[:0],
         features_ledger=pd.DataFrame({"feature": [], "n_null": [], "reason": []}),
-        ledger=ledger().iloc[:0],
+        filter_report=filter_report().iloc[:0],
     )
     read(text)
     assert "No regimes: too few nodes with a fit." in text
