@@ -220,6 +220,24 @@ class WindowSettings(Settings):
         return self
 
 
+class CheckSettings(Settings):
+    """Independent checks of elevation change: crossovers and repeats."""
+
+    max_crossovers_per_km2: Positive | None = Field(
+        1.0, description="Most crossovers kept, a seeded draw per 10 km block; null keeps all"
+    )
+    max_repeats_per_km2: Positive | None = Field(
+        1.0, description="Most repeats kept, a seeded draw per 10 km block; null keeps all"
+    )
+    max_separation_m: Positive = Field(
+        50.0, description="Largest distance between the two segments of a repeat"
+    )
+    max_node_distance_m: Positive | None = Field(
+        None,
+        description="Farthest node whose fit a pair is held against; null is the search radius",
+    )
+
+
 class ElevationSettings(Settings):
     """Node grid and robust fit."""
 
@@ -242,6 +260,9 @@ class ElevationSettings(Settings):
     )
     max_segments_per_node: Count | None = Field(
         None, description="Evenly thin a node's segments to this many; null keeps all"
+    )
+    checks: CheckSettings = Field(
+        default_factory=CheckSettings, description="Crossovers and repeats held against the fits"
     )
 
     @model_validator(mode="after")

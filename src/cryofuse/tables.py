@@ -474,6 +474,65 @@ NODE_MONTHS = Table(
     ("node_id", "month"),
 )
 
+CHECK_PAIRS = Table(
+    "altimetry/check_pairs",
+    {
+        "kind": Column(
+            TEXT, "crossover (two reference tracks), or repeat (one segment number, two cycles)"
+        ),
+        "x_m": _X,
+        "y_m": _Y,
+        "time_first": Column(TIME, "earlier pass, UTC"),
+        "time_second": Column(TIME, "later pass"),
+        "dt_years": Column(F8, "time between them", low=0),
+        "dh_m": _null(
+            F8,
+            "height of the later minus the earlier; of a repeat at one place by the nearest node's "
+            "gradient, null without one",
+        ),
+        "dh_sigma_m": _null(F8, "its σ from both passes' segments", low=0),
+        "rgt_first": Column(I2, "reference ground track of the earlier pass"),
+        "cycle_first": Column(I2, "its cycle"),
+        "beam_first": Column(TEXT, "its beam"),
+        "rgt_second": Column(I2, "reference ground track of the later pass"),
+        "cycle_second": Column(I2, "its cycle"),
+        "beam_second": Column(TEXT, "its beam"),
+        "segment_id": _null(I4, "segment number of a repeat"),
+        "separation_m": _null(F8, "distance between a repeat's two segments", low=0),
+        "angle_degrees": _null(F8, "angle between a crossover's tracks", low=0, high=90),
+        "model_dh_m": _null(
+            F8, "change by the nearest node's rate and annual cycle; null where none is near"
+        ),
+        "residual_m": _null(F8, "dh − model"),
+        "stands_for": Column(F8, "pairs found in the block for each one kept", low=1),
+    },
+)
+
+CHECKS = Table(
+    "altimetry/checks",
+    {
+        "kind": Column(TEXT, "crossover or repeat"),
+        "span": Column(TEXT, "class of the time between both passes, or all"),
+        "n_found": Column(I8, "pairs found (of a class of span: estimated from those kept)", low=0),
+        "n_kept": Column(I8, "pairs kept by the draw", low=0),
+        "n_model": Column(I8, "pairs with a residual", low=0),
+        "dh_rate_m_yr": _null(F8, "median of dh / dt where dt ≥ 0.5 years"),
+        "residual_m": _null(F8, "median residual"),
+        "residual_spread_m": _null(F8, "1.4826 × MAD of the residuals", low=0),
+        "rate_difference_m_yr": _null(
+            F8, "median of residual / dt where dt ≥ 0.5 years: what the fitted rates miss"
+        ),
+        "rate_difference_sigma_m_yr": _null(
+            F8, "its σ, √(π/2) × robust spread / √n: as if pairs were independent", low=0
+        ),
+        "share_within_2_sigma": _null(
+            F8, "share of residuals within 2 σ of dh (the model's own σ left out)", low=0, high=1
+        ),
+        "reason": _REASON,
+    },
+    ("kind", "span"),
+)
+
 NODE_MONTHS_CAUSAL = Table(
     "altimetry/node_months_causal",
     {
