@@ -224,10 +224,10 @@ class CheckSettings(Settings):
     """Independent checks of elevation change: crossovers and repeats."""
 
     max_crossovers_per_km2: Positive | None = Field(
-        1.0, description="Most crossovers kept, a seeded draw per 10 km block; null keeps all"
+        1.0, description="Most crossovers kept, a seeded draw per square of a tile; null keeps all"
     )
     max_repeats_per_km2: Positive | None = Field(
-        1.0, description="Most repeats kept, a seeded draw per 10 km block; null keeps all"
+        1.0, description="Most repeats kept, a seeded draw per square of a tile; null keeps all"
     )
     max_separation_m: Positive = Field(
         50.0, description="Largest distance between the two segments of a repeat"
@@ -236,6 +236,7 @@ class CheckSettings(Settings):
         None,
         description="Farthest node whose fit a pair is held against; null is the search radius",
     )
+    seed: int = Field(20, description="Seed")
 
 
 class ElevationSettings(Settings):

@@ -75,6 +75,7 @@ rule fit_nodes:
         nodes="results/{region}/altimetry/nodes/{tile}.parquet",
         node_months="results/{region}/altimetry/node_months/{tile}.parquet",
         causal="results/{region}/altimetry/node_months_causal/{tile}.parquet",
+        checks="results/{region}/altimetry/checks/{tile}.parquet",
     log:
         "logs/{region}/fit_nodes/{tile}.log",
     benchmark:
@@ -96,6 +97,28 @@ rule fit_nodes:
         "../scripts/fit_nodes.py"
 
 
+rule summarise_checks:
+    input:
+        checks=per_tile(rules.fit_nodes.output.checks),
+        lib=lib("elevation/checks"),
+    output:
+        checks="results/{region}/altimetry/checks.parquet",
+    log:
+        "logs/{region}/summarise_checks.log",
+    benchmark:
+        "logs/{region}/summarise_checks.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=minutes(10),
+    message:
+        "Holding crossovers and repeats of {wildcards.region} against the fits"
+    script:
+        "../scripts/summarise_checks.py"
+
+
 rule subset:
     input:
         every_period(rules.subset_granules.output.segments),
@@ -109,6 +132,7 @@ rule filter:
 rule elevation:
     input:
         every_tile(rules.fit_nodes.output.nodes),
+        every_region(rules.summarise_checks.output.checks),
 
 
 rule report_filters:

@@ -1,4 +1,4 @@
-"""Adapter of rule fit_nodes: filtered segments in, nodes and node months of a tile out."""
+"""Adapter of rule fit_nodes: filtered segments in, nodes, node months and checks of a tile out."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from cryofuse.config import ElevationSettings, FusionSettings, PeriodSettings, R
 from cryofuse.elevation.tiles import fit_tile
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
-from cryofuse.tables import NODE_MONTHS, NODE_MONTHS_CAUSAL, NODES, write_table
+from cryofuse.tables import CHECK_PAIRS, NODE_MONTHS, NODE_MONTHS_CAUSAL, NODES, write_table
 
 
 def main(snakemake: Any) -> None:
@@ -27,6 +27,7 @@ def main(snakemake: Any) -> None:
         write_table(result.fits, snakemake.output.nodes, NODES, origin)
         write_table(result.months, snakemake.output.node_months, NODE_MONTHS, origin)
         write_table(result.causal, snakemake.output.causal, NODE_MONTHS_CAUSAL, origin)
+        write_table(result.checks, snakemake.output.checks, CHECK_PAIRS, origin)
 
 
 if __name__ == "__main__":

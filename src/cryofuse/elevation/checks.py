@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.spatial import cKDTree
 
+from cryofuse.atl06.granule import BEAMS
 from cryofuse.calendar import year_fraction
 from cryofuse.tables import CHECK_PAIRS, CHECKS
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     Box = tuple[float, float, float, float]
 
 KINDS = ("crossover", "repeat")
-#: Beams in the order of their codes.
-BEAMS = ("gt1l", "gt1r", "gt2l", "gt2r", "gt3l", "gt3r")
 #: Smallest angle between two tracks (degrees). Ascending and descending tracks cross at 12° or
 #: more above 60° of latitude; at 5°, 5 m of geolocation error already moves a crossing by 57 m.
 MIN_ANGLE_DEGREES = 5.0

@@ -56,8 +56,9 @@ class Squares:
     count: int
     margin_m: float
 
-    def box(self, column: int, row: int) -> Box:
+    def box(self, number: int) -> Box:
         """Return the bounds of a square (m), without its margin."""
+        row, column = divmod(number, self.count)
         x_min, y_min = self.x_min + column * self.side_m, self.y_min + row * self.side_m
         return x_min, y_min, x_min + self.side_m, y_min + self.side_m
 

@@ -18,11 +18,12 @@ import pyarrow as pa
 
 from cryofuse.calendar import month_range
 from cryofuse.elevation.anomalies import NodeResult, fit_months
+from cryofuse.elevation.checks import TrackSegments, check_block
 from cryofuse.elevation.scatter import scatter_segments
 from cryofuse.elevation.surface import Segments, sort_segments
 from cryofuse.geo import Tile, in_window, scale_factor, tile_bounds, unproject, window_bounds
 from cryofuse.rasters import load_ice, sample_raster
-from cryofuse.tables import NODES
+from cryofuse.tables import CHECK_PAIRS, NODES
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -151,6 +152,13 @@ def segment_sigma(height_sigma_m: np.ndarray, slope_along: np.ndarray) -> np.nda
     return np.sqrt(own.astype(np.float64) ** 2 + tilt.astype(np.float64) ** 2 + SIGMA_FLOOR_M**2)
 
 
+@dataclass
+class TileResult(NodeResult):
+    """What :func:`fit_months` gives for a tile, and the pairs that check it."""
+
+    checks: pa.Table
+
+
 def sort_records(records: np.ndarray) -> Segments:
     """Return scattered segments (type ``RECORD``) ready for the fits, σ with what adds to it."""
     return sort_segments(
@@ -163,6 +171,18 @@ def sort_records(records: np.ndarray) -> Segments:
     )
 
 
+def track_segments(records: np.ndarray) -> TrackSegments:
+    """Return scattered segments (type ``RECORD``) ready for the checks, those with a height."""
+    records = records[np.isfinite(records["height_m"])]
+    sigma = segment_sigma(records["height_sigma_m"], records["slope_along"])
+    columns = {
+        name: np.ascontiguousarray(records[name])
+        for name in TrackSegments.__dataclass_fields__
+        if name != "sigma_m"
+    }
+    return TrackSegments(**columns, sigma_m=sigma)
+
+
 def fit_tile(
     paths: Iterable[str | PathLike[str]],
     tile: str,
@@ -171,11 +191,11 @@ def fit_tile(
     fusion: FusionSettings,
     period: PeriodSettings,
     threads: int = 1,
-) -> NodeResult:
-    """Fit every node of a tile, retrospectively and causally, one square at a time.
+) -> TileResult:
+    """Fit every node of a tile, retrospectively and causally, and check the fits.
 
-    Memory holds the segments of a square; nodes come square by square, each with the segments
-    that it would have in the whole tile.
+    Work goes square by square: memory holds the segments of one, and nodes come in the order of the
+    squares, each with the segments that it would have in the whole tile.
 
     Parameters
     ----------
@@ -190,13 +210,13 @@ def fit_tile(
 
     Returns
     -------
-    NodeResult
-        The NODES table as ``fits``, NODE_MONTHS as ``months`` and NODE_MONTHS_CAUSAL as
-        ``causal``.
+    TileResult
+        The NODES table as ``fits``, NODE_MONTHS as ``months``, NODE_MONTHS_CAUSAL as ``causal``
+        and CHECK_PAIRS as ``checks``.
     """
     nodes = node_grid(tile, settings, region)
     months = month_range(period.start, period.end)
-    parts = []
+    parts, checks = [], [CHECK_PAIRS.empty()]
     with TemporaryDirectory(prefix="tile-") as folder:
         scattered = scatter_segments(
             paths if nodes.x_m.size else [], tile, settings.tile_m, settings.margin_m, folder
@@ -206,24 +226,30 @@ def fit_tile(
         nodes, square = nodes.take(order), square[order]
         for number in np.unique(square).tolist() or [0]:
             mine = nodes.take(np.flatnonzero(square == number))
-            parts.append(
-                fit_months(
-                    sort_records(scattered.read(number)),
-                    mine.x_m,
-                    mine.y_m,
-                    mine.radius_m,
-                    settings,
-                    months,
-                    node_id=mine.node_id,
-                    causal_min_years=fusion.causal_min_years,
-                    threads=threads,
-                )
+            records = scattered.read(number)
+            part = fit_months(
+                sort_records(records),
+                mine.x_m,
+                mine.y_m,
+                mine.radius_m,
+                settings,
+                months,
+                node_id=mine.node_id,
+                causal_min_years=fusion.causal_min_years,
+                threads=threads,
+            )
+            parts.append(part)
+            fits = part.fits.assign(x_m=mine.x_m, y_m=mine.y_m)
+            box = scattered.squares.box(number)
+            checks.append(
+                check_block(track_segments(records), fits, box, settings, settings.checks.seed)
             )
     fits = pd.concat([part.fits for part in parts], ignore_index=True)
-    return NodeResult(
+    return TileResult(
         _describe(fits, nodes, tile, settings, region),
         pa.concat_tables([part.months for part in parts]),
         pa.concat_tables([part.causal for part in parts]),
+        pa.concat_tables(checks),
     )
 
 

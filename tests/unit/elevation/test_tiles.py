@@ -146,7 +146,7 @@ def read_all(scattered):
     """All squares with their margins, and the box of each."""
     count = scattered.squares.count
     for number in range(count**2):
-        yield scattered.squares.box(number % count, number // count), scattered.read(number)
+        yield scattered.squares.box(number), scattered.read(number)
 
 
 @pytest.mark.parametrize("square_rows", [10**9, 100])
@@ -196,7 +196,9 @@ def test_squares_are_as_small_as_segments_and_margin_ask():
     # Never narrower than two margins: a segment belongs to four squares at most.
     assert sides(10_000.0, 147_000_000) == 25_000
     squares = cut_squares("x-3_y7", 100_000, 1000.0, 0)
-    assert squares.box(0, 0) == (-300_000, 700_000, -200_000, 800_000)
+    assert squares.box(0) == (-300_000, 700_000, -200_000, 800_000)
+    squares = cut_squares("x-3_y7", 100_000, 1000.0, scatter.SQUARE_ROWS + 1)
+    assert squares.box(1) == (-250_000, 700_000, -200_000, 750_000)
 
 
 def test_a_node_belongs_to_the_square_that_holds_it():
