@@ -475,7 +475,7 @@ NODE_MONTHS = Table(
 )
 
 CHECK_PAIRS = Table(
-    "altimetry/check_pairs",
+    "altimetry/checks/{tile}",
     {
         "kind": Column(
             TEXT, "crossover (two reference tracks), or repeat (one segment number, two cycles)"

@@ -291,6 +291,49 @@ def test_a_track_that_swings_aside_is_followed():
     assert tuple(pairs[["x_m", "y_m"]].iloc[0]) == pytest.approx(expected[0][-2:], abs=1e-6)
 
 
+def test_a_bulge_is_met_beyond_the_line_between_its_ends():
+    north = np.arange(300) * STEP_M - 2990
+    bulge = lay(300 * (1 - (north / 3000) ** 2), north, 19.0, rgt=7)
+    # It ends 50 m after the bulge, 250 m before the line.
+    other = lay_line((1000, 3), 270, 20.0, back_m=0, count=38, rgt=9)
+    row = run(join(bulge, other)).iloc[0]
+    assert (row["x_m"], row["y_m"]) == pytest.approx((300, 3), abs=0.01)
+
+
+def test_a_track_that_runs_beside_the_other_at_first_is_followed():
+    straight = np.arange(100) * STEP_M - 2000
+    x = np.concatenate([np.zeros(100), np.arange(100) * STEP_M * np.sqrt(0.5)])
+    y = np.concatenate([straight, np.arange(100) * STEP_M * np.sqrt(0.5)])
+    # The search begins in a gap of the part that is parallel to the other track.
+    bent = lay(x, y, 19.0, rgt=7, keep=np.setdiff1d(np.arange(200), np.arange(40, 95)))
+    bent["segment_id"][40:] += 1_000_000
+    other = lay(np.full(200, 505.0), np.arange(200) * STEP_M - 2000, 20.0, rgt=9)
+    row = run(join(bent, other)).iloc[0]
+    assert (row["x_m"], row["y_m"]) == pytest.approx((505, 505), abs=1e-6)
+
+
+def test_a_pair_on_an_edge_belongs_to_one_block():
+    cross = join(
+        lay(np.arange(-2000.0, 2000, 20), np.full(200, 7.0), 19.0, rgt=7),
+        lay(np.full(200, 13.0), np.arange(-2000.0, 2000, 20), 20.0, rgt=9),
+    )
+    passes = [
+        lay_line((0, 0), 0, t, back_m=2000, rgt=7, cycle=c) for c, t in ((3, 19.0), (4, 19.2))
+    ]
+    for segments, x, y, number in ((cross, 13.0, 7.0, 1), (join(*passes), 0.0, 40.0, 300)):
+        west, east = (-9000.0, x), (x, 9000.0)
+        south, north = (-9000.0, y), (y, 9000.0)
+        counts = {
+            (i, j): len(run(segments, box=(columns[0], rows[0], columns[1], rows[1])))
+            for i, columns in enumerate((west, east))
+            for j, rows in enumerate((south, north))
+        }
+        assert sum(counts.values()) == number
+        assert counts[0, 0] == counts[0, 1] == 0
+        # Points on the lower edge are inside, those on the upper are not.
+        assert counts[1, 0] == (0 if number == 1 else (40 + 2000) / STEP_M)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_all_crossings_and_repeats_are_found(seed):
     segments = make_world(seed)
@@ -448,7 +491,7 @@ def test_a_segment_given_twice_counts_once():
     single = join(one, two, three)
     later = {name: values + 0 for name, values in two.items()}
     later["time"] = later["time"] + np.timedelta64(1, "s")
-    later["height_m"] = later["height_m"] + 5
+    later["height_m"] = later["height_m"] - 5
     for order in ((one, two, three, one, later), (later, one, one, two, three)):
         pd.testing.assert_frame_equal(run(join(*order)), run(single))
 
