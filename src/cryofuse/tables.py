@@ -475,7 +475,7 @@ NODE_MONTHS = Table(
 )
 
 CHECK_PAIRS = Table(
-    "altimetry/checks/{tile}",
+    "altimetry/check_pairs",
     {
         "kind": Column(
             TEXT, "crossover (two reference tracks), or repeat (one segment number, two cycles)"

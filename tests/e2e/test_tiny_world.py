@@ -47,6 +47,7 @@ FOLDERS = {
     "altimetry/ledger": "altimetry/ledger",
     "altimetry/ledger/subset": "altimetry/ledger",
     "altimetry/nodes": "altimetry/nodes",
+    "altimetry/check_pairs": "altimetry/check_pairs",
     "altimetry/node_months": "altimetry/node_months",
     "altimetry/node_months_causal": "altimetry/node_months_causal",
 }
@@ -334,6 +335,37 @@ def test_rows_before_minus_rows_removed_are_rows_after(results, period):
         assert inside == counts["subset"].get((granule, beam), 0)
         kept = inside - steps.loc[steps["stage"] == "filter", "rows_removed"].sum()
         assert kept == counts["filtered"].get((granule, beam), 0), (granule, beam)
+
+
+def test_crossovers_and_repeats_agree_with_the_fits(table, results):
+    pairs = pd.concat(
+        [pd.read_parquet(path) for path in sorted((results / "altimetry/check_pairs").glob("*"))]
+    )
+    # The fits that the pairs were held against, computed again from the nodes' table.
+    nodes = pd.concat(
+        [pd.read_parquet(path) for path in sorted((results / "altimetry/nodes").glob("*"))]
+    ).dropna(subset=["rate_m_yr"])
+    held = pairs.dropna(subset=["residual_m"]).reset_index(drop=True)
+    assert set(held["kind"]) == {"crossover", "repeat"} and len(held) > 100
+    east = held["x_m"].to_numpy()[:, None] - nodes["x_m"].to_numpy()
+    north = held["y_m"].to_numpy()[:, None] - nodes["y_m"].to_numpy()
+    near = nodes.iloc[np.hypot(east, north).argmin(axis=1)].reset_index(drop=True)
+    times = [
+        (held[name] - pd.Timestamp("2000-01-01")) / pd.Timedelta(days=365.2425)
+        for name in ("time_first", "time_second")
+    ]
+    waves = [near["amplitude_m"] * np.cos(2 * np.pi * t - near["phase_rad"]) for t in times]
+    change = near["rate_m_yr"] * (times[1] - times[0]) + waves[1] - waves[0]
+    same = np.abs(held["dh_m"] - change - held["residual_m"]) < 1e-3
+    # At the border of a square the nearest node may be the neighbour's.
+    assert same.mean() > 0.9
+    summary = table("altimetry/checks").set_index(["kind", "span"])
+    for kind in ("crossover", "repeat"):
+        mine = held[held["kind"] == kind]["residual_m"]
+        row = summary.loc[kind, "all"]
+        assert row["n_model"] == len(mine)
+        assert row["residual_m"] == pytest.approx(mine.median(), abs=2e-4)
+        assert abs(row["residual_m"]) < 0.1
 
 
 @pytest.mark.parametrize("period", [*PERIODS, "all"])

@@ -75,7 +75,7 @@ rule fit_nodes:
         nodes="results/{region}/altimetry/nodes/{tile}.parquet",
         node_months="results/{region}/altimetry/node_months/{tile}.parquet",
         causal="results/{region}/altimetry/node_months_causal/{tile}.parquet",
-        checks="results/{region}/altimetry/checks/{tile}.parquet",
+        checks="results/{region}/altimetry/check_pairs/{tile}.parquet",
     log:
         "logs/{region}/fit_nodes/{tile}.log",
     benchmark:

@@ -245,6 +245,7 @@ rule write_summary:
     input:
         unpack(validation_file),
         filter_report=rules.report_filters.output.table,
+        checks=rules.summarise_checks.output.checks,
         centroids=rules.cluster_regimes.output.centroids,
         scores=rules.score_skill.output.scores,
         explained=rules.explain_variance.output.mascons,

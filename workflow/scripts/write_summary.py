@@ -19,6 +19,7 @@ def main(snakemake: Any) -> None:
             source=params.source,
             months=f"{params.period['start']} to {params.period['end']}",
             filter_report=read_table(given.filter_report),
+            checks=read_table(given.checks),
             centroids=read_table(given.centroids),
             verdict=verdict(read_table(given.scores)),
             explained=read_table(given.explained),

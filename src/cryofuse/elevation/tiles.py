@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cryofuse.calendar import month_range
 from cryofuse.elevation.anomalies import NodeResult, fit_months
-from cryofuse.elevation.checks import TrackSegments, check_block
+from cryofuse.elevation.checks import CROSSING_REACH_M, TrackSegments, check_block
 from cryofuse.elevation.scatter import scatter_segments
 from cryofuse.elevation.surface import Segments, sort_segments
 from cryofuse.geo import Tile, in_window, scale_factor, tile_bounds, unproject, window_bounds
@@ -216,10 +216,11 @@ def fit_tile(
     """
     nodes = node_grid(tile, settings, region)
     months = month_range(period.start, period.end)
+    margin_m = max(settings.margin_m, settings.checks.max_separation_m, CROSSING_REACH_M)
     parts, checks = [], [CHECK_PAIRS.empty()]
     with TemporaryDirectory(prefix="tile-") as folder:
         scattered = scatter_segments(
-            paths if nodes.x_m.size else [], tile, settings.tile_m, settings.margin_m, folder
+            paths if nodes.x_m.size else [], tile, settings.tile_m, margin_m, folder
         )
         square = scattered.squares.number(nodes.x_m, nodes.y_m)
         order = np.argsort(square, kind="stable")

@@ -112,6 +112,27 @@ def describe_filters(report: pd.DataFrame) -> str:
     return "".join(parts)
 
 
+def describe_checks(checks: pd.DataFrame) -> str:
+    """Return how far height differences of two passes lie from what the fits say."""
+    return _paragraph(
+        "Height differences where tracks cross, and where a track was flown again; what is left "
+        "of them after the nearest node's rate and annual cycle. Neither uses the fitted rates."
+    ) + render_table(
+        checks.assign(span=checks["span"].str.replace("_", " ")),
+        {
+            "kind": "pairs",
+            "span": "time between",
+            "n_found": "found",
+            "n_model": "compared",
+            "residual_m": "median residual (m)",
+            "residual_spread_m": "spread (m)",
+            "rate_difference_m_yr": "missed by rates (m/yr)",
+            "rate_difference_sigma_m_yr": "σ (m/yr)",
+            "reason": "why none",
+        },
+    )
+
+
 def describe_coupling(coupling: pd.DataFrame, fdr: float) -> str:
     """Return how strongly elevation and mass go together, by treatment."""
     best = coupling[coupling["best"]]
@@ -197,6 +218,7 @@ def render_summary(
     source: str,
     months: str,
     filter_report: pd.DataFrame,
+    checks: pd.DataFrame,
     centroids: pd.DataFrame,
     verdict: str,
     explained: pd.DataFrame,
@@ -215,7 +237,7 @@ def render_summary(
     ----------
     title, source, months
         Region, source of the data, and the months covered, as people read them.
-    filter_report, centroids, explained, coupling, sea_level, comparison, case_study, lakes
+    filter_report, checks, centroids, explained, coupling, sea_level, comparison, case_study, lakes
         The tables of those names (see :mod:`cryofuse.tables`).
     verdict
         The sentence that the skill table gives.
@@ -322,6 +344,8 @@ def render_summary(
         )
         if len(candidates)
         else "",
+        "<h2>Do crossovers and repeats agree with the fits?</h2>",
+        describe_checks(checks),
         "<h2>What was left out, and why</h2>",
         describe_filters(filter_report),
     ]

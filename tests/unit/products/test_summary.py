@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from cryofuse.products.summary import (
+    describe_checks,
     describe_coupling,
     describe_explained,
     describe_filters,
@@ -18,7 +19,7 @@ from cryofuse.products.summary import (
     report_run,
 )
 
-from .conftest import centroids, coupling, explained, filter_report, lakes
+from .conftest import centroids, checks, coupling, explained, filter_report, lakes
 
 NASTY = 'a <script>alert("x")</script> & <img src="http://elsewhere.org/x.png">'
 
@@ -117,6 +118,7 @@ def page(**changed):
         "source": "synthetic",
         "months": "2018-10 to 2021-12",
         "filter_report": filter_report(),
+        "checks": checks(),
         "centroids": centroids(),
         "verdict": "Elevation change predicts mass change in this test.",
         "explained": explained(),
@@ -233,6 +235,7 @@ def test_foreign_text_is_escaped_wherever_it_enters():
         source=NASTY,
         verdict=NASTY,
         filter_report=broken,
+        checks=checks().assign(kind=NASTY, reason=NASTY),
         centroids=centroids().assign(regime_name=NASTY),
         explained=explained().assign(explained_total=np.nan, reason=NASTY),
         coupling=coupling().assign(r=np.nan, reason=NASTY),
@@ -261,6 +264,12 @@ def test_the_report_tells_what_each_filter_cost_and_what_was_left_out():
     assert rows["ice_mask"] == ["ice_mask", "1 000", "50", "100"]
     assert "950 kept" in text
     assert ["subset", "outside_region", "3", "10", "250"] in read(text).rows
+
+
+def test_the_checks_say_how_far_the_fits_are_off():
+    rows = read(describe_checks(checks())).rows
+    assert ["crossover", "all", "120", "100", "0.012", "0.2", "0.004", "0.003", "–"] in rows
+    assert ["repeat", "under 0.5 years", "0", "0", "–", "–", "–", "–", "no_pairs"] in rows
 
 
 def test_the_comparison_with_the_truth_marks_what_does_not_hold():
