@@ -224,10 +224,10 @@ class CheckSettings(Settings):
     """Independent checks of elevation change: crossovers and repeats."""
 
     max_crossovers_per_km2: Positive | None = Field(
-        1.0, description="Most crossovers kept, a seeded draw per square of a tile; null keeps all"
+        0.1, description="Most crossovers kept, a seeded draw per square of a tile; null keeps all"
     )
     max_repeats_per_km2: Positive | None = Field(
-        1.0, description="Most repeats kept, a seeded draw per square of a tile; null keeps all"
+        0.1, description="Most repeats kept, a seeded draw per square of a tile; null keeps all"
     )
     max_separation_m: Positive = Field(
         50.0, description="Largest distance between the two segments of a repeat"

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from scipy.spatial import cKDTree
 from sklearn.metrics import adjusted_rand_score
 
 from cryofuse.config import load_config
@@ -347,9 +348,8 @@ def test_crossovers_and_repeats_agree_with_the_fits(table, results):
     ).dropna(subset=["rate_m_yr"])
     held = pairs.dropna(subset=["residual_m"]).reset_index(drop=True)
     assert set(held["kind"]) == {"crossover", "repeat"} and len(held) > 100
-    east = held["x_m"].to_numpy()[:, None] - nodes["x_m"].to_numpy()
-    north = held["y_m"].to_numpy()[:, None] - nodes["y_m"].to_numpy()
-    near = nodes.iloc[np.hypot(east, north).argmin(axis=1)].reset_index(drop=True)
+    tree = cKDTree(nodes[["x_m", "y_m"]])
+    near = nodes.iloc[tree.query(held[["x_m", "y_m"]])[1]].reset_index(drop=True)
     times = [
         (held[name] - pd.Timestamp("2000-01-01")) / pd.Timedelta(days=365.2425)
         for name in ("time_first", "time_second")
