@@ -8,6 +8,7 @@ Source of the layout: ATL06 data dictionary, releases 001–007 (NSIDC), and rea
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from cryofuse.acquire.manifest import parse_name
+from cryofuse.atl06.chunks import Column, memory_type, open_column
 from cryofuse.atl06.ledger import LedgerRow, ledger_row
 from cryofuse.atl06.tiles import tile_codes
 from cryofuse.geo import project, unproject
@@ -39,6 +41,15 @@ _LONGEST_S = 1e10
 _LATITUDE_MARGIN = 0.1
 _OUTLINE_STEP_M = 10_000.0
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: Rows whose nulls are looked for at once: temporary arrays stay in the processor's cache.
+_BLOCK_ROWS = 16_384
+#: Beams with no more rows than this in all are joined in one chunk: fewer, longer arrays are
+#: quicker to handle, but many long ones are slow to copy.
+_JOINED_ROWS = 100_000
+#: Columns for which positions are projected.
+_PLACED = frozenset({"tile", "x_m", "y_m"})
+#: Integers fill with their type's largest value.
+_INTEGER_FILL = {np.dtype(kind): np.iinfo(kind).max for kind in (np.int8, np.int32)}
 
 #: Columns that are stored as they stand in the file: dataset, and type in memory.
 _OPTIONAL = {
@@ -97,11 +108,12 @@ class Area:
 
 @dataclass
 class _Beam:
-    """Rows of one beam that are kept: plain arrays, and masks of the values that are null."""
+    """Rows of one beam that are kept: plain arrays, and masks of the values that are no null."""
 
     name: str
+    rows: int
     values: dict[str, np.ndarray]
-    nulls: dict[str, np.ndarray | None]
+    given: dict[str, np.ndarray]
 
 
 def read_granule(
@@ -118,6 +130,11 @@ def read_granule(
 
     Without a region all rows come, placed in polar stereographic coordinates by hemisphere
     (EPSG:3413 north, EPSG:3031 south), in tiles of 100 km of that CRS.
+
+    With a region only the chunks that can hold rows of it are read, if the first latitude and
+    time of every chunk are those of an orbit; otherwise, as where rows are unsorted, all
+    latitudes are. What is damaged or null in chunks that are not read goes unnoticed: their
+    rows are ``outside_region``.
 
     Parameters
     ----------
@@ -148,30 +165,37 @@ def read_granule(
     wanted = _wanted(columns)
     granule = Path(path).name
     try:
-        file = _open(path)
-    except (OSError, ValueError) as error:
-        return _assemble([], granule, (0, 0), wanted, region), [_unreadable(granule, None, error)]
+        with open(path, "rb", buffering=0) as stream:
+            file = _open(path, stream)
+            try:
+                return _read_beams(file, stream.fileno(), granule, wanted, region)
+            finally:
+                file.close()
+    except (OSError, RuntimeError, ValueError) as error:
+        return _schema(wanted).empty_table(), [_unreadable(granule, None, error)]
+
+
+def _read_beams(
+    file: h5py.h5f.FileID, descriptor: int, granule: str, wanted: list[str], region: Area | None
+) -> tuple[pa.Table, list[LedgerRow]]:
+    """Return the segments of all beams that can be read, and the ledger rows."""
     ledger: list[LedgerRow] = []
     beams: list[_Beam] = []
-    try:
-        track, mismatch = _track(file, granule)
-        if mismatch:
-            ledger.append(ledger_row(granule, None, "subset", "name_mismatch", reason=mismatch))
-        for name in BEAMS:
-            try:
-                beam, rows = _read_beam(file, granule, name, wanted, region)
-            # h5py answers a broken object with any of these.
-            except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-                ledger.append(_unreadable(granule, name, error))
-                continue
-            ledger += rows
-            if beam is not None:
-                beams.append(beam)
-    except (OSError, RuntimeError, ValueError) as error:
-        return _assemble([], granule, (0, 0), wanted, region), [_unreadable(granule, None, error)]
-    finally:
-        file.close()
-    return _assemble(beams, granule, track, wanted, region), ledger
+    track, mismatch = _track(file, granule)
+    if mismatch:
+        ledger.append(ledger_row(granule, None, "subset", "name_mismatch", reason=mismatch))
+    for name in BEAMS:
+        try:
+            beam, rows = _read_beam(file, descriptor, granule, name, wanted, region)
+        # h5py answers a broken object with any of these.
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+            ledger.append(_unreadable(granule, name, error))
+            continue
+        ledger += rows
+        if beam is not None:
+            beams.append(beam)
+    tile_m = region.tile_m if region else DEFAULT_TILE_M
+    return _assemble(beams, granule, track, wanted, tile_m), ledger
 
 
 def _wanted(columns: Iterable[str] | None) -> list[str]:
@@ -189,10 +213,9 @@ def _unreadable(granule: str, beam: str | None, error: Exception) -> LedgerRow:
     return ledger_row(granule, beam, "subset", "unreadable", reason=text)
 
 
-def _open(path: str | os.PathLike[str]) -> h5py.h5f.FileID:
+def _open(path: str | os.PathLike[str], stream: io.FileIO) -> h5py.h5f.FileID:
     """Open an HDF5 file without locking it, or say in one line why that fails."""
-    with open(path, "rb") as stream:
-        head = stream.read(512)
+    head = stream.read(512)
     if not head:
         raise ValueError("the file is empty (0 bytes)")
     if not head.startswith(_HDF5_SIGNATURE):
@@ -256,155 +279,245 @@ def _dataset(parent: h5py.h5g.GroupID, place: str) -> h5py.h5d.DatasetID | None:
 
 @dataclass(frozen=True)
 class _Source:
-    """The land_ice_segments of a beam: reads rows of its datasets, fill marked as null."""
+    """The land_ice_segments of a beam, the descriptor of their file, and datasets opened."""
 
     group: h5py.h5g.GroupID
     rows: int
+    descriptor: int
+    opened: dict[str, Column]
 
-    def read(
-        self, place: str, kind: type, start: int, stop: int
-    ) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Return rows ``start`` to ``stop`` and where they are null (None: nowhere).
-
-        None where there is no such dataset.
-        """
+    def column(self, place: str, kind: type) -> Column | None:
+        """Return a dataset, None where there is none."""
+        if place in self.opened:
+            return self.opened[place]
         dataset = _dataset(self.group, place)
         if dataset is None:
             return None
-        if dataset.shape != (self.rows,):
-            raise ValueError(f"{place} has shape {dataset.shape}, latitude has {self.rows} rows")
-        values: np.ndarray = np.empty(stop - start, kind)
-        if values.size == self.rows:
-            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-        else:
-            space = dataset.get_space()
-            space.select_hyperslab((start,), (values.size,))
-            dataset.read(h5py.h5s.create_simple((values.size,)), space, values)
-        return values, _null(dataset, values)
+        column = open_column(dataset, np.dtype(kind))
+        if column.shape != (self.rows,):
+            raise ValueError(f"{place} has shape {column.shape}, latitude has {self.rows} rows")
+        return column
 
-    def require(
-        self, place: str, kind: type, start: int, stop: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and their null mask of a dataset without which a beam is of no use."""
-        found = self.read(place, kind, start, stop)
-        if found is None:
+    def require(self, place: str, kind: type) -> Column:
+        """Return a dataset without which a beam is of no use, and keep it open."""
+        column = self.column(place, kind)
+        if column is None:
             raise ValueError(f"land_ice_segments has no dataset {place}")
-        values, null = found
-        return values, np.zeros(values.size, bool) if null is None else null
+        self.opened[place] = column
+        return column
 
 
-def _null(dataset: h5py.h5d.DatasetID, values: np.ndarray) -> np.ndarray | None:
-    """Return where values are fill (by attribute, or by what fill always is), None if nowhere."""
-    if values.dtype.kind == "f":
+def _given(column: Column, values: np.ndarray, largest: float | None = None) -> np.ndarray:
+    """Return where values are no fill (by attribute, or by what fill always is).
+
+    Floats are given up to ``largest`` in size, if it is stated.
+    """
+    fill = _fill_value(column)
+    given = np.empty(values.size, bool)
+    for start in range(0, values.size, _BLOCK_ROWS):
+        block = values[start : start + _BLOCK_ROWS]
+        part = given[start : start + _BLOCK_ROWS]
+        if values.dtype.kind == "i":
+            np.not_equal(block, _INTEGER_FILL[values.dtype], out=part)
         # One comparison for NaN, infinity and every customary fill.
-        null = ~(np.abs(values) < _LARGEST)
-    else:
-        null = values == np.iinfo(values.dtype).max
-    if h5py.h5a.exists(dataset, b"_FillValue"):
-        attribute = h5py.h5a.open(dataset, b"_FillValue")
-        fill = np.empty(attribute.shape, values.dtype)
-        attribute.read(fill)
-        if fill.size:
-            null |= values == fill.reshape(-1)[0]
-    return null if null.any() else None
+        elif largest is None:
+            np.less(np.abs(block), _LARGEST, out=part)
+        else:
+            np.less_equal(np.abs(block), largest, out=part)
+        if fill is not None:
+            part &= block != fill
+    return given
+
+
+def _fill_value(column: Column) -> np.generic | None:
+    """Return the attribute ``_FillValue``, None where it is missing or fills as is customary.
+
+    It may be an array of length one.
+    """
+    if not h5py.h5a.exists(column.dataset, b"_FillValue"):
+        return None
+    attribute = h5py.h5a.open(column.dataset, b"_FillValue")
+    found = np.empty(attribute.shape, column.kind)
+    attribute.read(found, memory_type(column.kind))
+    if not found.size:
+        return None
+    fill = found.reshape(-1)[0]
+    usual = _INTEGER_FILL[column.kind] if column.kind.kind == "i" else _LARGEST
+    return None if fill >= usual else fill
 
 
 @dataclass
 class _Rows:
-    """Rows of a beam that are kept, and how many were lost on the way to them."""
+    """Rows of a beam that are kept, what is known of them, and how many were lost before."""
 
     index: np.ndarray
-    latitude: np.ndarray
-    longitude: np.ndarray
-    x_m: np.ndarray
-    y_m: np.ndarray
-    outside: int
-    incomplete: int
+    values: dict[str, np.ndarray]
+    outside: int = 0
+    incomplete: int = 0
+    repeated: int = 0
 
-    def take(self, stay: np.ndarray) -> None:
-        """Keep some of the rows, given as a mask or as positions."""
-        for name in ("index", "latitude", "longitude", "x_m", "y_m"):
-            setattr(self, name, getattr(self, name)[stay])
+    def keep(self, stay: np.ndarray) -> int:
+        """Keep the rows of a mask, and return the number of the others."""
+        lost = stay.size - int(np.count_nonzero(stay))
+        if lost:
+            self.index = self.index[stay]
+            self.values = {name: values[stay] for name, values in self.values.items()}
+        return lost
 
 
 def _read_beam(
-    file: h5py.h5f.FileID, granule: str, name: str, wanted: list[str], region: Area | None
+    file: h5py.h5f.FileID,
+    descriptor: int,
+    granule: str,
+    name: str,
+    wanted: list[str],
+    region: Area | None,
 ) -> tuple[_Beam | None, list[LedgerRow]]:
     """Return the kept rows of a beam (None if there are none) and its ledger rows."""
 
     def entry(kind: str, rows_in: int, removed: int = 0, reason: str | None = None) -> LedgerRow:
         return ledger_row(granule, name, "subset", kind, rows_in, removed, reason=reason)
 
-    source, missing = _open_beam(file, name)
+    source, missing = _open_beam(file, descriptor, name)
     if source is None:
         return None, [entry(*missing)]
-    rows = _locate(source, region)
-    beam, repeated = (None, 0) if rows.index.size == 0 else _take(source, name, rows, wanted)
+    rows = _locate(source, region, bool(_PLACED.intersection(wanted)))
+    _identify(source, rows, "height_m" in wanted)
+    beam = _take(source, name, rows, wanted) if rows.index.size else None
     ledger = [entry("read", source.rows)]
     left = source.rows
     for kind, removed, reason in (
         ("outside_region", rows.outside, None),
         ("incomplete", rows.incomplete, "no position, time or segment number"),
-        ("duplicate_segment", repeated, "the segment number occurs before"),
+        ("duplicate_segment", rows.repeated, "the segment number occurs before"),
     ):
         if removed:
             ledger.append(entry(kind, left, removed, reason))
             left -= removed
-    if beam is not None and (null := beam.nulls.get("height_m")) is not None and null.all():
+    if beam is not None and (given := beam.given.get("height_m")) is not None and not given.any():
         ledger.append(entry("all_fill", left, 0, "every h_li kept is fill"))
     return beam, ledger
 
 
 def _open_beam(
-    file: h5py.h5f.FileID, name: str
+    file: h5py.h5f.FileID, descriptor: int, name: str
 ) -> tuple[_Source | None, tuple[str, int, int, str]]:
     """Return the segments of a beam, or the event that says why there are none."""
     place = f"{name}/land_ice_segments"
-    if not file.links.exists(name.encode()):
-        return None, ("no_beam", 0, 0, "the file has no such group")
     if not _exists(file, place):
+        if not _exists(file, name):
+            return None, ("no_beam", 0, 0, "the file has no such group")
         return None, ("no_segments", 0, 0, "the beam has no group land_ice_segments")
     group = h5py.h5g.open(file, place.encode())
-    latitude = _dataset(group, "latitude")
-    if latitude is None:
+    dataset = _dataset(group, "latitude")
+    if dataset is None:
         raise ValueError("land_ice_segments has no dataset latitude")
+    latitude = open_column(dataset, np.dtype(np.float64))
     if len(latitude.shape) != 1:
         raise ValueError(f"latitude has shape {latitude.shape}, expected one dimension")
     if latitude.shape[0] == 0:
         return None, ("no_segments", 0, 0, "land_ice_segments has no rows")
-    return _Source(group, latitude.shape[0]), ("", 0, 0, "")
+    return _Source(group, latitude.shape[0], descriptor, {"latitude": latitude}), ("", 0, 0, "")
 
 
-def _locate(source: _Source, region: Area | None) -> _Rows:
+def _locate(source: _Source, region: Area | None, placed: bool) -> _Rows:
     """Return the rows of a beam with a position, those in the region only if one is given.
 
-    Latitudes alone decide which longitudes are read.
+    Latitudes alone decide which longitudes are read. Positions are projected where a region
+    or the caller asks for it.
     """
-    latitude, unknown = source.require("latitude", np.float64, 0, source.rows)
-    unknown |= ~(np.abs(latitude) <= 90)
-    incomplete = int(unknown.sum())
-    candidate = ~unknown
-    if region is not None:
+    column = source.require("latitude", np.float64)
+    if region is None:
+        index = np.arange(source.rows)
+        latitude = column.read(index)
+    else:
         south, north = region.latitudes
-        candidate &= (latitude >= south) & (latitude <= north)
-    found = np.flatnonzero(candidate)
-    if found.size == 0:
-        none = np.empty(0)
-        outside = source.rows - incomplete
-        return _Rows(np.empty(0, np.int64), none, none, none, none, outside, incomplete)
-    start, stop = int(found[0]), int(found[-1]) + 1
-    longitude, unknown = source.require("longitude", np.float64, start, stop)
-    unknown |= ~(np.abs(longitude) <= 360)
-    known = ~unknown[found - start]
-    incomplete += found.size - int(known.sum())
-    found = found[known]
-    latitude, longitude = latitude[found], longitude[found - start]
-    x_m, y_m = _place(longitude, latitude, region)
-    rows = _Rows(found, latitude, longitude, x_m, y_m, 0, incomplete)
+        index, latitude = _near(source, south, north)
+    rows = _Rows(index, {"latitude": latitude})
+    rows.incomplete += rows.keep(_given(column, latitude, 90.0))
     if region is not None:
-        rows.take(region.contains(x_m, y_m))
-    rows.outside = source.rows - incomplete - rows.index.size
+        latitude = rows.values["latitude"]
+        rows.keep((latitude >= south) & (latitude <= north))
+    if rows.index.size:
+        column = source.require("longitude", np.float64)
+        longitude = rows.values["longitude"] = column.read(rows.index)
+        rows.incomplete += rows.keep(_given(column, longitude, 360.0))
+    if rows.index.size and (placed or region is not None):
+        x_m, y_m = _place(rows.values["longitude"], rows.values["latitude"], region)
+        rows.values |= {"x_m": x_m, "y_m": y_m}
+        if region is not None:
+            rows.keep(region.contains(x_m, y_m))
+    rows.outside = source.rows - rows.incomplete - rows.index.size
     return rows
+
+
+def _near(source: _Source, south: float, north: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows, with their latitudes, among which are all that lie between two latitudes.
+
+    Rows are taken to follow the orbit: time grows, and latitude grows or falls and turns once
+    at most. The first values of neighbouring chunks then bracket the latitudes between them,
+    on both sides of a turn up to the pole, and only chunks whose bracket reaches the span are
+    inflated. All are where the first values (of time as well) don't look like this, or where
+    a latitude that was read lies outside its bracket by more than a region's latitudes are
+    widened; the first and the last chunk are always read, so that shuffled rows show. Single
+    rows astray in chunks that are not read do not.
+    """
+    column = source.require("latitude", np.float64)
+    step = column.chunk_rows
+    if step and source.rows > 2 * step:
+        last_chunk = np.arange((source.rows - 1) // step * step, source.rows)
+        tail = column.read(last_chunk)
+        brackets = _brackets(source, tail[-1])
+        if brackets is not None:
+            low, high = brackets
+            reaching = (high >= south) & (low <= north)
+            reaching[[0, -1]] = True
+            chunks = np.flatnonzero(reaching)
+            index = (chunks[:-1, None] * step + np.arange(step)).reshape(-1)
+            latitude = np.concatenate([column.read(index), tail])
+            starts = np.arange(chunks.size) * step
+            lowest = np.minimum.reduceat(latitude, starts)
+            highest = np.maximum.reduceat(latitude, starts)
+            if (
+                (lowest >= low[chunks] - _LATITUDE_MARGIN)
+                & (highest <= high[chunks] + _LATITUDE_MARGIN)
+            ).all():
+                return np.concatenate([index, last_chunk]), latitude
+    index = np.arange(source.rows)
+    return index, column.read(index)
+
+
+def _brackets(source: _Source, end: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return latitudes between which each chunk's rows lie, None if rows follow no orbit.
+
+    Parameters
+    ----------
+    source
+        The beam.
+    end
+        Latitude of its last row (degrees).
+    """
+    time = source.column("delta_time", np.float64)
+    if time is None:
+        return None
+    source.opened["delta_time"] = time
+    seconds = time.firsts(source.descriptor)
+    latitude = source.require("latitude", np.float64).firsts(source.descriptor)
+    if seconds is None or latitude is None or not (np.diff(seconds) > 0).all():
+        return None
+    latitude = np.append(latitude, end)
+    heading = np.sign(np.diff(latitude))
+    turns = np.diff(heading)
+    heading = heading[heading != 0]
+    if not (np.abs(latitude) <= 90).all() or np.count_nonzero(np.diff(heading)) > 1:
+        return None
+    low = np.minimum(latitude[:-1], latitude[1:])
+    high = np.maximum(latitude[:-1], latitude[1:])
+    # Where the heading changes the turn lies in the chunk before or after.
+    for bound, pole, at in ((high, 90.0, turns < 0), (low, -90.0, turns > 0)):
+        bound[:-1][at] = pole
+        bound[1:][at] = pole
+    return low, high
 
 
 def _place(
@@ -420,117 +533,128 @@ def _place(
     return x_m, y_m
 
 
-def _take(source: _Source, name: str, rows: _Rows, wanted: list[str]) -> tuple[_Beam | None, int]:
-    """Read the datasets wanted at the rows located; drop incomplete and repeated rows.
+def _identify(source: _Source, rows: _Rows, with_height: bool) -> None:
+    """Read times, segment numbers and (if asked for, or needed) heights of the rows located.
 
-    Returns the beam (None where no row is left) and the number of repeated rows.
+    Rows without time or number are dropped, and of rows with one number all but the first
+    with a height.
     """
-    first, last = int(rows.index[0]), int(rows.index[-1]) + 1
-    time, no_time = source.require("delta_time", np.float64, first, last)
-    no_time |= ~(np.abs(time) <= _LONGEST_S)
-    segment_id, no_id = source.require("segment_id", np.int32, first, last)
-    whole = ~(no_time | no_id)[rows.index - first]
-    rows.incomplete += whole.size - int(whole.sum())
-    rows.take(whole)
-    number = segment_id[rows.index - first]
-    repeated = 0
-    height = (
-        source.require("h_li", np.float32, first, last)
-        if "height_m" in wanted or _repeats(number)
-        else None
-    )
-    if height is not None and _repeats(number):
-        stay = _first_with_height(number, height[1][rows.index - first])
-        repeated = number.size - stay.size
-        rows.take(stay)
-    if rows.index.size == 0:
-        return None, repeated
-    within = rows.index - first
-    pick = slice(None) if within.size == last - first else within
-    beam = _Beam(name, {}, {})
-    beam.values = {
-        "latitude": rows.latitude,
-        "longitude": rows.longitude,
-        "x_m": rows.x_m,
-        "y_m": rows.y_m,
-        "segment_id": segment_id[pick],
-        "time": EPOCH + np.round(time[pick] * 1e6).astype("timedelta64[us]"),
-    }
-    if height is not None:
-        beam.values["height_m"] = height[0][pick].astype(np.float64)
-        beam.nulls["height_m"] = height[1][pick]
+    if rows.index.size:
+        column = source.require("delta_time", np.float64)
+        rows.values["seconds"] = column.read(rows.index)
+        whole = _given(column, rows.values["seconds"], _LONGEST_S)
+        column = source.require("segment_id", np.int32)
+        rows.values["segment_id"] = column.read(rows.index)
+        whole &= _given(column, rows.values["segment_id"])
+        rows.incomplete += rows.keep(whole)
+    if rows.index.size:
+        repeats = _repeats(rows.values["segment_id"])
+        if with_height or repeats:
+            column = source.require("h_li", np.float32)
+            rows.values["height_m"] = column.read(rows.index)
+            rows.values["measured"] = _given(column, rows.values["height_m"])
+        if repeats:
+            rows.repeated = rows.keep(
+                _first_with_height(rows.values["segment_id"], ~rows.values["measured"])
+            )
+
+
+def _take(source: _Source, name: str, rows: _Rows, wanted: list[str]) -> _Beam:
+    """Return the rows that are kept, with the other datasets wanted at them."""
+    values = rows.values
+    given = {}
+    if "height_m" in values:
+        values["height_m"] = values["height_m"].astype(np.float64)
+        given["height_m"] = values["measured"]
+    if "time" in wanted:
+        values["time"] = _microseconds(values["seconds"])
     for column in wanted:
         if column in _OPTIONAL:
             place, kind = _OPTIONAL[column]
-            found = source.read(place, kind, first, last)
+            found = source.column(place, kind)
             if found is None:
-                beam.values[column] = np.zeros(within.size, kind)
-                beam.nulls[column] = np.ones(within.size, bool)
+                values[column] = np.zeros(rows.index.size, kind)
+                given[column] = np.zeros(rows.index.size, bool)
             else:
-                beam.values[column] = found[0][pick]
-                beam.nulls[column] = None if found[1] is None else found[1][pick]
-    return beam, repeated
+                values[column] = found.read(rows.index)
+                given[column] = _given(found, values[column])
+    return _Beam(name, rows.index.size, values, given)
+
+
+def _microseconds(seconds: np.ndarray) -> np.ndarray:
+    """Return times (s since the epoch) as UTC in microseconds since 1970."""
+    time = np.empty(seconds.size, np.int64)
+    np.rint(seconds * 1e6, out=time, casting="unsafe")
+    time += EPOCH.astype(np.int64)
+    return time
 
 
 def _repeats(segment_id: np.ndarray) -> bool:
     """Return whether a segment number occurs twice."""
-    step = np.diff(segment_id)
-    return not (step > 0).all() and np.unique(segment_id).size < segment_id.size
+    rising = bool((segment_id[1:] > segment_id[:-1]).all())
+    return not rising and np.unique(segment_id).size < segment_id.size
 
 
 def _first_with_height(segment_id: np.ndarray, no_height: np.ndarray) -> np.ndarray:
-    """Return one row for each segment number, in order: the first with a height, else the first."""
+    """Return a mask of one row for each segment number: the first with a height, else the first."""
     order = np.lexsort((np.arange(segment_id.size), no_height, segment_id))
     ranked = segment_id[order]
-    first = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-    return np.sort(order[first])
+    first = np.zeros(segment_id.size, bool)
+    first[order[np.concatenate([[True], ranked[1:] != ranked[:-1]])]] = True
+    return first
 
 
 #: One field of each column: asking the contract builds the schema anew.
 _FIELDS = {field.name: field for field in SEGMENTS.schema}
 
 
+def _schema(wanted: list[str]) -> pa.Schema:
+    return pa.schema([_FIELDS[name] for name in wanted])
+
+
 def _assemble(
-    beams: list[_Beam],
-    granule: str,
-    track: tuple[int, int],
-    wanted: list[str],
-    region: Area | None,
+    beams: list[_Beam], granule: str, track: tuple[int, int], wanted: list[str], tile_m: float
 ) -> pa.Table:
-    """Return the beams as one Arrow table with the columns wanted."""
-    schema = pa.schema([_FIELDS[name] for name in wanted])
-    if not beams:
-        return schema.empty_table()
-    counts = [beam.values["x_m"].size for beam in beams]
-    total = sum(counts)
+    """Return the beams as one Arrow table with the columns wanted; long beams are not copied."""
+    schema = _schema(wanted)
+    numbers = np.arange(len(beams), dtype=np.int32)
+    joined = sum(beam.rows for beam in beams) <= _JOINED_ROWS
+    batches = []
+    for part in [numbers] if joined and beams else numbers[:, None]:
+        group = [beams[number] for number in part]
+        counts = [beam.rows for beam in group]
+        same = np.zeros(sum(counts), np.int32)
+        arrays = []
+        for name in wanted:
+            if name == "tile":
+                x_m, y_m = (_join([beam.values[axis] for beam in group]) for axis in ("x_m", "y_m"))
+                array = _labels(*tile_codes(x_m, y_m, tile_m))
+            elif name == "beam":
+                array = _labels(np.repeat(part, counts), [beam.name for beam in beams])
+            elif name == "granule":
+                array = _labels(same, [granule])
+            elif name in ("rgt", "cycle"):
+                array = _array(np.full(same.size, track[name == "cycle"], np.int16), name)
+            else:
+                values = _join([beam.values[name] for beam in group])
+                masks = [beam.given[name] for beam in group if name in beam.given]
+                array = _array(values, name, _join(masks) if masks else None)
+            arrays.append(array)
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.Table.from_batches(batches, schema).unify_dictionaries()
 
-    def label(codes: np.ndarray, names: list[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names))
 
-    arrays = []
-    for column in wanted:
-        kind = SEGMENTS.columns[column].kind
-        if column == "tile":
-            x_m = np.concatenate([beam.values["x_m"] for beam in beams])
-            y_m = np.concatenate([beam.values["y_m"] for beam in beams])
-            arrays.append(label(*tile_codes(x_m, y_m, region.tile_m if region else DEFAULT_TILE_M)))
-        elif column == "beam":
-            codes = np.repeat(np.arange(len(beams), dtype=np.int32), counts)
-            arrays.append(label(codes, [beam.name for beam in beams]))
-        elif column == "granule":
-            arrays.append(label(np.zeros(total, np.int32), [granule]))
-        elif column in ("rgt", "cycle"):
-            arrays.append(pa.array(np.full(total, track[column == "cycle"], np.int16), kind))
-        else:
-            values = np.concatenate([beam.values[column] for beam in beams])
-            masks = [beam.nulls.get(column) for beam in beams]
-            mask = None
-            if any(m is not None for m in masks):
-                mask = np.concatenate(
-                    [
-                        np.zeros(count, bool) if m is None else m
-                        for m, count in zip(masks, counts, strict=True)
-                    ]
-                )
-            arrays.append(pa.array(values, kind, mask=mask))
-    return pa.table(arrays, schema=schema)
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _array(values: np.ndarray, name: str, given: np.ndarray | None = None) -> pa.Array:
+    """Return a column's values without copying them, null where they are not given."""
+    valid = None
+    if given is not None and not given.all():
+        valid = pa.py_buffer(np.packbits(given, bitorder="little"))
+    return pa.Array.from_buffers(_FIELDS[name].type, values.size, [valid, pa.py_buffer(values)])
+
+
+def _labels(codes: np.ndarray, names: list[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names))
