@@ -5,10 +5,10 @@ CORES ?= 2
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint format docs lock clean
+.PHONY: help setup setup-dev demo test test-statistics lint format docs lock clean
 
 help: ## say what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 # uv where present, plain pip otherwise; every hash checked, wheels only. The one exception,
 # pure Python that Snakemake needs, comes as source alone.
@@ -39,6 +39,9 @@ demo: setup ## run the whole chain on a synthetic world, to results/demo/report.
 
 test: setup-dev ## run the tests: unit, workflow, tiny end-to-end, real files
 	$(BIN)/python -m pytest
+
+test-statistics: setup-dev ## test the accuracy of the node fits against known truths (4 minutes)
+	$(BIN)/python -m pytest tests/statistics
 
 lint: setup-dev ## check style, types and the workflow
 	$(BIN)/ruff check .

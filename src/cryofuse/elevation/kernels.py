@@ -47,7 +47,7 @@ SLOPE_SPREAD, BEND_SPREAD, RATE_SPREAD, ANNUAL_SPREAD = 0.2, 0.02, 5.0, 2.0
 SPREAD_FLOOR_M = 0.01
 #: Smallest uncertainty of a causal forecast that gates new segments (m).
 GATE_FLOOR_M = 0.1
-#: With fewer passes to spare than this, the spread between passes is not measurable and is
+#: With fewer passes to spare than this, the spread between passes is hardly measurable and is
 #: taken as at least so much (m).
 SPARE_PASSES, PASS_SPREAD_M = 3.0, 0.05
 #: Segments that have to agree with each other before a month that departs from the model is
@@ -61,6 +61,10 @@ STRETCH_SEGMENTS = 10
 STRETCH_MADS = 6.0
 #: … and beyond this (m): single summers depart less from trend and annual cycle, anywhere.
 STRETCH_FLOOR_M = 2.0
+#: Fits before editing that weigh such stretches down, each by its departure from the last (Huber
+#: 1964, doi:10.1214/aoms/1177703732): two clouds in 25 passes would otherwise pull the first fit
+#: so far that they hide each other. More than three change nothing.
+START_ITERATIONS = 3
 #: Another pass bears witness if it is at most so far in time (years): two cycles of 91 days and
 #: a fortnight, so that one pass may be lost to clouds.
 WITNESS_YEARS = 0.54
@@ -450,6 +454,21 @@ def _measure_spreads(residual, starts, stretches, known, work, spread):
 
 
 @njit(cache=True, error_model="numpy")
+def _weigh_gross_down(variance, starts, stretches, known, weight):
+    """Give stretches that depart grossly Huber's weight; return whether there is any."""
+    gross = False
+    for g in range(known):
+        departure = abs(stretches[g, MEDIAN])
+        factor = 1.0
+        if departure > STRETCH_FLOOR_M:
+            factor = STRETCH_FLOOR_M / departure
+            gross = True
+        for i in range(starts[g], starts[g + 1]):
+            weight[i] = factor / variance[i]
+    return gross
+
+
+@njit(cache=True, error_model="numpy")
 def _own_gate(residual, begin, end, middle, gate, edit_mads, work):
     """Return the gate of one stretch: the common one or, on a lake's edge, the stretch's own."""
     beyond = False
@@ -505,21 +524,25 @@ def _robust_fit(
     now = np.empty(count, np.uint8)
     noise = _median(variance[:count], False)
     misfit = 0.0
-    degree = 0
+    degree = starting = iteration = 0
     known = _cut_stretches(passes, t, np.int64(0), count, starts, stretches, np.int64(0))
     for i in range(count):
         kept[i] = 1
-    for iteration in range(max_iterations + 1):
-        for i in range(count):
-            weight[i] = 1.0 / (variance[i] + misfit) if kept[i] else 0.0
+        weight[i] = 1.0 / variance[i]
+    while True:
         _accumulate(terms, z, weight, work, np.int64(0), count, normal, right)
-        if iteration == 0:
+        if starting == 0:
             degree = _choose_degree(normal, np.int64(0), max_condition)
         if degree < 0 or not _solve(normal, right, prior, ACTIVE[degree], inverse, theta):
             return -1
         _residuals(terms, z, theta, np.int64(0), count, residual)
-        spread[S_MISFIT] = misfit
         _level_stretches(residual, starts, stretches, np.int64(0), known, work)
+        if starting < START_ITERATIONS:
+            starting += 1
+            if _weigh_gross_down(variance, starts, stretches, known, weight):
+                continue
+            starting = START_ITERATIONS
+        spread[S_MISFIT] = misfit
         _measure_spreads(residual, starts, stretches, known, work, spread)
         if iteration == max_iterations:
             break
@@ -528,9 +551,11 @@ def _robust_fit(
         )
         if iteration > 0 and changed <= SETTLED_SHARE * count:
             break
+        misfit = max(spread[S_ALL] ** 2 - noise, 0.0)
         for i in range(count):
             kept[i] = now[i]
-        misfit = max(spread[S_ALL] ** 2 - noise, 0.0)
+            weight[i] = 1.0 / (variance[i] + misfit) if kept[i] else 0.0
+        iteration += 1
     lower = _choose_degree(normal, degree, max_condition)
     if lower != degree:
         degree = lower
@@ -633,11 +658,12 @@ def _variances(normal, means, shared, inverse, sums, within_all, within_means, p
         if segment > 0.0 and between > 0.0:
             parts[0], parts[1] = segment, between
     spare = a12 * sums[1] / sums[2]
-    if spare < SPARE_PASSES:
-        spare = SPARE_PASSES
-        parts[1] = max(parts[1], PASS_SPREAD_M**2)
+    least = PASS_SPREAD_M**2 if spare < SPARE_PASSES else 0.0
+    spare = max(spare, SPARE_PASSES)
     # A variance known from so few passes makes the estimate's error a t, not a normal variable.
-    parts[1] *= spare / (spare - 2.0)
+    # Its own variance would ask for −2: an interval of 1 σ would then hold 82 % for three passes
+    # to spare. −1.5 keeps 1 σ at 69-75 % and 1.96 σ at 93-95 % of Student's t for three and more.
+    parts[1] = max(parts[1] * spare / (spare - 1.5), least)
     parts[0] = max(parts[0], 1e-12)
 
 

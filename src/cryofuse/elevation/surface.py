@@ -10,13 +10,16 @@ residuals shows on top of it (relief that the polynomial leaves), so that a few 
 tiny σ don't rule a rough place. Editing drops segments that depart from their neighbours in the
 pass by more than ``edit_mads`` × 1.4826 × MAD, and stretches of a pass that depart from the model
 grossly and alone; it may take them back. A melt year or a drained lake is no outlier: measured
-against the model it would be, and the rate would lose whole passes. Directions that the segments
-leave open are held by a weak prior (``SLOPE_SPREAD`` … in :mod:`cryofuse.elevation.kernels`).
+against the model it would be, and the rate would lose whole passes. Before editing, stretches
+that depart grossly are weighed down, so that clouds do not hide each other. Directions that the
+segments leave open are held by a weak prior (``SLOPE_SPREAD`` … in
+:mod:`cryofuse.elevation.kernels`).
 
 σ of the rate counts noise that segments of one pass (RGT and cycle) share: the variances of
 segments and of passes are estimated from the residuals by the method of moments (Henderson
 1953, Estimation of variance and covariance components, Biometrics 9) and carried through the
-weighted fit, which itself ignores the correlation.
+weighted fit, which itself ignores the correlation. With few passes to spare it is widened, so
+that ±1 σ and ±1.96 σ hold 68 % and 95 % of the truth as nearly as one number can.
 """
 
 from __future__ import annotations
