@@ -78,6 +78,7 @@ def _filter(folder: str) -> None:
         f"{folder}/ledger.parquet",
         greenland(),
         PERIOD,
+        TILE_M,
     )
 
 

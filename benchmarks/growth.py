@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks import filtering, granules, jobs, scene
+from benchmarks import granules, jobs, scene
 from benchmarks.measure import growth_exponent, run_alone, time_repeats
 from cryofuse.geo import tile_name
-from cryofuse.tables import LEDGER, SEGMENTS, write_table
+from cryofuse.tables import LEDGER, write_table
 
+AXES = ("area", "months", "density")
 FACTORS = (1, 2, 4, 8)
 TILE_M = 100_000.0
 #: South-western corner of the surveys (m, EPSG:3413): the middle of Greenland.
@@ -27,25 +27,25 @@ CRS = "EPSG:3413"
 #: Columns and rows of tiles by which the area grows.
 AREAS = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4)}
 #: Months of default density that put 10⁷ segments into one tile, and into three.
-TILE_MONTHS, THREE_TILES_MONTHS = 51, 17
+TILE_MONTHS, THREE_TILES_MONTHS = 51, 18
 #: Full-size granules of the smallest subset job: more rows than it holds in memory.
 GRANULES = 5
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one job chain is run on."""
+    """Segments of a case: tiles, months, months in a file, and multiple of the default density."""
 
     columns: int
     rows: int
     months: int
+    block: int
     density: float
     tile_m: float
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """Return the square of the tiles (m)."""
-        # On the grid of tiles, whatever their size.
+        """Return the square of the tiles (m), on the grid of tiles whatever their size."""
         west, south = (math.floor(value / self.tile_m) * self.tile_m for value in CORNER_M)
         return west, south, west + self.columns * self.tile_m, south + self.rows * self.tile_m
 
@@ -59,93 +59,81 @@ class Case:
             for j in range(self.rows)
         ]
 
+    @property
+    def periods(self) -> dict[str, range]:
+        """Return the months of each file, named after its first."""
+        starts = range(0, self.months, self.block)
+        return {
+            month_name(start): range(start, min(start + self.block, self.months))
+            for start in starts
+        }
+
 
 def case_of(axis: str, factor: int, tile_m: float) -> Case:
-    """Return the case of so many times 10⁷ segments, grown along an axis."""
+    """Return the case of so many times 10⁷ segments, grown along an axis.
+
+    Files of a year and of a quarter hold more than a filter job takes at a time, as a month of
+    Greenland does; where tracks grow denser a file is the default month.
+    """
     if axis == "area":
-        return Case(*AREAS[factor], TILE_MONTHS, 1.0, tile_m)
+        return Case(*AREAS[factor], TILE_MONTHS, 12, 1.0, tile_m)
     if axis == "months":
-        return Case(1, 3, THREE_TILES_MONTHS * factor, 1.0, tile_m)
-    return Case(1, 1, TILE_MONTHS, float(factor), tile_m)
+        return Case(1, 3, THREE_TILES_MONTHS * factor, 3, 1.0, tile_m)
+    return Case(1, 1, TILE_MONTHS, 1, float(factor), tile_m)
 
 
-def period_of(month: int) -> str:
-    """Return the period of a month, counted from the first of the record."""
+def month_name(month: int) -> str:
+    """Return a month counted from the first of the record."""
     return str(scene.FIRST_MONTH + month)
 
 
-def write_sorted(table: pa.Table, tiles: list[str], path: Path) -> int:
-    """Write a month's segments as subset jobs do: a row group for each tile, tiles by name.
+def make_subset(folder: str, case: dict[str, Any]) -> dict[str, Any]:
+    """Write the subsets of a case, file by file, and an empty ledger."""
+    whole = Case(**case)
+    survey = scene.Survey(whole.box, CRS, whole.tile_m, whole.density)
+    place = Path(folder) / "subset"
+    place.mkdir()
 
-    Returns the number of rows written: those in the tiles named.
-    """
-    names = table.column("tile").combine_chunks()
-    codes = {name: code for code, name in enumerate(names.dictionary.to_pylist())}
-    written = 0
-    with pq.ParquetWriter(path, SEGMENTS.schema, compression="zstd") as writer:
-        for tile in sorted(set(tiles) & set(codes)):
-            part = table.filter(pc.equal(names.indices, codes[tile]))
-            writer.write_table(part, row_group_size=max(part.num_rows, 1))
-            written += part.num_rows
-    return written
+    def segments(months: range) -> Iterator[pa.Table]:
+        for month in months:
+            yield from scene.segments_of(survey, month)
 
-
-def make_subset(folder: str, axis: str, factors: list[int], tile_m: float) -> dict[str, Any]:
-    """Write monthly subsets of the cases of an axis that share their segments.
-
-    The largest case is flown, month by month; smaller areas take part of its tiles.
-    """
-    cases = {factor: case_of(axis, factor, tile_m) for factor in factors}
-    largest = cases[max(factors)]
-    survey = scene.Survey(largest.box, CRS, tile_m, largest.density)
-    rows = dict.fromkeys(factors, 0)
-    for factor in factors:
-        (Path(folder) / f"{factor}").mkdir()
-    for month in range(largest.months):
-        tables = [SEGMENTS.empty(), *scene.segments_of(survey, month)]
-        table = pa.concat_tables(tables).unify_dictionaries()
-        for factor, case in cases.items():
-            if month < case.months:
-                path = Path(folder) / f"{factor}" / f"{period_of(month)}.parquet"
-                rows[factor] += write_sorted(table, case.tiles, path)
+    for period, months in whole.periods.items():
+        jobs.write_segments(segments(months), f"{place}/{period}.parquet", whole.tile_m)
     write_table(LEDGER.empty(), f"{folder}/no_ledger.parquet", LEDGER)
-    return {"rows": {str(factor): count for factor, count in rows.items()}}
+    return {}
 
 
-def filter_all(folder: str, factor: int, case: dict[str, Any]) -> dict[str, Any]:
+def _count(folder: str, periods: dict[str, range]) -> int:
+    """Return the rows of the files of some periods."""
+    return sum(pq.read_metadata(f"{folder}/{period}.parquet").num_rows for period in periods)
+
+
+def filter_all(folder: str, case: dict[str, Any]) -> dict[str, Any]:
     """Return the time of all filter jobs of a case, one after the other."""
     whole = Case(**case)
     region = jobs.box_region(whole.box, CRS)
-    target = Path(folder) / "filtered"
-    target.mkdir()
+    (Path(folder) / "filtered").mkdir()
 
-    def job(month: int) -> None:
-        period = period_of(month)
+    def job(period: str) -> None:
         jobs.filter_job(
-            f"{folder}/{factor}/{period}.parquet",
+            f"{folder}/subset/{period}.parquet",
             f"{folder}/no_ledger.parquet",
-            f"{target}/{period}.parquet",
+            f"{folder}/filtered/{period}.parquet",
             f"{folder}/ledger.parquet",
             region,
             period,
+            whole.tile_m,
         )
 
-    job(0)
-
     def every_job() -> None:
-        for month in range(whole.months):
-            job(month)
+        for period in whole.periods:
+            job(period)
 
-    kept = {"cpu_s": 0.0} | time_repeats(every_job, 1)
-    files = sorted(target.iterdir())
-    return kept | {
-        "rows": sum(pq.read_metadata(p).num_rows for p in files),
-        "largest_row_group": max(
-            pq.read_metadata(p).row_group(g).num_rows
-            for p in files
-            for g in range(pq.read_metadata(p).num_row_groups)
-        ),
-    }
+    # Once untimed: what is imported when it is first needed.
+    job(min(whole.periods))
+    times = time_repeats(every_job, 1)
+    return times | {"rows": _count(f"{folder}/filtered", whole.periods)}
 
 
 def fit_tile_alone(
@@ -153,10 +141,10 @@ def fit_tile_alone(
     tile: str,
     region: dict[str, Any],
     elevation: dict[str, Any],
-    last_month: int,
+    months: int,
 ) -> dict[str, Any]:
     """Return the time of one tile job on the filtered tables of a folder."""
-    period = {"start": period_of(0), "end": period_of(last_month)}
+    period = {"start": month_name(0), "end": month_name(months - 1)}
     paths = [str(path) for path in sorted((Path(folder) / "filtered").iterdir())]
     # A tile without segments loads all that is compiled and imported.
     jobs.tile_job([], tile, folder, region, period, elevation)
@@ -170,28 +158,27 @@ def fit_tile_alone(
     return times | {"nodes": nodes}
 
 
-def measure_case(folder: str, axis: str, factor: int, tile_m: float, rows: int) -> dict[str, Any]:
-    """Return time and memory of the filter jobs and the tile jobs of a case."""
-    case = case_of(axis, factor, tile_m)
+def measure_case(folder: str, case: Case) -> dict[str, Any]:
+    """Return time and memory of the filter jobs and the tile jobs of a case, from its subsets."""
     region = jobs.box_region(case.box, CRS)
-    source = factor if (Path(folder) / f"{factor}").is_dir() else max(FACTORS)
-    filtered = run_alone("growth:filter_all", folder=folder, factor=source, case=vars(case))
+    filtered = run_alone("growth:filter_all", folder=folder, case=vars(case))
     tiles = [
         run_alone(
             "growth:fit_tile_alone",
             folder=folder,
             tile=tile,
             region=region,
-            elevation={"tile_m": tile_m},
-            last_month=case.months - 1,
+            elevation={"tile_m": case.tile_m},
+            months=case.months,
         )
         for tile in case.tiles
     ]
     shutil.rmtree(Path(folder) / "filtered")
     return {
-        "segments": rows,
+        "segments": _count(f"{folder}/subset", case.periods),
         "tiles": len(tiles),
         "months": case.months,
+        "months_per_file": case.block,
         "density": case.density,
         "filter": filtered,
         "fit": {
@@ -205,7 +192,7 @@ def measure_case(folder: str, axis: str, factor: int, tile_m: float, rows: int) 
 
 
 def exponents(cases: list[dict[str, Any]], stages: tuple[str, ...]) -> dict[str, Any]:
-    """Return exponents of growth of each stage's CPU time and peak memory with segments."""
+    """Return exponents of growth with segments: each stage's CPU time and peak memory, and all."""
     sizes = [case["segments"] for case in cases]
     found = {
         stage: {
@@ -214,39 +201,33 @@ def exponents(cases: list[dict[str, Any]], stages: tuple[str, ...]) -> dict[str,
         }
         for stage in stages
     }
-    if len(stages) > 1:
-        total = [sum(case[stage]["cpu_s"] for stage in stages) for case in cases]
-        found["all"] = {"time": growth_exponent(sizes, total)}
+    total = [sum(case[stage]["cpu_s"] for stage in stages) for case in cases]
+    largest = [max(case[stage]["peak_mb"] for stage in stages) for case in cases]
+    found["all"] = {
+        "time": growth_exponent(sizes, total),
+        "memory": growth_exponent(sizes, largest),
+    }
     return found
 
 
 def measure_axis(folder: str, axis: str, tile_m: float) -> list[dict[str, Any]]:
     """Return measured cases of 1, 2, 4 and 8 times 10⁷ segments along an axis."""
     cases = []
-    # Growing months only lengthens a record, growing areas only adds tiles to it; denser tracks
-    # are other segments.
-    shared = {"area": [list(FACTORS)], "months": [[8]], "density": [[f] for f in FACTORS]}
-    for factors in shared[axis]:
-        made = run_alone(
-            "growth:make_subset", folder=folder, axis=axis, factors=factors, tile_m=tile_m
-        )
-        for factor in FACTORS if axis == "months" else factors:
-            case = case_of(axis, factor, tile_m)
-            rows = made["rows"].get(str(factor)) or _rows_of(folder, case.months)
-            began = time.perf_counter()
-            cases.append(measure_case(folder, axis, factor, tile_m, rows))
-            print(f"  {axis} × {factor}: {time.perf_counter() - began:.0f} s", flush=True)
-        for factor in factors:
-            shutil.rmtree(Path(folder) / f"{factor}")
+    subset = Path(folder) / "subset"
+    if axis == "months":
+        # Shorter records are the beginning of the longest.
+        longest = case_of(axis, max(FACTORS), tile_m)
+        run_alone("growth:make_subset", folder=folder, case=vars(longest))
+    for factor in FACTORS:
+        began = time.perf_counter()
+        case = case_of(axis, factor, tile_m)
+        if axis != "months":
+            run_alone("growth:make_subset", folder=folder, case=vars(case))
+        cases.append(measure_case(folder, case))
+        if axis != "months":
+            shutil.rmtree(subset)
+        print(f"  {axis} × {factor}: {time.perf_counter() - began:.0f} s", flush=True)
     return cases
-
-
-def _rows_of(folder: str, months: int) -> int:
-    """Return the rows of the first months of the longest record."""
-    return sum(
-        pq.read_metadata(f"{folder}/{max(FACTORS)}/{period_of(month)}.parquet").num_rows
-        for month in range(months)
-    )
 
 
 def measure_granules(folder: str, segments: int) -> list[dict[str, Any]]:
@@ -256,13 +237,11 @@ def measure_granules(folder: str, segments: int) -> list[dict[str, Any]]:
         copies = GRANULES * factor
         run_alone("filtering:prepare", folder=folder, segments=segments, copies=copies)
         subset = run_alone("filtering:measure", folder=folder, job="subset", repeats=1)
-        cases.append(
-            {"granules": copies, "segments": 6 * segments * copies, "subset": subset}
-        )
+        cases.append({"granules": copies, "segments": 6 * segments * copies, "subset": subset})
     return cases
 
 
-def run(folder: str, scale: int) -> dict[str, Any]:
+def run(folder: str, scale: int, axes: tuple[str, ...] = (*AXES, "granules")) -> dict[str, Any]:
     """Return measured cases and exponents of growth along every axis.
 
     Parameters
@@ -271,18 +250,20 @@ def run(folder: str, scale: int) -> dict[str, Any]:
         For the tables; each axis removes its own.
     scale
         How many times fewer segments than at full size: tiles are so much smaller.
+    axes
+        Axes to measure.
     """
     tile_m = round(TILE_M / math.sqrt(scale) / 1000) * 1000.0
     result: dict[str, Any] = {"tile_m": tile_m}
-    for axis in ("area", "months", "density"):
+    for axis in axes:
         place = Path(folder) / axis
         place.mkdir()
-        cases = measure_axis(str(place), axis, tile_m)
-        result[axis] = {"cases": cases, "exponents": exponents(cases, ("filter", "fit"))}
+        if axis == "granules":
+            cases = measure_granules(str(place), granules.FULL_SEGMENTS // scale)
+            stages: tuple[str, ...] = ("subset",)
+        else:
+            cases = measure_axis(str(place), axis, tile_m)
+            stages = ("filter", "fit")
+        result[axis] = {"cases": cases, "exponents": exponents(cases, stages)}
         shutil.rmtree(place)
-    place = Path(folder) / "granules"
-    place.mkdir()
-    cases = measure_granules(str(place), granules.FULL_SEGMENTS // scale)
-    result["granules"] = {"cases": cases, "exponents": exponents(cases, ("subset",))}
-    shutil.rmtree(place)
     return result

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.measure import ROOT
+from cryofuse.atl06.tiles import write_by_tile
 from cryofuse.config import Config, ElevationSettings, PeriodSettings, RegionSettings
 from cryofuse.geo import unproject
 
@@ -89,6 +90,11 @@ def box_region(box: Iterable[float], crs: str) -> dict[str, Any]:
     return region.model_dump(mode="json")
 
 
+def write_segments(tables: Iterable[pa.Table], path: str, tile_m: float) -> None:
+    """Write segments as subset and filter jobs do."""
+    write_by_tile(tables, path, tile_m)
+
+
 def subset_job(
     manifest: str, segments: str, ledger: str, region: dict[str, Any], period: str, tile_m: float
 ) -> None:
@@ -114,13 +120,14 @@ def filter_job(
     ledger: str,
     region: dict[str, Any],
     period: str,
+    tile_m: float,
 ) -> None:
     """Run the job that filters a period's segments."""
     run_job(
         "filter_segments",
         {"segments": subset, "ledger": subset_ledger},
         {"segments": segments, "ledger": ledger},
-        {"filters": DEFAULTS["filters"], "region": region},
+        {"elevation": {"tile_m": tile_m}, "filters": DEFAULTS["filters"], "region": region},
         {"period": period},
     )
 

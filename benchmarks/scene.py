@@ -25,6 +25,8 @@ DEFAULT_DENSITY_KM2, RECORD_MONTHS = 1470.0, 75
 FIRST_MONTH = np.datetime64("2018-10", "M")
 #: Distance of segments along a track (m), and speed over ground (m/s).
 STEP_M, SPEED_M_S = 20.0, 7000.0
+#: What the segments of one number lag from beam to beam (s): no two share a time.
+BEAM_LAG_S = 0.000311
 #: Months after which a track is flown again.
 REPEAT_MONTHS = 3
 #: Angle of the two headings to the y axis (degrees).
@@ -191,7 +193,7 @@ def observe(survey: Survey, flown: Pass) -> pa.Table:
     )
     number, beam, x, y, latitude, longitude, ahead = _positions(survey, flown, rng)
     count = x.size
-    seconds = (number * STEP_M - flown.path.along_m[0]) / SPEED_M_S
+    seconds = (number * STEP_M - flown.path.along_m[0]) / SPEED_M_S + BEAM_LAG_S * beam
     surface = topography(x, y)
     slope_x, slope_y = gradient(x, y)
     slope = slope_x * ahead[0] + slope_y * ahead[1]
