@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT
+from benchmarks.projection import project
 from benchmarks.report import markdown
 
 #: Each part and the module that measures it.
@@ -37,7 +38,9 @@ def machine() -> dict[str, Any]:
     from cryofuse.provenance import code_digest
 
     information = Path("/proc/cpuinfo").read_text()
-    models = [line.split(":")[1].strip() for line in information.splitlines() if "model name" in line]
+    models = [
+        line.split(":")[1].strip() for line in information.splitlines() if "model name" in line
+    ]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": models[0] if models else platform.machine(),
@@ -78,8 +81,12 @@ def main() -> None:
         for part in PARTS
         if (output / f"{part}.json").is_file()
     }
-    (output / "benchmarks.json").write_text(json.dumps(results, indent=1) + "\n")
-    table = markdown(results)
+    projection = None
+    if {"filter", "fits", "tiles"} <= set(results):
+        projection = project({part: result["measured"] for part, result in results.items()})
+    whole = {"parts": results, "projection": projection}
+    (output / "benchmarks.json").write_text(json.dumps(whole, indent=1) + "\n")
+    table = markdown(results, projection)
     (output / "benchmarks.md").write_text(table)
     print(table)
 

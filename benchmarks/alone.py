@@ -5,8 +5,17 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import sys
+from pathlib import Path
+
+
+def peak_memory_mb() -> float:
+    """Return the most memory this process has held (MiB).
+
+    The kernel's mark for this address space; ``ru_maxrss`` starts at the peak of the parent.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:
@@ -20,8 +29,7 @@ def main() -> None:
     pyarrow.set_io_thread_count(request["cores"])
     module, name = request["function"].split(":")
     result = getattr(importlib.import_module(f"benchmarks.{module}"), name)(**request["arguments"])
-    # Linux counts in kB. A new process starts at its parent's peak, so the parent holds no data.
-    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_mb"] = peak_memory_mb()
     print(json.dumps(result))
 
 

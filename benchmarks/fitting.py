@@ -72,6 +72,9 @@ def measure(case: str, nodes: int, causal: bool, repeats: int, threads: int) -> 
     found = fit(x.size)
     held = found.fits["n_segments"] + found.fits["n_edited"]
     return {
+        "case": case,
+        "causal": causal,
+        "threads": threads,
         "nodes": int(x.size),
         "segments": int(segments["x_m"].size),
         "segments_per_node": float(held.mean()),

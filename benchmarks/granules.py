@@ -7,7 +7,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pyarrow as pa
 
 from benchmarks import scene
 from cryofuse.acquire.manifest import GranuleFile, build_manifest
@@ -162,5 +161,7 @@ def write_manifest(granule: str, copies: int, path: str) -> None:
         if not link.exists():
             os.link(granule, link)
         files.append(GranuleFile(str(link), link.stat().st_size))
-    table: pa.Table = build_manifest(files, np.datetime64("2018-01-01"), np.datetime64("2040-01-01"))
+    table: pa.Table = build_manifest(
+        files, np.datetime64("2018-01-01"), np.datetime64("2040-01-01")
+    )
     write_table(table, path, MANIFEST)

@@ -176,10 +176,8 @@ def measure_case(folder: str, case: Case) -> dict[str, Any]:
     shutil.rmtree(Path(folder) / "filtered")
     return {
         "segments": _count(f"{folder}/subset", case.periods),
-        "tiles": len(tiles),
-        "months": case.months,
-        "months_per_file": case.block,
-        "density": case.density,
+        "extent": f"{len(tiles)} tiles, {case.months} months, {case.density:g} × density, "
+        f"{case.block} months a file",
         "filter": filtered,
         "fit": {
             "nodes": sum(tile["nodes"] for tile in tiles),
@@ -192,7 +190,7 @@ def measure_case(folder: str, case: Case) -> dict[str, Any]:
 
 
 def exponents(cases: list[dict[str, Any]], stages: tuple[str, ...]) -> dict[str, Any]:
-    """Return exponents of growth with segments: each stage's CPU time and peak memory, and all."""
+    """Return exponents of growth with segments: each stage's CPU time and peak memory, and of all."""
     sizes = [case["segments"] for case in cases]
     found = {
         stage: {
@@ -201,6 +199,8 @@ def exponents(cases: list[dict[str, Any]], stages: tuple[str, ...]) -> dict[str,
         }
         for stage in stages
     }
+    if len(stages) == 1:
+        return found
     total = [sum(case[stage]["cpu_s"] for stage in stages) for case in cases]
     largest = [max(case[stage]["peak_mb"] for stage in stages) for case in cases]
     found["all"] = {
@@ -237,7 +237,8 @@ def measure_granules(folder: str, segments: int) -> list[dict[str, Any]]:
         copies = GRANULES * factor
         run_alone("filtering:prepare", folder=folder, segments=segments, copies=copies)
         subset = run_alone("filtering:measure", folder=folder, job="subset", repeats=1)
-        cases.append({"granules": copies, "segments": 6 * segments * copies, "subset": subset})
+        extent = f"{copies} granules"
+        cases.append({"extent": extent, "segments": 6 * segments * copies, "subset": subset})
     return cases
 
 
@@ -254,7 +255,7 @@ def run(folder: str, scale: int, axes: tuple[str, ...] = (*AXES, "granules")) ->
         Axes to measure.
     """
     tile_m = round(TILE_M / math.sqrt(scale) / 1000) * 1000.0
-    result: dict[str, Any] = {"tile_m": tile_m}
+    found: dict[str, Any] = {}
     for axis in axes:
         place = Path(folder) / axis
         place.mkdir()
@@ -264,6 +265,6 @@ def run(folder: str, scale: int, axes: tuple[str, ...] = (*AXES, "granules")) ->
         else:
             cases = measure_axis(str(place), axis, tile_m)
             stages = ("filter", "fit")
-        result[axis] = {"cases": cases, "exponents": exponents(cases, stages)}
+        found[axis] = {"cases": cases, "exponents": exponents(cases, stages)}
         shutil.rmtree(place)
-    return result
+    return {"tile_m": tile_m, "axes": found}

@@ -62,7 +62,7 @@ def run_alone(function: str, *, cores: int = 1, **arguments: Any) -> dict[str, A
 
 
 def time_repeats(call: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Return best and median time of a call, CPU and wall (s).
+    """Return best and median time of a call (s), of the process's cores and on the wall.
 
     Parameters
     ----------
@@ -81,6 +81,7 @@ def time_repeats(call: Callable[[], Any], repeats: int) -> dict[str, float]:
     return {
         "cpu_s": min(cpu),
         "cpu_median_s": statistics.median(cpu),
+        "cpu_mean_s": statistics.mean(cpu),
         "wall_s": min(wall),
         "wall_median_s": statistics.median(wall),
         "repeats": repeats,

@@ -184,7 +184,7 @@ def run(folder: str, scale: int) -> dict[str, Any]:
         How many times smaller than 100 km × 100 km a tile is.
     """
     tile_m = round(growth.TILE_M / math.sqrt(scale) / 1000) * 1000.0
-    result: dict[str, Any] = {"tile_m": tile_m}
+    places: dict[str, Any] = {}
     for number, place in enumerate(PLACES):
         inner = Path(folder) / f"{number}"
         inner.mkdir()
@@ -208,7 +208,7 @@ def run(folder: str, scale: int) -> dict[str, Any]:
             elevation={"tile_m": tile_m},
             months=scene.RECORD_MONTHS,
         )
-        result[place] = made
+        places[place] = made
         for path in sorted(inner.rglob("*.parquet")):
             path.unlink()
-    return result
+    return {"tile_m": tile_m, "places": places}

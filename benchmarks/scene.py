@@ -188,9 +188,7 @@ def observe(survey: Survey, flown: Pass) -> pa.Table:
     flown
         The pass.
     """
-    rng = np.random.default_rng(
-        [survey.seed, flown.rgt, flown.cycle, int(flown.path.along_m[0])]
-    )
+    rng = np.random.default_rng([survey.seed, flown.rgt, flown.cycle, int(flown.path.along_m[0])])
     number, beam, x, y, latitude, longitude, ahead = _positions(survey, flown, rng)
     count = x.size
     seconds = (number * STEP_M - flown.path.along_m[0]) / SPEED_M_S + BEAM_LAG_S * beam
