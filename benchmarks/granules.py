@@ -161,7 +161,5 @@ def write_manifest(granule: str, copies: int, path: str) -> None:
         if not link.exists():
             os.link(granule, link)
         files.append(GranuleFile(str(link), link.stat().st_size))
-    table: pa.Table = build_manifest(
-        files, np.datetime64("2018-01-01"), np.datetime64("2040-01-01")
-    )
-    write_table(table, path, MANIFEST)
+    span = np.datetime64("2018-01-01"), np.datetime64("2040-01-01")
+    write_table(build_manifest(files, *span), path, MANIFEST)

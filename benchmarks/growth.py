@@ -190,7 +190,7 @@ def measure_case(folder: str, case: Case) -> dict[str, Any]:
 
 
 def exponents(cases: list[dict[str, Any]], stages: tuple[str, ...]) -> dict[str, Any]:
-    """Return exponents of growth with segments: each stage's CPU time and peak memory, and of all."""
+    """Return exponents of growth with segments, of each stage's CPU time and peak and of all."""
     sizes = [case["segments"] for case in cases]
     found = {
         stage: {
