@@ -5,7 +5,7 @@ CORES ?= 2
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-statistics lint format docs lock clean
+.PHONY: help setup setup-dev demo bench test test-statistics lint format docs lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,9 @@ demo: setup ## run the whole chain on a synthetic world, to results/demo/report.
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	$(SNAKEMAKE) --configfile config/demo.yaml --report results/demo/report.html
 	@$(BIN)/python -m cryofuse.products.summary results/demo
+
+bench: setup ## measure speed, memory and growth, to results/benchmarks (PARTS="read growth", QUICK=1)
+	$(BIN)/python -m benchmarks $(PARTS) $(if $(QUICK),--quick)
 
 test: setup-dev ## run the tests: unit, workflow, tiny end-to-end, real files
 	$(BIN)/python -m pytest

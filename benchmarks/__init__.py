@@ -1,0 +1,1 @@
+"""Speed and memory of the altimetry: reading, filtering, fitting, and how each grows."""

@@ -1,0 +1,95 @@
+"""Run the benchmarks: ``python -m benchmarks [parts] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import ROOT
+from benchmarks.projection import project
+from benchmarks.report import markdown
+
+#: Each part and the module that measures it.
+PARTS = {
+    "read": "reading",
+    "filter": "filtering",
+    "fits": "fitting",
+    "tiles": "projection",
+    "poles": "poles",
+    "growth": "growth",
+}
+#: How many times smaller everything is with --quick.
+QUICK_SCALE = 20
+PACKAGES = ("cryofuse", "numpy", "h5py", "pyarrow", "numba", "pandas", "shapely", "pyproj")
+
+
+def machine() -> dict[str, Any]:
+    """Return what results depend on: processor, cores, memory, versions; no name of the machine."""
+    import h5py
+
+    from cryofuse.provenance import code_digest
+
+    information = Path("/proc/cpuinfo").read_text()
+    models = [
+        line.split(":")[1].strip() for line in information.splitlines() if "model name" in line
+    ]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory / 2**30),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "hdf5": h5py.version.hdf5_version,
+        "code": code_digest(),
+    }
+
+
+def main() -> None:
+    """Measure the parts asked for; write results and their table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SCALE} times smaller")
+    parser.add_argument("--work", help="folder for temporary files (default: the system's)")
+    parser.add_argument("--output", default=str(ROOT / "results" / "benchmarks"))
+    options = parser.parse_args()
+    unknown = sorted(set(options.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: parts are {', '.join(PARTS)}")
+    scale = QUICK_SCALE if options.quick else 1
+    output = Path(options.output) / ("quick" if options.quick else "full")
+    output.mkdir(parents=True, exist_ok=True)
+    for part in options.parts or PARTS:
+        began = time.perf_counter()
+        print(f"{part} …", flush=True)
+        with tempfile.TemporaryDirectory(prefix="cryofuse-", dir=options.work) as folder:
+            measured = import_module(f"benchmarks.{PARTS[part]}").run(folder, scale)
+        seconds = time.perf_counter() - began
+        result = {"machine": machine(), "scale": scale, "seconds": seconds, "measured": measured}
+        (output / f"{part}.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{part}: {seconds:.0f} s", flush=True)
+    results = {
+        part: json.loads((output / f"{part}.json").read_text())
+        for part in PARTS
+        if (output / f"{part}.json").is_file()
+    }
+    projection = None
+    if {"filter", "fits", "tiles"} <= set(results):
+        projection = project({part: result["measured"] for part, result in results.items()})
+    whole = {"parts": results, "projection": projection}
+    (output / "benchmarks.json").write_text(json.dumps(whole, indent=1) + "\n")
+    table = markdown(results, projection)
+    (output / "benchmarks.md").write_text(table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

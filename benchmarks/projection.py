@@ -1,0 +1,113 @@
+"""(e) The time that 2.5·10⁹ segments take on two cores, from what was measured."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from benchmarks import filtering, growth, jobs, scene
+from benchmarks.measure import run_alone
+from cryofuse.config import RegionSettings
+from cryofuse.geo import list_tiles, load_outline
+from cryofuse.tables import LEDGER, write_table
+
+SEGMENTS, CORES, GOAL_HOURS = 2.5e9, 2, 2.0
+#: What a job costs before its first line: Snakemake and Python with the scientific stack (s).
+JOB_START_S = 2.0
+#: A node asks for more segments than there are, so that nothing is fitted.
+NO_FITS = {"min_segments": 10**12}
+#: Segments are made this far beyond the tile (m): more than the edge of its neighbours.
+RING_M = 3000.0
+
+
+def make_tile(folder: str, tile_m: float) -> dict[str, Any]:
+    """Write filtered segments of a tile and a ring about it, at the default density."""
+    case = growth.case_of("density", 1, tile_m)
+    west, south, east, north = case.box
+    ring = (west - RING_M, south - RING_M, east + RING_M, north + RING_M)
+    survey = scene.Survey(ring, growth.CRS, tile_m, clean=True)
+    (Path(folder) / "filtered").mkdir()
+    for period, months in case.periods.items():
+        path = f"{folder}/filtered/{period}.parquet"
+        jobs.write_segments(scene.segments_of(survey, months.start), path, tile_m)
+    write_table(LEDGER.empty(), f"{folder}/no_ledger.parquet", LEDGER)
+    per_m2 = scene.DEFAULT_DENSITY_KM2 * 1e-6 * case.months / scene.RECORD_MONTHS
+    return {"segments": per_m2 * tile_m**2}
+
+
+def run(folder: str, scale: int) -> dict[str, Any]:
+    """Return what a tile job costs besides its fits, and how many tiles the region has.
+
+    Parameters
+    ----------
+    folder
+        For the tables.
+    scale
+        How many times smaller than 100 km × 100 km a tile is.
+    """
+    tile_m = round(growth.TILE_M / math.sqrt(scale) / 1000) * 1000.0
+    case = growth.case_of("density", 1, tile_m)
+    made = run_alone("projection:make_tile", folder=folder, tile_m=tile_m)
+    reading = run_alone(
+        "growth:fit_tile_alone",
+        folder=folder,
+        tile=case.tiles[0],
+        region=jobs.box_region(case.box, growth.CRS),
+        elevation={"tile_m": tile_m} | NO_FITS,
+        months=case.months,
+    )
+    region = RegionSettings.model_validate(filtering.greenland())
+    tiles = len(list_tiles(load_outline(region), growth.TILE_M))
+    return {"segments": made["segments"], "reading": reading, "tiles": tiles}
+
+
+def project(results: dict[str, Any]) -> dict[str, Any]:
+    """Return each term of the projected time (CPU s of one core), and the whole on two cores.
+
+    Parameters
+    ----------
+    results
+        Results of the parts ``filter``, ``fits`` and ``tiles``.
+    """
+    subset, filtered = results["filter"]["subset"], results["filter"]["filter"]
+    fits, tiles = results["fits"]["dense with vintages 1"], results["tiles"]
+    nodes = SEGMENTS / scene.DEFAULT_DENSITY_KM2
+    jobs_count = 3 * scene.RECORD_MONTHS + tiles["tiles"]
+    terms = {
+        "read and subset": {
+            "amount": SEGMENTS,
+            "unit": "segments",
+            "rate": subset["rows"] / subset["cpu_s"],
+        },
+        "filter": {
+            "amount": SEGMENTS,
+            "unit": "segments",
+            "rate": subset["rows"] / filtered["cpu_s"],
+        },
+        "tile reading": {
+            "amount": SEGMENTS,
+            "unit": "segments",
+            "rate": tiles["segments"] / tiles["reading"]["cpu_s"],
+        },
+        "node fits with vintages": {
+            "amount": nodes,
+            "unit": "nodes",
+            "rate": fits["nodes"] / fits["cpu_s"],
+        },
+        "job start-up": {"amount": jobs_count, "unit": "jobs", "rate": 1 / JOB_START_S},
+    }
+    for term in terms.values():
+        term["seconds"] = term["amount"] / term["rate"]
+    total = sum(term["seconds"] for term in terms.values())
+    return {
+        "segments": SEGMENTS,
+        "nodes": nodes,
+        "segments_per_node": fits["segments_per_node"],
+        "jobs": jobs_count,
+        "terms": terms,
+        "cpu_hours": total / 3600,
+        "cores": CORES,
+        "hours": total / CORES / 3600,
+        "goal_hours": GOAL_HOURS,
+    }

@@ -1,0 +1,254 @@
+"""The results as Markdown tables, each figure beside its goal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: Goals: times faster than plain h5py (whole, region), segments and nodes a second and core.
+READ_WHOLE, READ_REGION = 1.5, 6.0
+FILTER_RATE, FIT_RATE = 0.6e6, 5000.0
+#: Goals: exponents of growth (time, memory), and peak memory of a job at the poles (MB).
+TIME_EXPONENT, MEMORY_EXPONENT = 1.05, 0.1
+TILE_MEMORY_MB = 2000.0
+#: Rows of the reading table: title, our way, h5py's, goal, and which granule.
+_READINGS = (
+    ("whole, columns stored in the file", "stored", "plain", READ_WHOLE, "full"),
+    ("whole, all columns with positions", "default", "plain", READ_WHOLE, "full"),
+    ("region; h5py reads all and masks", "region default", "region plain", READ_REGION, "full"),
+    ("region, stored columns; the same", "region stored", "region plain", READ_REGION, "full"),
+    ("region; h5py positions first", "region default", "region positions first", None, "full"),
+    (
+        "region, stored columns; the same",
+        "region stored",
+        "region positions first",
+        None,
+        "full",
+    ),
+    ("small granule, stored columns", "stored", "plain", None, "small"),
+    ("small granule, all columns", "default", "plain", None, "small"),
+)
+
+Result = dict[str, Any]
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows as a Markdown table, the first column left and the others right aligned."""
+    align = ["---", *["---:"] * (len(heads) - 1)]
+    lines = [heads, align, *[[str(cell) for cell in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}".replace(",", " ")
+
+
+def _times(entry: Result) -> list[str]:
+    return [_seconds(entry[name]) for name in ("cpu_s", "cpu_median_s", "wall_s")]
+
+
+def _met(value: float, goal: float | None, *, at_least: bool) -> str:
+    if goal is None:
+        return "–"
+    return "yes" if (value >= goal if at_least else value <= goal) else "**no**"
+
+
+def _goal(goal: float | None) -> str:
+    return "–" if goal is None else f"{goal:g}"
+
+
+def reading(measured: Result) -> str:
+    """Return the table of part (a)."""
+    rows = []
+    for title, our_way, their_way, goal, size in _READINGS:
+        ours, theirs = measured[size][our_way], measured[size][their_way]
+        ratio = theirs["cpu_s"] / ours["cpu_s"]
+        rows.append(
+            [title, _count(ours["rows"]), *_times(ours)]
+            + [*_times(theirs), f"{ratio:.2f}", _goal(goal), _met(ratio, goal, at_least=True)]
+        )
+    heads = ["reading", "rows", "best CPU (s)", "median", "best wall", "h5py best CPU", "median"]
+    heads += ["best wall", "times faster", "goal", "met"]
+    text = (
+        f"## Reading ({_count(measured['segments_per_beam'])} segments × 6 beams, "
+        f"17 datasets, region of {measured['region_share']:.0%})\n\n" + table(heads, rows)
+    )
+    stored, real = measured["bytes_per_row"], measured["real_bytes_per_row"]
+    common = [name for name in stored if name in real]
+    if common:
+        here, there = (sum(sizes[name] for name in common) for sizes in (stored, real))
+        text += f"\nStored bytes a row: {here:.1f} here, {there:.1f} in real granules.\n"
+    return text
+
+
+def filtering(measured: Result) -> str:
+    """Return the table of part (b)."""
+    subset, filtered = measured["subset"], measured["filter"]
+    inside = subset["rows"]
+    rows = []
+    for title, entry, heart in (("subset", subset, "read and cut"), ("filter", filtered, "filter")):
+        rate, peak = _count(inside / entry["cpu_s"]), _count(entry["peak_mb"])
+        rows.append([f"{title} job", *_times(entry), rate, peak])
+        rest = entry["cpu_mean_s"] - entry["heart_cpu_s"]
+        for name, spent in ((heart, entry["heart_cpu_s"]), (f"write the {title} table", rest)):
+            if spent > 0:
+                rows.append(
+                    [f"– {name} (mean)", _seconds(spent), "", "", _count(inside / spent), ""]
+                )
+    sums = [subset[name] + filtered[name] for name in ("cpu_s", "cpu_median_s", "wall_s")]
+    rate = inside / sums[0]
+    rows.append(["both", *map(_seconds, sums), _count(rate), ""])
+    heads = ("job", "best CPU (s)", "median", "best wall", "segments/s", "peak (MB)")
+    return (
+        f"## Subset and filter ({measured['granules']} granules, "
+        f"{_count(measured['rows_read'])} segments read, {_count(inside)} inside, "
+        f"{_count(filtered['rows'])} kept)\n\n"
+        + table(heads, rows)
+        + f"\nSegments inside the region a second and core, ledger included: {_count(rate)}, "
+        f"goal {_count(FILTER_RATE)}: {_met(rate, FILTER_RATE, at_least=True)}. "
+        f"Of the segments read: {_count(measured['rows_read'] / sums[0])}.\n"
+    )
+
+
+def fitting(measured: Result) -> str:
+    """Return the table of part (c)."""
+    rows = []
+    for entry in measured.values():
+        alone = entry["threads"] == 1
+        rate = entry["nodes"] / entry["cpu_s" if alone else "wall_s"]
+        goal = FIT_RATE if alone and entry["case"] == "sparse" and not entry["causal"] else None
+        kind = "with vintages" if entry["causal"] else "retrospective"
+        rows.append(
+            [f"{_count(entry['segments_per_node'])} segments a node, {kind}", entry["threads"]]
+            + [_count(entry["nodes"]), *_times(entry), _count(rate)]
+            + [_goal(goal), _met(rate, goal, at_least=True)]
+        )
+    heads = ("fits", "threads", "nodes", "best CPU (s)", "median", "best wall", "nodes/s")
+    title = "## Node fits (nodes/s of CPU time; with two threads of wall time)\n\n"
+    return title + table([*heads, "goal", "met"], rows)
+
+
+def tiles(measured: Result) -> str:
+    """Return what a tile job costs besides its fits."""
+    job = measured["reading"]
+    return (
+        "## Tile reading\n\n"
+        f"A tile job of {_count(measured['segments'])} segments that fits no node: "
+        f"{_seconds(job['cpu_s'])} s CPU, {_seconds(job['wall_s'])} s wall, "
+        f"{_count(measured['segments'] / job['cpu_s'])} segments/s, peak {_count(job['peak_mb'])} "
+        "MB.\n"
+    )
+
+
+def poles(measured: Result) -> str:
+    """Return the table of the densest tiles."""
+    rows = []
+    for place, entry in measured["places"].items():
+        fit, filtered = entry["fit"], entry["filter"]
+        peak = max(fit["peak_mb"], filtered["peak_mb"])
+        rows.append(
+            [f"{place} ({entry['tile']})", _count(entry["density_km2"])]
+            + [f"{entry['relative_density']:.1f}", _count(entry["segments"])]
+            + [_count(fit["nodes"]), _seconds(fit["cpu_s"]), _seconds(fit["wall_s"])]
+            + [f"{1000 * fit['cpu_s'] / fit['nodes']:.1f}", _count(fit["peak_mb"])]
+            + [_count(entry["subset_month_segments"]), _count(filtered["peak_mb"])]
+            + [_met(peak, TILE_MEMORY_MB, at_least=False)]
+        )
+    heads = ["tile", "segments/km²", "× default", "segments", "nodes", "CPU (s)", "wall (s)"]
+    heads += ["ms a node", "tile job peak (MB)", "segments in fullest month"]
+    heads += ["filter job peak (MB)", f"< {_count(TILE_MEMORY_MB)} MB"]
+    side = measured["tile_m"] / 1000
+    return f"## Densest tiles ({side:.0f} km, 2018-10 to 2024-12)\n\n" + table(heads, rows)
+
+
+def growth(measured: Result) -> str:
+    """Return the tables of part (d): what was measured, and the exponents."""
+    rows, slopes = [], []
+    for axis, entry in measured["axes"].items():
+        for case in entry["cases"]:
+            for stage in ("subset", "filter", "fit"):
+                if stage in case:
+                    job = case[stage]
+                    rows.append(
+                        [axis, case["extent"], _count(case["segments"]), stage]
+                        + [_seconds(job["cpu_s"]), _seconds(job["wall_s"]), _count(job["peak_mb"])]
+                    )
+        for stage, found in entry["exponents"].items():
+            time, memory = round(found["time"], 2), round(found["memory"], 2)
+            slopes.append(
+                [axis, stage, f"{time:.2f}", _met(time, TIME_EXPONENT, at_least=False)]
+                + [f"{memory:.2f}", _met(memory, MEMORY_EXPONENT, at_least=False)]
+            )
+    heads = ("axis", "extent", "segments", "jobs", "CPU (s)", "wall (s)", "largest peak (MB)")
+    goals = (f"≤ {TIME_EXPONENT}", f"≤ {MEMORY_EXPONENT}")
+    return (
+        f"## Growth (tiles of {measured['tile_m'] / 1000:.0f} km)\n\n"
+        + table(heads, rows)
+        + "\n"
+        + table(("axis", "jobs", "exponent of time", goals[0], "of memory", goals[1]), slopes)
+    )
+
+
+def projected(found: Result) -> str:
+    """Return the table of part (e), from what :func:`benchmarks.projection.project` returns."""
+    cores = found["cores"]
+    rows = [
+        [name, f"{_count(term['amount'])} {term['unit']}", f"{term['rate']:.3g}"]
+        + [_count(term["seconds"]), f"{term['seconds'] / cores / 3600:.2f}"]
+        for name, term in found["terms"].items()
+    ]
+    rows.append(["all", "", "", _count(found["cpu_hours"] * 3600), f"{found['hours']:.2f}"])
+    heads = ("term", "amount", "a second and core", "CPU (s)", f"hours on {cores} cores")
+    return (
+        f"## Projection to {found['segments']:.2g} segments on {cores} cores\n\n"
+        + table(heads, rows)
+        + f"\n{_count(found['nodes'])} nodes of {_count(found['segments_per_node'])} segments; "
+        f"goal {found['goal_hours']:g} hours: "
+        f"{_met(found['hours'], found['goal_hours'], at_least=False)}.\n"
+    )
+
+
+_SECTIONS = {
+    "read": reading,
+    "filter": filtering,
+    "fits": fitting,
+    "tiles": tiles,
+    "poles": poles,
+    "growth": growth,
+}
+
+
+def markdown(results: dict[str, Result], projection: Result | None) -> str:
+    """Return the results of the parts that were measured as Markdown.
+
+    Parameters
+    ----------
+    results
+        What each part's JSON file holds.
+    projection
+        What :func:`benchmarks.projection.project` returns, if it can be had.
+    """
+    first = next(iter(results.values()))
+    machine = first["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    codes = sorted({result["machine"]["code"][:12] for result in results.values()})
+    lines = [
+        "# Benchmarks\n",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GiB; Python "
+        f"{machine['python']}, HDF5 {machine['hdf5']}, {packages}; code {', '.join(codes)}. "
+        "Each measurement alone in a fresh process, on one core where not said otherwise.\n",
+    ]
+    if first["scale"] > 1:
+        lines.append(
+            f"**Quick run, {first['scale']} times smaller than full size**: it shows that all of "
+            "it runs. Overheads weigh more, and jobs stay below the batches that bound their "
+            "memory: no goal is decided here.\n"
+        )
+    lines += [_SECTIONS[part](result["measured"]) for part, result in results.items()]
+    if projection is not None:
+        lines.append(projected(projection))
+    return "\n".join(lines)
