@@ -19,7 +19,10 @@ def parse(requirement):
 
 def test_the_conda_environment_is_in_step_with_pyproject():
     listed = yaml.safe_load((ROOT / "envs" / "environment.yaml").read_text())["dependencies"]
-    conda = dict(parse(item) for item in listed)
+    (pip,) = (item["pip"] for item in listed if isinstance(item, dict))
+    conda = dict(parse(item) for item in [*listed, *pip] if isinstance(item, str))
+    # It installs what the other channel lacks.
+    assert conda.pop("pip") == ""
     assert conda.pop("python") == PROJECT["requires-python"]
     wanted = dict(parse(item) for item in PROJECT["dependencies"])
     assert conda == {CONDA.get(name, name): spec for name, spec in wanted.items()}
