@@ -17,8 +17,8 @@ import deflate
 import numpy as np
 from h5py import h5d, h5s, h5t, h5z
 
-#: Bytes that hold the start of a deflate stream: its code tables (at most 286 bytes, RFC 1951)
-#: and a few values.
+#: Bytes that hold the start of a deflate stream: the code tables (less than 300 bytes, RFC 1951)
+#: and a value.
 _HEAD_BYTES = 512
 
 
@@ -86,16 +86,31 @@ class Column:
         """
         if not self.chunk_rows or self.kind.kind != "f":
             return None
-        values = np.full(-(-self.shape[0] // self.chunk_rows), np.nan)
+        chunks: list[h5d.StoreInfo] = []
+        self.dataset.chunk_iter(chunks.append)
+        firsts = {
+            chunk.chunk_offset[0]: self._first(
+                descriptor, chunk.byte_offset, chunk.size, self._filters(chunk.filter_mask)
+            )
+            for chunk in chunks
+        }
+        return np.array(
+            [firsts.get(row, np.nan) for row in range(0, self.shape[0], self.chunk_rows)]
+        )
 
-        def add(chunk: h5d.StoreInfo) -> None:
-            filters = self._filters(chunk.filter_mask)
-            if filters in ((), (h5z.FILTER_DEFLATE,)):
-                head = os.pread(descriptor, min(chunk.size, _HEAD_BYTES), chunk.byte_offset)
-                values[chunk.chunk_offset[0] // self.chunk_rows] = _first(head, filters, self.kind)
-
-        self.dataset.chunk_iter(add)
-        return values
+    def _first(self, descriptor: int, offset: int, size: int, filters: tuple[int, ...]) -> float:
+        """Return the first value of a chunk, NaN where its first bytes don't tell."""
+        if filters not in ((), (h5z.FILTER_DEFLATE,)):
+            return np.nan
+        width = self.kind.itemsize
+        try:
+            head = os.pread(descriptor, min(size, _HEAD_BYTES), offset)
+            if filters:
+                head = zlib.decompressobj().decompress(head, width)
+        # A damaged index holds any address.
+        except (OSError, OverflowError, zlib.error):
+            return np.nan
+        return float(np.frombuffer(head, self.kind, 1)[0]) if len(head) >= width else np.nan
 
     def _filters(self, mask: int) -> tuple[int, ...]:
         """Return the filters that made a chunk: a bit of its mask is set for each left out."""
@@ -140,23 +155,16 @@ class Column:
             if code == h5z.FILTER_DEFLATE:
                 try:
                     content = deflate.zlib_decompress(content, size)
-                except (deflate.DeflateError, ValueError):
+                except deflate.DeflateError:
                     raise _UnusualError from None
+                # HDF5 would make up the rest.
+                if len(content) < size:
+                    raise OSError(f"a chunk holds {len(content)} bytes, expected {size}")
             elif len(content) == size and self.kind.itemsize > 1:
                 content = _unshuffle(content, self.kind.itemsize)
         if len(content) != size:
             raise _UnusualError
         return np.frombuffer(content, self.kind)
-
-
-def _first(head: bytes, filters: tuple[int, ...], kind: np.dtype) -> float:
-    """Return the first value of a chunk from the start of its bytes, NaN where there is none."""
-    if filters:
-        try:
-            head = zlib.decompressobj().decompress(head, kind.itemsize)
-        except zlib.error:
-            return np.nan
-    return float(np.frombuffer(head, kind, 1)[0]) if len(head) >= kind.itemsize else np.nan
 
 
 def _unshuffle(content: bytes | bytearray | np.ndarray, width: int) -> np.ndarray:

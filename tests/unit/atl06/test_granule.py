@@ -2,7 +2,10 @@ import h5py
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cryofuse.atl06 import granule
 from cryofuse.atl06.granule import BEAMS, Area, read_granule
 from cryofuse.tables import SEGMENTS, check
 
@@ -19,19 +22,23 @@ def kinds(ledger):
     return [(row["beam"], row["filter"]) for row in ledger]
 
 
-def polar_stereographic(longitude, latitude):
-    """Ellipsoidal polar stereographic, 70°N, 45°W: Snyder 1987, equations 15-9 and 21-30 on."""
+def polar_stereographic(longitude, latitude, south=False):
+    """Ellipsoidal polar stereographic: Snyder 1987, equations 15-9 and 21-30 on.
+
+    True at 70°N with 45°W down (EPSG:3413), or at 71°S with 0°E up (EPSG:3031).
+    """
+    parallel, meridian, sign = (71.0, 0.0, -1) if south else (70.0, -45.0, 1)
     a, e = 6378137.0, 0.08181919084262149
 
     def conformal(phi):
         sine = e * np.sin(phi)
         return np.tan(np.pi / 4 - phi / 2) / ((1 - sine) / (1 + sine)) ** (e / 2)
 
-    phi, true = np.radians(latitude), np.radians(70.0)
+    phi, true = np.radians(sign * np.asarray(latitude)), np.radians(parallel)
     scale = np.cos(true) / np.sqrt(1 - (e * np.sin(true)) ** 2)
     rho = a * scale * conformal(phi) / conformal(true)
-    theta = np.radians(np.asarray(longitude) + 45)
-    return rho * np.sin(theta), -rho * np.cos(theta)
+    theta = np.radians(np.asarray(longitude) - meridian)
+    return rho * np.sin(theta), -sign * rho * np.cos(theta)
 
 
 def test_every_column_comes_as_the_contract_says(write_granule, beam):
@@ -297,3 +304,273 @@ def test_latitudes_of_an_area_reach_the_pole_only_where_it_is_inside():
     south, north = beside.latitudes
     # A scale of about 0.97–1.0 puts 2 000 km from the pole near 71.6°N.
     assert 70 < south < north < 72
+
+
+# ---------------------------------------------------------------- several chunks
+
+CHUNK = 20
+
+
+@pytest.fixture
+def track_path(tmp_path):
+    return tmp_path / "ATL06_20200102030405_01230603_006_02.h5"
+
+
+def orbit(start, stop, rows):
+    """Latitudes and longitudes between two arguments of an orbit inclined by 92° (degrees)."""
+    argument, tilt = np.radians(np.linspace(start, stop, rows)), np.radians(92)
+    latitude = np.degrees(np.arcsin(np.sin(tilt) * np.sin(argument)))
+    longitude = np.degrees(np.arctan2(np.cos(tilt) * np.sin(argument), np.cos(argument)))
+    return latitude, longitude
+
+
+def write_track(path, latitude, longitude, order=None, chunk=CHUNK, beams=("gt1l",), **change):
+    """Write a track in chunks, its rows in an order; segment numbers and heights are its own."""
+    rows = latitude.size
+    datasets = {
+        "latitude": latitude,
+        "longitude": longitude,
+        "delta_time": 6.3e7 + np.arange(rows) * 0.28,
+        "segment_id": np.arange(rows, dtype="i4"),
+        "h_li": np.arange(rows, dtype="f4"),
+    }
+    with h5py.File(path, "w") as file:
+        for beam in beams:
+            for name, values in datasets.items():
+                file.create_dataset(
+                    f"{beam}/land_ice_segments/{name}",
+                    data=change.get(name, values)[slice(None) if order is None else order],
+                    chunks=(chunk,),
+                    maxshape=(None,),
+                    compression=6,
+                    shuffle=name in ("segment_id", change.get("shuffled")),
+                )
+
+
+def damage(path, place, numbers):
+    """Spoil the checksums of chunks; their first values can still be told."""
+    with h5py.File(path) as file:
+        chunks = [file[place].id.get_chunk_info_by_coord((n * CHUNK,)) for n in numbers]
+    with open(path, "r+b") as stream:
+        for chunk in chunks:
+            stream.seek(chunk.byte_offset + chunk.size - 4)
+            checksum = stream.read(4)
+            stream.seek(-4, 1)
+            stream.write(bytes(255 - byte for byte in checksum))
+
+
+def ring(half, hole=0.0, south=False):
+    """Return a square around a pole (m) with a square hole, as an area."""
+    polygon = shapely.box(-half, -half, half, half)
+    if hole:
+        polygon = polygon.difference(shapely.box(-hole, -hole, hole, hole))
+    return Area(polygon, "EPSG:3031" if south else "EPSG:3413", 1e5)
+
+
+def rows_in_ring(latitude, longitude, half, hole=0.0, south=False):
+    x_m, y_m = polar_stereographic(longitude, latitude, south)
+    far = np.maximum(np.abs(x_m), np.abs(y_m))
+    return np.flatnonzero((far < half) & (far > hole))
+
+
+ORDERS = {
+    "in order": np.arange(610),
+    "reversed": np.arange(610)[::-1],
+    "rolled": np.roll(np.arange(610), 267),
+    "rolled by half a chunk": np.roll(np.arange(610), CHUNK // 2),
+    "rolled within the last chunk": np.roll(np.arange(610), -3),
+    "rolled within the first chunk": np.roll(np.arange(610), 3),
+    "shuffled": np.random.default_rng(5).permutation(610),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("south", [False, True])
+@pytest.mark.parametrize(("half", "hole"), [(1.5e6, 0.0), (1.8e6, 9e5), (2.5e5, 0.0), (5e6, 3e6)])
+@pytest.mark.parametrize("span", [(50, 130), (20, 91), (89, 150)])
+def test_rows_of_a_region_whatever_their_order(track_path, order, south, half, hole, span):
+    turn = 180 if south else 0
+    latitude, longitude = orbit(span[0] + turn, span[1] + turn, 610)
+    write_track(track_path, latitude, longitude, ORDERS[order])
+    table, ledger = read_granule(track_path, region=ring(half, hole, south))
+    inside = rows_in_ring(latitude, longitude, half, hole, south)
+    expected = [row for row in ORDERS[order] if row in inside]
+    assert table["segment_id"].to_pylist() == expected and len(expected) > 3
+    assert table["height_m"].to_pylist() == expected
+    assert np.array_equal(table["latitude"], latitude[expected])
+    outside = [row["rows_removed"] for row in ledger if row["filter"] == "outside_region"]
+    assert outside == [610 - len(expected)] and removed(ledger) == len(expected)
+
+
+@given(
+    start=st.floats(0, 360),
+    length=st.floats(1, 120),
+    rows=st.integers(1, 300),
+    chunk=st.integers(1, 60),
+    lost=st.floats(0, 0.9),
+    half=st.floats(1e5, 6e6),
+    shift=st.one_of(st.just(0), st.integers(-300, 300)),
+)
+def test_rows_of_a_region_along_any_orbit(
+    tmp_path_factory, start, length, rows, chunk, lost, half, shift
+):
+    path = tmp_path_factory.getbasetemp() / "ATL06_20200102030405_01230603_006_02.h5"
+    seen = np.random.default_rng(rows).random(rows) >= lost
+    seen[0] = True
+    latitude, longitude = (values[seen] for values in orbit(start, start + length, rows))
+    order = np.roll(np.arange(latitude.size), shift)
+    write_track(path, latitude, longitude, order, chunk)
+    for south in (False, True):
+        table, _ = read_granule(path, ["segment_id"], ring(half, south=south))
+        inside = rows_in_ring(latitude, longitude, half, south=south)
+        assert table["segment_id"].to_pylist() == order[np.isin(order, inside)].tolist()
+
+
+def test_only_chunks_that_the_region_needs_are_read(track_path):
+    latitude, longitude = orbit(50, 130, 610)
+    write_track(track_path, latitude, longitude)
+    inside = rows_in_ring(latitude, longitude, 1.8e6, 9e5)
+    # In, out over the pole, in again, with the turn between.
+    used = np.unique(inside // CHUNK)
+    idle = np.setdiff1d(np.arange(31), used)
+    between = idle[(idle > used[0]) & (idle < used[-1])]
+    assert between.size > 3 and inside[0] > 3 * CHUNK and inside[-1] < 607 - 3 * CHUNK
+    for place in ("longitude", "delta_time", "segment_id", "h_li"):
+        damage(track_path, f"gt1l/land_ice_segments/{place}", between[1:-1])
+    damage(track_path, "gt1l/land_ice_segments/latitude", [1, 2, *between[1:-1], 28, 29])
+    area = ring(1.8e6, 9e5)
+    table, ledger = read_granule(track_path, region=area)
+    assert table["segment_id"].to_pylist() == inside.tolist() and removed(ledger) == inside.size
+    # Without a region the same damage is an error.
+    assert ("gt1l", "unreadable") in kinds(read_granule(track_path)[1])
+
+
+@pytest.mark.parametrize("place", ["latitude", "longitude", "delta_time", "segment_id", "h_li"])
+def test_a_damaged_chunk_that_is_needed_costs_its_beam_alone(track_path, place):
+    latitude, longitude = orbit(50, 130, 610)
+    write_track(track_path, latitude, longitude, beams=("gt1l", "gt3r"))
+    inside = rows_in_ring(latitude, longitude, 1.8e6, 9e5)
+    damage(track_path, f"gt1l/land_ice_segments/{place}", [inside[-1] // CHUNK])
+    table, ledger = read_granule(track_path, region=ring(1.8e6, 9e5))
+    assert set(table["beam"].to_pylist()) == {"gt3r"}
+    assert table["segment_id"].to_pylist() == inside.tolist() and removed(ledger) == inside.size
+    assert [row["beam"] for row in ledger if row["filter"] == "unreadable"] == ["gt1l"]
+
+
+def test_times_out_of_order_make_all_latitudes_count(track_path):
+    # Rows swapped between two chunks don't show in the first latitudes, but in the times.
+    latitude, longitude = orbit(50, 130, 610)
+    inside = rows_in_ring(latitude, longitude, 2.5e5)
+    stray = latitude.copy(), longitude.copy()
+    for values in stray:
+        values[100:110], values[inside[:10]] = values[inside[:10]], values[100:110].copy()
+    times = 6.3e7 + np.arange(610.0)
+    times[200] = 6.3e7
+    write_track(track_path, *stray, delta_time=times)
+    table, _ = read_granule(track_path, ["segment_id"], ring(2.5e5))
+    assert table["segment_id"].to_pylist() == [*range(100, 110), *inside[10:]]
+
+
+@pytest.mark.parametrize("shuffled", ["latitude", "delta_time"])
+def test_chunks_whose_first_values_are_not_cheap(track_path, shuffled):
+    latitude, longitude = orbit(50, 130, 610)
+    write_track(track_path, latitude, longitude, shuffled=shuffled)
+    table, _ = read_granule(track_path, ["segment_id"], ring(5e5))
+    assert table["segment_id"].to_pylist() == rows_in_ring(latitude, longitude, 5e5).tolist()
+
+
+@pytest.mark.parametrize("unknown", [np.nan, 3.4e38, 91.0])
+def test_a_first_latitude_that_is_none_makes_all_count(track_path, unknown):
+    latitude, longitude = orbit(50, 130, 610)
+    inside = rows_in_ring(latitude, longitude, 5e5)
+    latitude[[40, 45, inside[3]]] = unknown
+    write_track(track_path, latitude, longitude)
+    table, ledger = read_granule(track_path, ["segment_id"], ring(5e5))
+    assert table["segment_id"].to_pylist() == np.delete(inside, 3).tolist()
+    gone = {r["filter"]: (r["rows_in"], r["rows_removed"]) for r in ledger if r["rows_removed"]}
+    outside = 610 - inside.size - 2
+    assert gone == {"outside_region": (610, outside), "incomplete": (610 - outside, 3)}
+
+
+def test_many_chunks_with_everything_that_goes_wrong(track_path):
+    latitude, longitude = orbit(50, 130, 610)
+    longitude[::3] += 360 * (longitude[::3] < 0)
+    longitude[[17, 333]] = 180.0, -180.0
+    height = np.arange(610, dtype="f4")
+    height[[5, 100, 101, 300]] = FILL, FILL, np.nan, FILL
+    number = np.arange(610, dtype="i4")
+    number[[301, 500]] = 300, 2147483647
+    time = 6.3e7 + np.arange(610.0)
+    time[200:240] = time[200:240][::-1].copy()
+    time[400] = 1.797e308
+    write_track(
+        track_path,
+        latitude,
+        longitude,
+        h_li=height,
+        segment_id=number,
+        delta_time=time,
+        beams=("gt1l", "gt2r"),
+    )
+    with h5py.File(track_path, "a") as file:
+        file.create_group("gt1r")
+        file["gt2r/land_ice_segments/h_li"][:] = FILL
+    # Of the two rows numbered 300 the second has a height in the first beam.
+    good = {"gt1l": np.delete(np.arange(610), [300, 400, 500])}
+    good["gt2r"] = np.delete(np.arange(610), [301, 400, 500])
+    for area, inside in (
+        (None, np.arange(610)),
+        (ring(3e6), rows_in_ring(latitude, longitude, 3e6)),
+    ):
+        table, ledger = read_granule(track_path, region=area)
+        frame = table.to_pandas().set_index("beam")
+        for beam, rows in good.items():
+            rows = rows[np.isin(rows, inside)]
+            found = frame.loc[beam]
+            assert found["segment_id"].tolist() == number[rows].tolist()
+            assert np.array_equal(found["longitude"], longitude[rows])
+            seconds = (found["time"] - np.datetime64("2018-01-01")).dt.total_seconds()
+            assert np.array_equal(seconds, time[rows])
+        heights = frame.loc["gt1l"]["height_m"].to_numpy()
+        rows = good["gt1l"][np.isin(good["gt1l"], inside)]
+        assert np.array_equal(np.isnan(heights), np.isin(rows, [5, 100, 101]))
+        assert np.array_equal(heights[~np.isnan(heights)], np.setdiff1d(rows, [5, 100, 101]))
+        assert frame.loc["gt2r"]["height_m"].isna().all()
+        assert [r["beam"] for r in ledger if r["filter"] == "all_fill"] == ["gt2r"]
+        assert ("gt1r", "no_segments") in kinds(ledger)
+        lost = [row["rows_removed"] for row in ledger if row["filter"] == "duplicate_segment"]
+        assert lost == [1, 1] and removed(ledger) == table.num_rows
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
+def test_a_truncated_file_of_many_chunks(track_path, share):
+    write_track(track_path, *orbit(50, 130, 610))
+    content = track_path.read_bytes()
+    track_path.write_bytes(content[: int(len(content) * share)])
+    table, ledger = read_granule(track_path, region=ring(1e6))
+    assert table.num_rows == 0 and kinds(ledger) == [(None, "unreadable")]
+
+
+def test_positions_are_projected_only_for_columns_that_need_it(write_granule, beam, monkeypatch):
+    path = write_granule({"gt1l": beam(5), "gt3l": beam(5)})
+    expected, _ = read_granule(path)
+
+    def refuse(*_):
+        raise AssertionError("projected")
+
+    monkeypatch.setattr(granule, "project", refuse)
+    columns = [name for name in SEGMENTS.columns if name not in ("tile", "x_m", "y_m")]
+    assert read_granule(path, columns)[0].equals(expected.select(columns))
+    with pytest.raises(AssertionError, match="projected"):
+        read_granule(path, ["x_m"])
+
+
+def test_long_beams_are_a_chunk_each(write_granule, beam, monkeypatch):
+    lacking = beam(4, **{"h_li": [1.0, FILL, 3.0, 4.0], "dem/dem_h": None})
+    path = write_granule({"gt1l": beam(3), "gt2l": None, "gt2r": lacking})
+    joined, ledger = read_granule(path)
+    monkeypatch.setattr(granule, "_JOINED_ROWS", 6)
+    parts, same = read_granule(path)
+    assert same == ledger and joined["x_m"].num_chunks == 1 and parts["x_m"].num_chunks == 2
+    assert parts.schema == joined.schema and parts.to_pylist() == joined.to_pylist()
+    assert check(parts, SEGMENTS).num_rows == 7
