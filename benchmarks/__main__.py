@@ -58,7 +58,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SCALE} times smaller")
-    parser.add_argument("--work", help="folder for temporary files (default: the system's)")
     parser.add_argument("--output", default=str(ROOT / "results" / "benchmarks"))
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - set(PARTS))
@@ -70,7 +69,7 @@ def main() -> None:
     for part in options.parts or PARTS:
         began = time.perf_counter()
         print(f"{part} …", flush=True)
-        with tempfile.TemporaryDirectory(prefix="cryofuse-", dir=options.work) as folder:
+        with tempfile.TemporaryDirectory(prefix="cryofuse-") as folder:
             measured = import_module(f"benchmarks.{PARTS[part]}").run(folder, scale)
         seconds = time.perf_counter() - began
         result = {"machine": machine(), "scale": scale, "seconds": seconds, "measured": measured}

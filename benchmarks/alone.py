@@ -18,6 +18,12 @@ def peak_memory_mb() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
+def written_mb() -> float:
+    """Return how much this process has written to files so far (MiB)."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("wchar")) / 2**20
+
+
 def main() -> None:
     """Run the function that the request names, pinned, and print its result."""
     request = json.load(sys.stdin)
@@ -29,7 +35,7 @@ def main() -> None:
     pyarrow.set_io_thread_count(request["cores"])
     module, name = request["function"].split(":")
     result = getattr(importlib.import_module(f"benchmarks.{module}"), name)(**request["arguments"])
-    result["peak_mb"] = peak_memory_mb()
+    result |= {"peak_mb": peak_memory_mb(), "written_mb": written_mb()}
     print(json.dumps(result))
 
 

@@ -16,7 +16,7 @@ from benchmarks import granules, jobs
 from benchmarks.measure import ROOT, run_alone, time_repeats
 from cryofuse.tables import LEDGER, write_table
 
-#: Full-size granules in the period; two thirds of a month of Vatnajökull, a week of Greenland.
+#: Full-size granules in the period: some four days of Greenland.
 GRANULES = 5
 REPEATS = 3
 PERIOD, TILE_M = "2019-04", 100_000.0

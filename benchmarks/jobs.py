@@ -150,7 +150,7 @@ def tile_job(
     """
     import pyarrow.parquet as pq
 
-    names = ("nodes", "node_months", "causal")
+    names = ("nodes", "node_months", "causal", "checks")
     output = {name: f"{folder}/{name}-{tile}.parquet" for name in names}
     run_job(
         "fit_nodes",

@@ -26,7 +26,9 @@ THREAD_VARIABLES = (
 
 
 def run_alone(function: str, *, cores: int = 1, **arguments: Any) -> dict[str, Any]:
-    """Return what a function returns in a process of its own, and that process's peak memory.
+    """Return what a function returns in a process of its own, and what that process took.
+
+    To its result come ``peak_mb``, the process's peak memory, and ``written_mb``, what it wrote.
 
     The process is new, so that its peak is the function's, and is pinned to as many cores as it
     is given. What it imports counts: a job of a run imports the same.

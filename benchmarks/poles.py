@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,11 @@ PLACES = {
 RING_M = 3000.0
 #: Steps along the orbit (degrees) where a tile is searched, and where a continent is.
 FINE_STEP_DEG, COARSE_STEP_DEG = 0.008, 0.05
+
+#: Bytes a segment takes on disk: in the filtered table, and scattered with its margins' copies.
+BYTES_A_SEGMENT = 200
+#: Share of the free disk that may be taken.
+DISK_SHARE = 0.8
 
 Box = tuple[float, float, float, float]
 
@@ -98,6 +104,23 @@ def clear_share() -> float:
     return scene.DEFAULT_DENSITY_KM2 / per_km2
 
 
+def months_that_fit(density: float, tile_m: float, folder: str) -> int:
+    """Return how many months of the record the disk has room for, at most all.
+
+    Parameters
+    ----------
+    density
+        Segments per square kilometre of the whole record.
+    tile_m
+        Side of the tile (m).
+    folder
+        Where the files go.
+    """
+    needed = density * (tile_m / 1000) ** 2 * BYTES_A_SEGMENT
+    share = min(1.0, DISK_SHARE * shutil.disk_usage(folder).free / needed)
+    return int(share * scene.RECORD_MONTHS)
+
+
 def passes_by_month(
     paths: list[tuple[int, float, scene.Path]], months: int
 ) -> list[list[scene.Pass]]:
@@ -114,7 +137,7 @@ def passes_by_month(
     return [sorted(found, key=lambda flown: flown.start) for found in passes]
 
 
-def make_tile(folder: str, place: str, tile_m: float, months: int) -> dict[str, Any]:
+def make_tile(folder: str, place: str, tile_m: float) -> dict[str, Any]:
     """Write the filtered segments of a tile and a ring about it, and a subset of one month."""
     crs, point = PLACES[place]
     tile = tile_name(*point, tile_m)
@@ -122,6 +145,8 @@ def make_tile(folder: str, place: str, tile_m: float, months: int) -> dict[str, 
     box = (bounds.x_min, bounds.y_min, bounds.x_max, bounds.y_max)
     ring = (box[0] - RING_M, box[1] - RING_M, box[2] + RING_M, box[3] + RING_M)
     share = clear_share()
+    density = density_km2(box, crs, scene.RECORD_MONTHS) * share
+    months = months_that_fit(density, tile_m, folder)
     flown = passes_by_month(orbit_paths(ring, crs), months)
     filtered = Path(folder) / "filtered"
     filtered.mkdir()
@@ -141,15 +166,13 @@ def make_tile(folder: str, place: str, tile_m: float, months: int) -> dict[str, 
     raw = scene.Survey(ring, crs, tile_m)
     jobs.write_segments(segments(raw, fullest), f"{folder}/subset.parquet", tile_m)
     write_table(LEDGER.empty(), f"{folder}/no_ledger.parquet", LEDGER)
-    density = density_km2(box, crs, months) * share
-    default = scene.DEFAULT_DENSITY_KM2 * months / scene.RECORD_MONTHS
     return {
         "tile": tile,
         "crs": crs,
         "box": box,
         "months": months,
         "density_km2": density,
-        "relative_density": density / default,
+        "relative_density": density / scene.DEFAULT_DENSITY_KM2,
         "kept_share": share,
         "segments": sum(pq.read_metadata(p).num_rows for p in filtered.iterdir()),
         "subset_month_segments": pq.read_metadata(f"{folder}/subset.parquet").num_rows,
@@ -193,9 +216,7 @@ def run(folder: str, scale: int) -> dict[str, Any]:
             folder=str(inner),
             place=place,
             tile_m=tile_m,
-            months=scene.RECORD_MONTHS,
         )
-        made.pop("peak_mb")
         region = jobs.box_region(made.pop("box"), made["crs"])
         made["filter"] = run_alone(
             "poles:filter_month", folder=str(inner), region=region, tile_m=tile_m
@@ -206,9 +227,8 @@ def run(folder: str, scale: int) -> dict[str, Any]:
             tile=made["tile"],
             region=region,
             elevation={"tile_m": tile_m},
-            months=scene.RECORD_MONTHS,
+            months=made["months"],
         )
         places[place] = made
-        for path in sorted(inner.rglob("*.parquet")):
-            path.unlink()
+        shutil.rmtree(inner)
     return {"tile_m": tile_m, "places": places}

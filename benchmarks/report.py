@@ -47,6 +47,12 @@ def _count(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
+def _count_or_dash(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return _count(value) if value >= 10 else f"{value:g}"
+
+
 def _times(entry: Result) -> list[str]:
     return [_seconds(entry[name]) for name in ("cpu_s", "cpu_median_s", "wall_s")]
 
@@ -133,15 +139,19 @@ def fitting(measured: Result) -> str:
 
 
 def tiles(measured: Result) -> str:
-    """Return what a tile job costs besides its fits."""
-    job = measured["reading"]
-    return (
-        "## Tile reading\n\n"
-        f"A tile job of {_count(measured['segments'])} segments that fits no node: "
-        f"{_seconds(job['cpu_s'])} s CPU, {_seconds(job['wall_s'])} s wall, "
-        f"{_count(measured['segments'] / job['cpu_s'])} segments/s, peak {_count(job['peak_mb'])} "
-        "MB.\n"
-    )
+    """Return the table of a tile at the default density."""
+    titles = {"reading": "fitting no node", "whole": "whole: fits, vintages, checks"}
+    rows = []
+    for name, title in titles.items():
+        job = measured[name]
+        rate = measured["segments"] / job["cpu_s"]
+        rows.append(
+            [title, _seconds(job["cpu_s"]), _seconds(job["wall_s"]), _count(rate)]
+            + [_count(job["peak_mb"])]
+        )
+    heads = ("tile job", "CPU (s)", "wall (s)", "segments/s", "peak (MB)")
+    head = f"## A tile of {_count(measured['segments'])} segments, default density and record"
+    return f"{head}\n\n{table(heads, rows)}"
 
 
 def poles(measured: Result) -> str:
@@ -152,17 +162,30 @@ def poles(measured: Result) -> str:
         peak = max(fit["peak_mb"], filtered["peak_mb"])
         rows.append(
             [f"{place} ({entry['tile']})", _count(entry["density_km2"])]
-            + [f"{entry['relative_density']:.1f}", _count(entry["segments"])]
+            + [f"{entry['relative_density']:.1f}", entry["months"], _count(entry["segments"])]
             + [_count(fit["nodes"]), _seconds(fit["cpu_s"]), _seconds(fit["wall_s"])]
             + [f"{1000 * fit['cpu_s'] / fit['nodes']:.1f}", _count(fit["peak_mb"])]
-            + [_count(entry["subset_month_segments"]), _count(filtered["peak_mb"])]
+            + [
+                f"{fit['written_mb'] / 1024:.1f}",
+                _count(entry["subset_month_segments"]),
+                _count(filtered["peak_mb"]),
+            ]
             + [_met(peak, TILE_MEMORY_MB, at_least=False)]
         )
-    heads = ["tile", "segments/km²", "× default", "segments", "nodes", "CPU (s)", "wall (s)"]
-    heads += ["ms a node", "tile job peak (MB)", "segments in fullest month"]
+    heads = [
+        "tile",
+        "segments/km²",
+        "× default",
+        "months",
+        "segments",
+        "nodes",
+        "CPU (s)",
+        "wall (s)",
+    ]
+    heads += ["ms a node", "tile job peak (MB)", "written (GB)", "segments in fullest month"]
     heads += ["filter job peak (MB)", f"< {_count(TILE_MEMORY_MB)} MB"]
     side = measured["tile_m"] / 1000
-    return f"## Densest tiles ({side:.0f} km, 2018-10 to 2024-12)\n\n" + table(heads, rows)
+    return f"## Densest tiles ({side:.0f} km, from 2018-10 on)\n\n" + table(heads, rows)
 
 
 def growth(measured: Result) -> str:
@@ -197,7 +220,7 @@ def projected(found: Result) -> str:
     """Return the table of part (e), from what :func:`benchmarks.projection.project` returns."""
     cores = found["cores"]
     rows = [
-        [name, f"{_count(term['amount'])} {term['unit']}", f"{term['rate']:.3g}"]
+        [name, f"{_count(term['amount'])} {term['unit']}", _count_or_dash(term["rate"])]
         + [_count(term["seconds"]), f"{term['seconds'] / cores / 3600:.2f}"]
         for name, term in found["terms"].items()
     ]

@@ -122,8 +122,32 @@ def test_a_projection_adds_up_by_hand():
         "fits": {
             "dense with vintages 1": {"nodes": 400, "cpu_s": 1.0, "segments_per_node": 4600.0}
         },
-        "tiles": {"segments": 1e7, "reading": {"cpu_s": 5.0}, "tiles": 231},
+        "tiles": {
+            "segments": 1e7,
+            "reading": {"cpu_s": 5.0},
+            "whole": {"cpu_s": 35.0, "nodes": 10_000},
+            "tiles": 231,
+        },
     }
     found = projection.project(results)
-    seconds = 2500 + 1250 + 1250 + 2.5e9 / 1470 / 400 + 2.0 * (3 * 75 + 231)
+    # A tile takes 5 s to read and 25 s to fit; 5 s are left for the rest.
+    seconds = 2500 + 1250 + 1250 + 2.5e9 / 1470 / 400 + 1250 + 2.0 * (3 * 75 + 231)
     assert found["hours"] == pytest.approx(seconds / 2 / 3600)
+
+
+def test_a_projection_takes_parts_that_exceed_the_whole_as_they_are():
+    results = {
+        "filter": {"subset": {"rows": 1e6, "cpu_s": 1.0}, "filter": {"cpu_s": 0.5}},
+        "fits": {
+            "dense with vintages 1": {"nodes": 400, "cpu_s": 1.0, "segments_per_node": 4600.0}
+        },
+        "tiles": {
+            "segments": 1e7,
+            "reading": {"cpu_s": 5.0},
+            "whole": {"cpu_s": 20.0, "nodes": 10_000},
+            "tiles": 231,
+        },
+    }
+    terms = projection.project(results)["terms"]
+    assert terms["checks and the rest of a tile"]["seconds"] == 0
+    assert terms["node fits with vintages"]["seconds"] == pytest.approx(2.5e9 / 1470 / 400)
