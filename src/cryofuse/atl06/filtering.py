@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cryofuse.atl06.ledger import LedgerRow
 from cryofuse.atl06.quality import IceMask, apply_filters, reach_m, replace_dem
-from cryofuse.atl06.tiles import Box, RowGroup, list_row_groups, write_by_tile
+from cryofuse.atl06.tiles import Box, RowGroup, list_row_groups, write_whole_tiles
 from cryofuse.config import FilterSettings
 from cryofuse.tables import SEGMENTS
 
@@ -81,7 +81,7 @@ def filter_file(
                 _add(costs, rows)
                 yield kept
 
-        write_by_tile(kept_tables(), target, tile_m, provenance)
+        write_whole_tiles(kept_tables(), target, tile_m, provenance)
     return [costs[key] for key in sorted(costs, key=lambda key: key[:2])]
 
 

@@ -152,6 +152,28 @@ def write_by_tile(
                 write_part(pa.concat_tables(pieces).unify_dictionaries())
 
 
+def write_whole_tiles(
+    tables: Iterable[pa.Table],
+    path: str | os.PathLike[str],
+    tile_m: float,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Write segments that come tile by tile as :func:`write_by_tile` would, as they come.
+
+    Parameters
+    ----------
+    tables
+        Segments of contract SEGMENTS, each table with all rows of its tiles, in order of names.
+    path, tile_m, provenance
+        As for :func:`write_by_tile`.
+    """
+    with table_writer(path, SEGMENTS, provenance) as write_part:
+        for table in tables:
+            batch = _Sorted(*sort_by_tile(table, tile_m))
+            for part in batch.parts:
+                write_part(batch.rows(part))
+
+
 def _set_aside(waiting: list[pa.Table], tile_m: float, path: Path) -> _Sorted:
     """Sort tables by tile, write them to a file, and return them mapped from there."""
     table, parts = sort_by_tile(pa.concat_tables(waiting), tile_m)
