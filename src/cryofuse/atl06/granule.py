@@ -464,57 +464,48 @@ def _near(source: _Source, south: float, north: float) -> tuple[np.ndarray, np.n
     """
     column = source.require("latitude", np.float64)
     step = column.chunk_rows
-    if step and source.rows > 2 * step:
-        last_chunk = np.arange((source.rows - 1) // step * step, source.rows)
-        tail = column.read(last_chunk)
-        brackets = _brackets(source, tail[-1])
-        if brackets is not None:
-            low, high = brackets
-            reaching = (high >= south) & (low <= north)
-            reaching[[0, -1]] = True
-            chunks = np.flatnonzero(reaching)
-            index = (chunks[:-1, None] * step + np.arange(step)).reshape(-1)
-            latitude = np.concatenate([column.read(index), tail])
-            starts = np.arange(chunks.size) * step
-            lowest = np.minimum.reduceat(latitude, starts)
-            highest = np.maximum.reduceat(latitude, starts)
-            if (
-                (lowest >= low[chunks] - _LATITUDE_MARGIN)
-                & (highest <= high[chunks] + _LATITUDE_MARGIN)
-            ).all():
-                return np.concatenate([index, last_chunk]), latitude
-    index = np.arange(source.rows)
-    return index, column.read(index)
+    brackets = _brackets(source) if step and source.rows > 2 * step else None
+    if brackets is not None:
+        low, high = brackets
+        reaching = (high >= south) & (low <= north)
+        reaching[[0, -1]] = True
+        chunks = np.flatnonzero(reaching)
+        some = (chunks[:, None] * step + np.arange(step)).reshape(-1)
+        some = some[: some.size - (low.size * step - source.rows)]
+        latitude = column.read(some)
+        starts = np.arange(chunks.size) * step
+        lowest = np.minimum.reduceat(latitude, starts)
+        highest = np.maximum.reduceat(latitude, starts)
+        near = (lowest >= low[chunks] - _LATITUDE_MARGIN) & (
+            highest <= high[chunks] + _LATITUDE_MARGIN
+        )
+        if near.all():
+            return some, latitude
+    every = np.arange(source.rows)
+    return every, column.read(every)
 
 
-def _brackets(source: _Source, end: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return latitudes between which each chunk's rows lie, None if rows follow no orbit.
-
-    Parameters
-    ----------
-    source
-        The beam.
-    end
-        Latitude of its last row (degrees).
-    """
+def _brackets(source: _Source) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return latitudes between which each chunk's rows lie, None if rows follow no orbit."""
     time = source.column("delta_time", np.float64)
     if time is None:
         return None
     source.opened["delta_time"] = time
     seconds = time.firsts(source.descriptor)
     latitude = source.require("latitude", np.float64).firsts(source.descriptor)
-    if seconds is None or latitude is None or not (np.diff(seconds) > 0).all():
+    if seconds is None or latitude is None:
         return None
-    latitude = np.append(latitude, end)
-    heading = np.sign(np.diff(latitude))
-    turns = np.diff(heading)
-    heading = heading[heading != 0]
-    if not (np.abs(latitude) <= 90).all() or np.count_nonzero(np.diff(heading)) > 1:
+    if not ((np.diff(seconds) > 0).all() and (np.abs(latitude) <= 90).all()):
         return None
-    low = np.minimum(latitude[:-1], latitude[1:])
-    high = np.maximum(latitude[:-1], latitude[1:])
+    # Where the last chunk leads is not known: its heading of 0 counts as a turn.
+    following = np.append(latitude[1:], latitude[-1])
+    heading = np.sign(following - latitude)
+    if np.count_nonzero(np.diff(heading[heading != 0])) > 1:
+        return None
+    low, high = np.minimum(latitude, following), np.maximum(latitude, following)
     # Where the heading changes the turn lies in the chunk before or after.
-    for bound, pole, at in ((high, 90.0, turns < 0), (low, -90.0, turns > 0)):
+    turn = np.diff(heading)
+    for bound, pole, at in ((high, 90.0, turn < 0), (low, -90.0, turn > 0)):
         bound[:-1][at] = pole
         bound[1:][at] = pole
     return low, high

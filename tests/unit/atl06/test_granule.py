@@ -457,18 +457,61 @@ def test_a_damaged_chunk_that_is_needed_costs_its_beam_alone(track_path, place):
     assert [row["beam"] for row in ledger if row["filter"] == "unreadable"] == ["gt1l"]
 
 
-def test_times_out_of_order_make_all_latitudes_count(track_path):
-    # Rows swapped between two chunks don't show in the first latitudes, but in the times.
+def hide_rows(latitude, longitude, inside):
+    """Give rows in the middle of a chunk far off, where no bracket shows them, a place inside."""
+    for values in (latitude, longitude):
+        values[105:110] = values[inside[:5]]
+
+
+def move(values, rows, by):
+    values[rows] += by
+
+
+#: What shows that rows follow no orbit, in the first values or in the chunks always read.
+STRAY = {
+    "a time": lambda latitude, time: move(time, 200, -300),
+    "every time": lambda latitude, time: move(time, slice(None), -np.arange(1220.0)[::2]),
+    "two turns": lambda latitude, time: move(latitude, slice(400, 440), 5),
+    "a latitude beyond the pole": lambda latitude, time: move(latitude, 300, 20),
+    "a latitude that is none": lambda latitude, time: move(latitude, 440, np.nan),
+    "a row of the first chunk": lambda latitude, time: move(latitude, 15, -10),
+    "a row of the last chunk": lambda latitude, time: move(latitude, 605, 10),
+    "a row that is none": lambda latitude, time: move(latitude, 15, np.nan),
+}
+
+
+@pytest.mark.parametrize("what", STRAY)
+def test_all_latitudes_are_read_where_rows_follow_no_orbit(track_path, what):
     latitude, longitude = orbit(50, 130, 610)
+    time = 6.3e7 + np.arange(610.0)
     inside = rows_in_ring(latitude, longitude, 2.5e5)
-    stray = latitude.copy(), longitude.copy()
-    for values in stray:
-        values[100:110], values[inside[:10]] = values[inside[:10]], values[100:110].copy()
-    times = 6.3e7 + np.arange(610.0)
-    times[200] = 6.3e7
-    write_track(track_path, *stray, delta_time=times)
-    table, _ = read_granule(track_path, ["segment_id"], ring(2.5e5))
-    assert table["segment_id"].to_pylist() == [*range(100, 110), *inside[10:]]
+    hide_rows(latitude, longitude, inside)
+    write_track(track_path, latitude, longitude, delta_time=time)
+    area = ring(2.5e5)
+    unseen, _ = read_granule(track_path, ["segment_id"], area)
+    assert unseen["segment_id"].to_pylist() == inside.tolist()
+    STRAY[what](latitude, time)
+    write_track(track_path, latitude, longitude, delta_time=time)
+    inside = inside[np.abs(latitude[inside]) <= 90]
+    table, ledger = read_granule(track_path, ["segment_id"], area)
+    assert table["segment_id"].to_pylist() == [*range(105, 110), *inside]
+    assert removed(ledger) == 5 + inside.size
+
+
+def test_the_turn_wherever_it_lies_in_a_chunk(track_path):
+    for south in (False, True):
+        for shift in range(2 * CHUNK):
+            # 0.15° apart along the orbit: the latitude falls by a degree within a chunk.
+            argument = 90 + 180 * south + (np.arange(2 * CHUNK * 4) - 3 * CHUNK - shift) * 0.15
+            latitude, longitude = orbit(argument[0], argument[-1], argument.size)
+            write_track(track_path, latitude, longitude)
+            top = np.argmax(np.abs(latitude))
+            x_m, y_m = polar_stereographic(longitude, latitude, south)
+            near = np.flatnonzero(np.hypot(x_m - x_m[top], y_m - y_m[top]) < 3e4)
+            disc = shapely.Point(x_m[top], y_m[top]).buffer(3e4)
+            area = Area(disc, "EPSG:3031" if south else "EPSG:3413", 1e5)
+            table, _ = read_granule(track_path, ["segment_id"], area)
+            assert table["segment_id"].to_pylist() == near.tolist() and near.size > 2
 
 
 @pytest.mark.parametrize("shuffled", ["latitude", "delta_time"])
