@@ -125,15 +125,18 @@ class Scattered:
     def add(self, records: np.ndarray) -> None:
         """Append segments of type ``RECORD`` to the squares that need them."""
         rows, numbers = self.squares.spread(records["x_m"], records["y_m"])
-        order = np.argsort(numbers, kind="stable")
-        numbers = numbers[order]
+        squares = self.squares.count**2
+        # Up to 16 bits a stable sort is a radix sort.
+        order = np.argsort(
+            numbers.astype(np.uint16) if squares <= 2**16 else numbers, kind="stable"
+        )
         with self.path.open("ab") as stream:
             records[rows[order]].tofile(stream)
-        found, starts, counts = np.unique(numbers, return_index=True, return_counts=True)
-        for number, start, count in zip(
-            found.tolist(), starts.tolist(), counts.tolist(), strict=True
-        ):
-            self.extents.setdefault(number, []).append((self.rows + start, count))
+        counts = np.bincount(numbers, minlength=squares)
+        starts = self.rows + np.cumsum(counts) - counts
+        for number in np.flatnonzero(counts).tolist():
+            extent = (int(starts[number]), int(counts[number]))
+            self.extents.setdefault(number, []).append(extent)
         self.rows += numbers.size
 
     def read(self, number: int) -> np.ndarray:
