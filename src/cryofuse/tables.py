@@ -107,10 +107,8 @@ def _holds(table: pa.Table, contract: Table) -> bool:
         return False
     for name, column in contract.columns.items():
         values = table.column(name)
-        if not column.null:
-            floating = pa.types.is_floating(column.kind)
-            if values.null_count or (floating and pc.any(pc.is_nan(values)).as_py()):
-                return False
+        if not column.null and not _complete(values):
+            return False
         if column.low is not None or column.high is not None:
             found = pc.min_max(values)
             low, high = found["min"].as_py(), found["max"].as_py()
@@ -119,6 +117,12 @@ def _holds(table: pa.Table, contract: Table) -> bool:
             if high is not None and column.high is not None and not high <= column.high:
                 return False
     return True
+
+
+def _complete(values: pa.ChunkedArray) -> bool:
+    """Return whether a column has neither null nor NaN."""
+    floating = pa.types.is_floating(values.type)
+    return not values.null_count and not (floating and pc.any(pc.is_nan(values)).as_py())
 
 
 def _check_values(table: pa.Table, contract: Table) -> None:
@@ -144,7 +148,8 @@ def _check_values(table: pa.Table, contract: Table) -> None:
                     lambda s: (s.dt.day == 1) & (s.dt.normalize() == s), error="first of a month"
                 )
             )
-        if rules or not column.null or name in contract.key:
+        lacking = not column.null and not _complete(table.column(name))
+        if rules or lacking or name in contract.key:
             checked[name] = pandera.Column(None, rules, nullable=column.null)
     if not checked or table.num_rows == 0:
         return

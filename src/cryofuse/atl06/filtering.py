@@ -17,8 +17,8 @@ from cryofuse.atl06.tiles import Box, RowGroup, list_row_groups, write_whole_til
 from cryofuse.config import FilterSettings
 from cryofuse.tables import SEGMENTS
 
-#: Rows filtered at a time (about 300 MB), unless a single tile has more.
-BATCH_ROWS = 1_000_000
+#: Rows filtered at a time (about 150 MB), unless a row group has more.
+BATCH_ROWS = 500_000
 
 Elevations = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -56,7 +56,7 @@ def filter_file(
     provenance
         Plain values for the target's metadata.
     batch_rows
-        Rows filtered at a time; a tile is never cut.
+        Rows filtered at a time; a tile is cut between granules only.
 
     Returns
     -------
@@ -86,14 +86,11 @@ def filter_file(
 
 
 def _batches(groups: list[RowGroup], most_rows: int) -> Iterator[list[RowGroup]]:
-    """Yield consecutive row groups of whole tiles, at least one tile at a time."""
+    """Yield consecutive row groups, so that no granule's rows of a tile come apart."""
     batch: list[RowGroup] = []
     for group in groups:
-        if (
-            batch
-            and batch[-1].tile != group.tile
-            and sum(g.rows for g in batch) + group.rows > most_rows
-        ):
+        together = [g for g in batch if g.tile == group.tile and g.granules[1] >= group.granules[0]]
+        if batch and not together and sum(g.rows for g in batch) + group.rows > most_rows:
             yield batch
             batch = []
         batch.append(group)
@@ -107,9 +104,12 @@ def _beside(
     """Return the rows of other batches that lie within reach (m) of a batch's row groups."""
     mine = {group.number for group in batch}
     boxes = [_grown(group.box, reach) for group in batch]
+    first, last = (choose(g.granules[i] for g in batch) for i, choose in ((0, min), (1, max)))
     parts = [SEGMENTS.empty()]
     for group in groups:
-        near = [box for box in boxes if group.number not in mine and group.touches(box)]
+        if group.number in mine or group.granules[0] > last or group.granules[1] < first:
+            continue
+        near = [box for box in boxes if group.touches(box)]
         if near:
             table = file.read_row_group(group.number)
             x_m, y_m = table["x_m"], table["y_m"]

@@ -1,14 +1,15 @@
 """Segments by tile: the tile of a point, and files that hold each tile's rows apart.
 
 A tile has one row group for its interior and one for its edge, so that a neighbour that needs a
-margin reads the edge alone. Which row groups a job needs is told by their ranges of position.
+margin reads the edge alone; a tile with very many rows has such a pair for each run of granules.
+Which row groups a job needs is told by their ranges of position and of granules.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import pyarrow.parquet as pq
 
 from cryofuse.tables import SEGMENTS, table_writer
 
-#: Rows held in memory before they are put aside on disk (about 300 MB).
-BATCH_ROWS = 2_000_000
+#: Rows held in memory before they are put aside on disk (about 100 MB).
+BATCH_ROWS = 1_000_000
+#: Rows of a tile from which on the next granules get row groups of their own.
+GROUP_ROWS = 500_000
 #: Width of a tile's edge as a share of its side: 2 km of 100 km, the search radius and more.
 EDGE_SHARE = 0.02
 
@@ -53,8 +56,20 @@ class _Sorted:
 
     def rows(self, part: tuple[str, bool]) -> pa.Table:
         """Return the rows of a tile's interior or edge, without copying them."""
-        rows = self.parts.get(part, slice(0, 0))
+        rows = self.parts[part]
         return self.table.slice(rows.start, rows.stop - rows.start)
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """A sorted table on disk, a record batch for each tile's interior and edge."""
+
+    reader: pa.ipc.RecordBatchFileReader
+    parts: dict[tuple[str, bool], int]
+
+    def rows(self, part: tuple[str, bool]) -> pa.Table:
+        """Read the rows of a tile's interior or edge."""
+        return pa.Table.from_batches([self.reader.get_batch(self.parts[part])])
 
 
 def sort_by_tile(table: pa.Table, tile_m: float) -> tuple[pa.Table, dict[tuple[str, bool], slice]]:
@@ -119,12 +134,13 @@ def write_by_tile(
     """Write segments sorted by tile, a row group for its interior and one for its edge.
 
     Within these rows keep the order in which they come. More rows than ``batch_rows`` are put
-    aside in temporary files and merged tile by tile, so that memory is bounded.
+    aside in temporary files and merged tile by tile, so that memory is bounded; from
+    ``GROUP_ROWS`` rows of a tile on, what was put aside later gets row groups of its own.
 
     Parameters
     ----------
     tables
-        Segments of contract SEGMENTS, in any number of parts.
+        Segments of contract SEGMENTS, granule after granule in order of names.
     path
         Parquet file; without any row it holds the empty table.
     tile_m
@@ -135,21 +151,40 @@ def write_by_tile(
         Rows held in memory before they are put aside.
     """
     with tempfile.TemporaryDirectory(prefix="segments-") as folder:
-        batches: list[_Sorted] = []
+        batches: list[_Sorted | _Aside] = []
         waiting: list[pa.Table] = []
+        rows = 0
         for table in tables:
             waiting.append(table)
-            if sum(part.num_rows for part in waiting) >= batch_rows:
-                place = Path(folder) / f"{len(batches)}.arrow"
-                batches.append(_set_aside(waiting, tile_m, place))
-                waiting = []
+            rows += table.num_rows
+            if rows >= batch_rows:
+                batches.append(_set_aside(waiting, tile_m, Path(folder) / f"{len(batches)}.arrow"))
+                waiting, rows = [], 0
         if waiting:
             batches.append(_Sorted(*sort_by_tile(pa.concat_tables(waiting), tile_m)))
             waiting = []
         with table_writer(path, SEGMENTS, provenance) as write_part:
-            for part in sorted({part for batch in batches for part in batch.parts}):
-                pieces = [batch.rows(part) for batch in batches if part in batch.parts]
-                write_part(pa.concat_tables(pieces).unify_dictionaries())
+            for tile in sorted({tile for batch in batches for tile, _ in batch.parts}):
+                _write_tile(tile, batches, write_part)
+
+
+def _write_tile(
+    tile: str, batches: list[_Sorted | _Aside], write_part: Callable[[pa.Table], None]
+) -> None:
+    """Write the rows of a tile, of as many batches at a time as ``GROUP_ROWS`` allows."""
+    pieces: dict[bool, list[pa.Table]] = {False: [], True: []}
+    rows = 0
+    for number, batch in enumerate(batches, 1):
+        for edge, found in pieces.items():
+            if (tile, edge) in batch.parts:
+                found.append(batch.rows((tile, edge)))
+                rows += found[-1].num_rows
+        if rows >= GROUP_ROWS or number == len(batches):
+            for found in pieces.values():
+                if found:
+                    write_part(pa.concat_tables(found).unify_dictionaries())
+                found.clear()
+            rows = 0
 
 
 def write_whole_tiles(
@@ -163,7 +198,8 @@ def write_whole_tiles(
     Parameters
     ----------
     tables
-        Segments of contract SEGMENTS, each table with all rows of its tiles, in order of names.
+        Segments of contract SEGMENTS in order of tiles; none has a part of another's granule in
+        a tile.
     path, tile_m, provenance
         As for :func:`write_by_tile`.
     """
@@ -174,22 +210,24 @@ def write_whole_tiles(
                 write_part(batch.rows(part))
 
 
-def _set_aside(waiting: list[pa.Table], tile_m: float, path: Path) -> _Sorted:
-    """Sort tables by tile, write them to a file, and return them mapped from there."""
+def _set_aside(waiting: list[pa.Table], tile_m: float, path: Path) -> _Aside:
+    """Sort tables by tile, write them to a file, and return what reads them from there."""
     table, parts = sort_by_tile(pa.concat_tables(waiting), tile_m)
-    table = table.combine_chunks()
     with pa.ipc.new_file(path, table.schema) as writer:
-        writer.write_table(table)
-    return _Sorted(pa.ipc.open_file(pa.memory_map(str(path))).read_all(), parts)
+        for rows in parts.values():
+            writer.write_table(table.slice(rows.start, rows.stop - rows.start).combine_chunks())
+    # Not mapped: pages of mapped files would count as memory of the job.
+    return _Aside(pa.ipc.open_file(pa.OSFile(str(path))), {p: i for i, p in enumerate(parts)})
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """One row group of a file of segments: number, tile, rows, and the box of its positions."""
+    """One row group of a file of segments: number, tile, rows, granules, and box of positions."""
 
     number: int
     tile: str
     rows: int
+    granules: tuple[str, str]
     box: Box
 
     def touches(self, box: Box) -> bool:
@@ -206,13 +244,14 @@ def list_row_groups(file: pq.ParquetFile) -> list[RowGroup]:
     """Return the row groups of a file that :func:`write_by_tile` wrote, in order."""
     metadata = file.metadata
     names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    places = [names.index(name) for name in ("tile", "x_m", "y_m")]
+    places = [names.index(name) for name in ("tile", "granule", "x_m", "y_m")]
     found = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         if group.num_rows == 0:
             continue
-        tile, x_m, y_m = (group.column(place).statistics for place in places)
+        tile, granule, x_m, y_m = (group.column(place).statistics for place in places)
         box = (x_m.min, y_m.min, x_m.max, y_m.max)
-        found.append(RowGroup(number, tile.min, group.num_rows, box))
+        granules = (granule.min, granule.max)
+        found.append(RowGroup(number, tile.min, group.num_rows, granules, box))
     return found

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from cryofuse.atl06 import tiles
 from cryofuse.atl06.filtering import filter_file
 from cryofuse.atl06.quality import apply_filters, reach_m
 from cryofuse.atl06.tiles import list_row_groups, write_by_tile
@@ -76,12 +78,24 @@ def ledger(rows):
     return pd.DataFrame(rows).sort_values(LEDGER_KEYS, ignore_index=True)
 
 
+def write_granules(table, path, tile_m):
+    """Write granule by granule, each put aside."""
+    names = sorted(set(table["granule"].to_pylist()))
+    tables = [table.filter(pc.equal(table["granule"], name)) for name in names]
+    write_by_tile(tables, path, tile_m, batch_rows=1)
+
+
 @pytest.mark.parametrize("tile_m", [1000.0, 30_000.0])
 @pytest.mark.parametrize("batch_rows", [1, 2000, 10**9])
-def test_tiles_are_filtered_as_the_whole(tmp_path, tile_m, batch_rows):
+@pytest.mark.parametrize("group_rows", [1, 500_000])
+def test_tiles_are_filtered_as_the_whole(tmp_path, monkeypatch, tile_m, batch_rows, group_rows):
+    monkeypatch.setattr(tiles, "GROUP_ROWS", group_rows)
     settings = FilterSettings(ice_mask=False, height_sigma_max_m=1.0)
     table = make_tracks(tile_m)
-    write_by_tile([table], tmp_path / "subset.parquet", tile_m)
+    write_granules(table, tmp_path / "subset.parquet", tile_m)
+    with pq.ParquetFile(tmp_path / "subset.parquet") as file:
+        granules = [group.granules for group in list_row_groups(file)]
+    assert all(first == last for first, last in granules) == (group_rows == 1)
     expected, expected_rows = apply_filters(table, settings)
     assert 0.3 < expected.num_rows / table.num_rows < 0.7
     rows = filter_file(
