@@ -201,10 +201,10 @@ def growth(measured: Result) -> str:
                         + [_seconds(job["cpu_s"]), _seconds(job["wall_s"]), _count(job["peak_mb"])]
                     )
         for stage, found in entry["exponents"].items():
-            time, memory = round(found["time"], 2), round(found["memory"], 2)
+            time, memory = found["time"], found["memory"]
             slopes.append(
-                [axis, stage, f"{time:.2f}", _met(time, TIME_EXPONENT, at_least=False)]
-                + [f"{memory:.2f}", _met(memory, MEMORY_EXPONENT, at_least=False)]
+                [axis, stage, f"{time:.3f}", _met(time, TIME_EXPONENT, at_least=False)]
+                + [f"{memory:.3f}", _met(memory, MEMORY_EXPONENT, at_least=False)]
             )
     heads = ("axis", "extent", "segments", "jobs", "CPU (s)", "wall (s)", "largest peak (MB)")
     goals = (f"≤ {TIME_EXPONENT}", f"≤ {MEMORY_EXPONENT}")

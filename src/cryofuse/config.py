@@ -236,7 +236,7 @@ class CheckSettings(Settings):
         None,
         description="Farthest node whose fit a pair is held against; null is the search radius",
     )
-    seed: int = Field(20, description="Seed")
+    seed: int = Field(20, description="Seed of the draw of pairs")
 
 
 class ElevationSettings(Settings):

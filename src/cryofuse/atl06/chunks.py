@@ -4,6 +4,7 @@ HDF5 hands out the chunks of a dataset as they are stored; libdeflate inflates t
 time of HDF5's own filter, and without holding a lock. What is stored in another way than ATL06
 is (other filters, types that need conversion, contiguous data, chunks never written), and what
 does not inflate, HDF5 reads itself: values, and errors for damaged chunks, are HDF5's either way.
+One thing is told apart: a chunk that inflates to too few bytes is an error here.
 """
 
 from __future__ import annotations

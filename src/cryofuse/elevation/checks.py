@@ -6,11 +6,13 @@ one reference track, beam and segment number in two cycles; the height differenc
 place by the nearest node's fitted gradient. The fitted rate and annual cycle enter neither: they
 make the model's change, and what is left of the difference is the residual.
 
-Work goes block by block. A pair belongs to the block that holds its point (half open: a crossing,
-or the centre of a repeat's earlier segment), so blocks neither repeat nor lose pairs. All pairs
-are counted; of each kind a seeded draw over a canonical order (cycle, track, beam, segment) is
-kept, and only those get heights. Where more than ``MOST_TRACKS`` passes' beams meet in a block
-(near 88° of latitude), crossovers are looked for among a draw of them and their count is scaled.
+Only crossings of different reference tracks count: where one track crosses itself (its turn near
+the pole) nothing is looked for. Nodes beyond the tile are not asked. Work goes block by block. A
+pair belongs to the block that holds its point (half open: a crossing, or the centre of a repeat's
+earlier segment), so blocks neither repeat nor lose pairs. All pairs are counted; of each kind a
+seeded draw over a canonical order (cycle, track, beam, segment) is kept, and only those get
+heights. Where more than ``MOST_TRACKS`` passes' beams meet in a block (near 88° of latitude),
+crossovers are looked for among a draw of them and their count is scaled.
 """
 
 from __future__ import annotations
@@ -519,6 +521,8 @@ def _measure_repeats(
     segments: TrackSegments, rows: np.ndarray, segment_id: np.ndarray
 ) -> dict[str, Any]:
     """Return the columns of repeats, and the offset of the later segment (east_m, north_m)."""
+    order = np.argsort(segments.time[rows], axis=1, kind="stable")
+    rows = np.take_along_axis(rows, order, 1)
     height, time = segments.height_m[rows], segments.time[rows]
     east, north = np.diff(segments.x_m[rows])[:, 0], np.diff(segments.y_m[rows])[:, 0]
     return {

@@ -20,9 +20,9 @@ from cryofuse.atl06.granule import BEAMS
 from cryofuse.atl06.tiles import Box, RowGroup, list_row_groups
 from cryofuse.geo import tile_bounds
 
-#: Segments that a square holds on average (about 200 MB with what a fit needs besides).
+#: Segments that a square holds on average, its margin apart.
 SQUARE_ROWS = 500_000
-#: Segments held before they are scattered (about 100 MB).
+#: Segments held before they are scattered.
 BATCH_ROWS = 1_000_000
 #: Columns of the segments that fits and checks need.
 COLUMNS = (
@@ -74,19 +74,24 @@ class Squares:
         highs: list[np.ndarray] = []
         for position, origin in ((x_m, self.x_min), (y_m, self.y_min)):
             for sign, into in ((-1, lows), (1, highs)):
-                into.append(np.floor((position + sign * self.margin_m - origin) / self.side_m))
+                place = np.floor((position + sign * self.margin_m - origin) / self.side_m)
+                into.append(place.astype(np.int64))
+        near = np.ones(x_m.size, bool)
+        for low, high in zip(lows, highs, strict=True):
+            near &= (high >= 0) & (low < self.count)
+            # Beyond the tile there is no square: a margin may reach across all of it.
+            np.maximum(low, 0, out=low)
+            np.minimum(high, self.count - 1, out=high)
         rows, numbers = [], []
         wide, tall = highs[0] > lows[0], highs[1] > lows[1]
         for column, row, chosen in (
-            (lows[0], lows[1], np.ones(x_m.size, bool)),
-            (highs[0], lows[1], wide),
-            (lows[0], highs[1], tall),
-            (highs[0], highs[1], wide & tall),
+            (lows[0], lows[1], near),
+            (highs[0], lows[1], near & wide),
+            (lows[0], highs[1], near & tall),
+            (highs[0], highs[1], near & wide & tall),
         ):
-            inside = chosen & (column >= 0) & (column < self.count)
-            inside &= (row >= 0) & (row < self.count)
-            rows.append(np.flatnonzero(inside))
-            numbers.append((row[inside] * self.count + column[inside]).astype(np.int64))
+            rows.append(np.flatnonzero(chosen))
+            numbers.append(row[chosen] * self.count + column[chosen])
         return np.concatenate(rows), np.concatenate(numbers)
 
 
@@ -100,7 +105,8 @@ def cut_squares(tile: str, tile_m: float, margin_m: float, segments: int) -> Squ
     tile_m
         Side of the tile (m).
     margin_m
-        How far outside a square segments are needed (m); squares are at least twice as wide.
+        How far outside a square segments are needed (m); a tile is never cut into squares less
+        than twice as wide.
     segments
         Number of segments in the tile.
     """

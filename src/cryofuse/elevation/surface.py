@@ -334,10 +334,9 @@ def fit_nodes(
     -------
     pandas.DataFrame
         One row per node: x_m, y_m, elevation_m (at the reference date), slope_x, slope_y (m/m),
-        slope, rate_m_yr,
-        rate_sigma_m_yr, amplitude_m, phase_rad (dh = amplitude·cos(2πt − phase)), rms_m,
-        interannual_m, degree, n_segments, n_edited, n_epochs, first, last, reason. Nodes without
-        a fit hold nulls and the reason.
+        slope, rate_m_yr, rate_sigma_m_yr, amplitude_m, phase_rad (dh = amplitude·cos(2πt −
+        phase)), rms_m, interannual_m, degree, n_segments, n_edited, n_epochs, first, last, reason.
+        Nodes without a fit hold nulls and the reason.
     """
     from cryofuse.elevation.anomalies import fit_months
 

@@ -240,12 +240,14 @@ def fit_tile(
                 threads=threads,
             )
             parts.append(part)
-            fits = part.fits.assign(x_m=mine.x_m, y_m=mine.y_m)
-            box = scattered.squares.box(number)
+        fits = pd.concat([part.fits for part in parts], ignore_index=True)
+        # The nearest node may be the next square's, so that checks come after all fits.
+        placed = fits.assign(x_m=nodes.x_m, y_m=nodes.y_m)
+        for number in sorted(scattered.extents):
+            records, box = scattered.read(number), scattered.squares.box(number)
             checks.append(
-                check_block(track_segments(records), fits, box, settings, settings.checks.seed)
+                check_block(track_segments(records), placed, box, settings, settings.checks.seed)
             )
-    fits = pd.concat([part.fits for part in parts], ignore_index=True)
     return TileResult(
         _describe(fits, nodes, tile, settings, region),
         pa.concat_tables([part.months for part in parts]),

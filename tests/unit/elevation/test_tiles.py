@@ -31,6 +31,7 @@ REGION = RegionSettings.model_validate(
 )
 SETTINGS = ElevationSettings.model_validate(
     {
+        "checks": {"max_repeats_per_km2": None},
         "node_spacing_m": 2000,
         "search_radius_m": 2000,
         "tile_m": 20_000,
@@ -201,6 +202,14 @@ def test_squares_are_as_small_as_segments_and_margin_ask():
     assert squares.box(1) == (-250_000, 700_000, -200_000, 750_000)
 
 
+@pytest.mark.parametrize("tile_m", [1500.0, 2000.0, 100_000.0])
+def test_a_margin_wider_than_the_tile_loses_nothing(tile_m):
+    squares = cut_squares("x0_y0", tile_m, 60_000.0, 10**9)
+    x = np.array([0.5, -0.5, 0.5]) * tile_m + np.array([0.0, 0.0, 70_000.0 + tile_m])
+    rows, numbers = squares.spread(x, np.full(3, tile_m / 2))
+    assert (squares.count, rows.tolist(), numbers.tolist()) == (1, [0, 1], [0, 0])
+
+
 def test_a_node_belongs_to_the_square_that_holds_it():
     squares = cut_squares("x-3_y7", 100_000, 1000.0, scatter.SQUARE_ROWS + 1)
     x = np.array([-300_000.0, -250_000.1, -250_000.0, -200_000.1])
@@ -269,7 +278,11 @@ def test_a_tile_from_files_to_tables(tmp_path):
 
 
 def test_squares_change_nothing(tmp_path, monkeypatch):
-    paths = write_periods(make_segments(20_000), tmp_path)
+    frame = make_segments(20_000)
+    # Twenty passes over each place, so that there are repeats to check.
+    for name in ("x_m", "y_m", "tile", "segment_id"):
+        frame[name] = np.repeat(frame[name].to_numpy()[::20], 20)
+    paths = write_periods(frame, tmp_path)
     period = PeriodSettings(start="2018-10", end="2024-12")
     given = (paths, TILES[4], REGION, SETTINGS, FusionSettings(), period)
     whole = fit_tile(*given)
@@ -294,6 +307,12 @@ def test_squares_change_nothing(tmp_path, monkeypatch):
     keys = [("node_id", "ascending"), ("month", "ascending")]
     assert whole.months.sort_by(keys).equals(pieces.months.sort_by(keys))
     assert whole.causal.sort_by(keys).equals(pieces.causal.sort_by(keys))
+    # Every pair is held against the same node, whichever square it stands in.
+    keys = [(name, "ascending") for name in ("x_m", "y_m", "time_first", "time_second")]
+    keys += [(name, "ascending") for name in ("rgt_first", "cycle_first", "cycle_second")]
+    drop = ["stands_for"]
+    checks = [t.checks.drop_columns(drop).sort_by(keys) for t in (whole, pieces)]
+    assert checks[0].num_rows > 20 and checks[0].equals(checks[1])
 
 
 def test_a_tile_without_files_has_nodes_with_reasons():
