@@ -113,6 +113,8 @@ rule summarise_checks:
     resources:
         mem_mb=memory(1000),
         runtime=minutes(10),
+    params:
+        tiles=lambda wildcards: TILES[wildcards.region],
     message:
         "Holding crossovers and repeats of {wildcards.region} against the fits"
     script:
