@@ -82,6 +82,11 @@ def case_of(axis: str, factor: int, tile_m: float) -> Case:
     return Case(1, 1, TILE_MONTHS, 1, float(factor), tile_m)
 
 
+def scaled_tile_m(scale: int) -> float:
+    """Return the side (m) of a tile with so many times fewer segments, in whole kilometres."""
+    return round(TILE_M / math.sqrt(scale) / 1000) * 1000.0
+
+
 def month_name(month: int) -> str:
     """Return a month counted from the first of the record."""
     return str(scene.FIRST_MONTH + month)
@@ -254,7 +259,7 @@ def run(folder: str, scale: int, axes: tuple[str, ...] = (*AXES, "granules")) ->
     axes
         Axes to measure.
     """
-    tile_m = round(TILE_M / math.sqrt(scale) / 1000) * 1000.0
+    tile_m = scaled_tile_m(scale)
     found: dict[str, Any] = {}
     for axis in axes:
         place = Path(folder) / axis

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +15,7 @@ import shapely
 
 from benchmarks import filtering, growth, jobs, scene
 from benchmarks.measure import run_alone, time_repeats
+from cryofuse.atl06.tiles import grow
 from cryofuse.calendar import month_index
 from cryofuse.config import RegionSettings
 from cryofuse.geo import load_outline, project, tile_bounds, tile_name
@@ -28,8 +28,6 @@ PLACES = {
     "82° N": ("EPSG:3413", (150_000.0, -852_000.0)),
     "88° S": ("EPSG:3031", (214_000.0, 30_000.0)),
 }
-#: Segments are made this far beyond the tile (m): more than the edge of its neighbours.
-RING_M = 3000.0
 #: Steps along the orbit (degrees) where a tile is searched, and where a continent is.
 FINE_STEP_DEG, COARSE_STEP_DEG = 0.008, 0.05
 
@@ -143,7 +141,7 @@ def make_tile(folder: str, place: str, tile_m: float) -> dict[str, Any]:
     tile = tile_name(*point, tile_m)
     bounds = tile_bounds(tile, tile_m)
     box = (bounds.x_min, bounds.y_min, bounds.x_max, bounds.y_max)
-    ring = (box[0] - RING_M, box[1] - RING_M, box[2] + RING_M, box[3] + RING_M)
+    ring = grow(box, scene.RING_M)
     share = clear_share()
     density = density_km2(box, crs, scene.RECORD_MONTHS) * share
     months = months_that_fit(density, tile_m, folder)
@@ -206,7 +204,7 @@ def run(folder: str, scale: int) -> dict[str, Any]:
     scale
         How many times smaller than 100 km × 100 km a tile is.
     """
-    tile_m = round(growth.TILE_M / math.sqrt(scale) / 1000) * 1000.0
+    tile_m = growth.scaled_tile_m(scale)
     places: dict[str, Any] = {}
     for number, place in enumerate(PLACES):
         inner = Path(folder) / f"{number}"

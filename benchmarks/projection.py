@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from benchmarks import filtering, growth, jobs, scene
 from benchmarks.measure import run_alone
+from cryofuse.atl06.tiles import grow
 from cryofuse.config import RegionSettings
 from cryofuse.geo import list_tiles, load_outline
 
@@ -16,8 +16,6 @@ SEGMENTS, CORES, GOAL_HOURS = 2.5e9, 2, 2.0
 JOB_START_S = 2.0
 #: A node asks for more segments than there are, so that nothing is fitted.
 NO_FITS = {"min_segments": 10**12}
-#: Segments are made this far beyond the tile (m): more than the edge of its neighbours.
-RING_M = 3000.0
 
 
 def tile_case(tile_m: float) -> growth.Case:
@@ -28,9 +26,7 @@ def tile_case(tile_m: float) -> growth.Case:
 def make_tile(folder: str, tile_m: float) -> dict[str, Any]:
     """Write filtered segments of a tile and a ring about it."""
     case = tile_case(tile_m)
-    west, south, east, north = case.box
-    ring = (west - RING_M, south - RING_M, east + RING_M, north + RING_M)
-    survey = scene.Survey(ring, growth.CRS, tile_m, clean=True)
+    survey = scene.Survey(grow(case.box, scene.RING_M), growth.CRS, tile_m, clean=True)
     (Path(folder) / "filtered").mkdir()
     for period, months in case.periods.items():
         path = f"{folder}/filtered/{period}.parquet"
@@ -48,7 +44,7 @@ def run(folder: str, scale: int) -> dict[str, Any]:
     scale
         How many times smaller than 100 km × 100 km a tile is.
     """
-    tile_m = round(growth.TILE_M / math.sqrt(scale) / 1000) * 1000.0
+    tile_m = growth.scaled_tile_m(scale)
     case = tile_case(tile_m)
     run_alone("projection:make_tile", folder=folder, tile_m=tile_m)
     region = RegionSettings.model_validate(filtering.greenland())

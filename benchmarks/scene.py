@@ -47,6 +47,8 @@ _OF_FILTERS = (
     "geolocation_sigma_m", "multiple_scattering", "cloud_flag", "blowing_snow",
     "effective_reflectance",
 )  # fmt: skip
+#: Segments are made this far beyond a tile (m): more than the edge of its neighbours.
+RING_M = 3000.0
 
 
 def topography(x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cryofuse.atl06.ledger import LedgerRow
 from cryofuse.atl06.quality import IceMask, apply_filters, reach_m, replace_dem
-from cryofuse.atl06.tiles import Box, RowGroup, list_row_groups, write_whole_tiles
+from cryofuse.atl06.tiles import RowGroup, grow, in_box, list_row_groups, write_whole_tiles
 from cryofuse.config import FilterSettings
 from cryofuse.tables import SEGMENTS
 
@@ -103,7 +102,7 @@ def _beside(
 ) -> pa.Table:
     """Return the rows of other batches that lie within reach (m) of a batch's row groups."""
     mine = {group.number for group in batch}
-    boxes = [_grown(group.box, reach) for group in batch]
+    boxes = [grow(group.box, reach) for group in batch]
     first, last = (choose(g.granules[i] for g in batch) for i, choose in ((0, min), (1, max)))
     parts = [SEGMENTS.empty()]
     for group in groups:
@@ -112,27 +111,14 @@ def _beside(
         near = [box for box in boxes if group.touches(box)]
         if near:
             table = file.read_row_group(group.number)
-            x_m, y_m = table["x_m"], table["y_m"]
-            inside = [
-                pc.and_(
-                    pc.and_(pc.greater_equal(x_m, box[0]), pc.less_equal(x_m, box[2])),
-                    pc.and_(pc.greater_equal(y_m, box[1]), pc.less_equal(y_m, box[3])),
-                )
-                for box in near
-            ]
-            chosen = inside[0]
-            for more in inside[1:]:
-                chosen = pc.or_(chosen, more)
-            parts.append(table.filter(chosen))
+            x_m, y_m = table["x_m"].to_numpy(), table["y_m"].to_numpy()
+            inside = np.logical_or.reduce([in_box(x_m, y_m, box) for box in near])
+            parts.append(table.filter(pa.array(inside)))
     return pa.concat_tables(parts)
 
 
 def _finer(table: pa.Table, dem: Elevations) -> pa.Table:
     return replace_dem(table, dem(table["x_m"].to_numpy(), table["y_m"].to_numpy()))
-
-
-def _grown(box: Box, by: float) -> Box:
-    return box[0] - by, box[1] - by, box[2] + by, box[3] + by
 
 
 def _beams_with_sigma(file: pq.ParquetFile) -> Set[tuple[str, str]]:

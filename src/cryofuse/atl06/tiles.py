@@ -27,7 +27,18 @@ GROUP_ROWS = 500_000
 #: Width of a tile's edge as a share of its side: 2 km of 100 km, the search radius and more.
 EDGE_SHARE = 0.02
 
+#: x_min, y_min, x_max, y_max (m).
 Box = tuple[float, float, float, float]
+
+
+def grow(box: Box, by_m: float) -> Box:
+    """Return a box that reaches so much further to every side."""
+    return box[0] - by_m, box[1] - by_m, box[2] + by_m, box[3] + by_m
+
+
+def in_box(x_m: np.ndarray, y_m: np.ndarray, box: Box) -> np.ndarray:
+    """Return whether points lie in a box, its edges included."""
+    return (x_m >= box[0]) & (x_m <= box[2]) & (y_m >= box[1]) & (y_m <= box[3])
 
 
 def tile_codes(x_m: np.ndarray, y_m: np.ndarray, tile_m: float) -> tuple[np.ndarray, list[str]]:
@@ -212,12 +223,13 @@ def write_whole_tiles(
 
 def _set_aside(waiting: list[pa.Table], tile_m: float, path: Path) -> _Aside:
     """Sort tables by tile, write them to a file, and return what reads them from there."""
-    table, parts = sort_by_tile(pa.concat_tables(waiting), tile_m)
-    with pa.ipc.new_file(path, table.schema) as writer:
-        for rows in parts.values():
-            writer.write_table(table.slice(rows.start, rows.stop - rows.start).combine_chunks())
+    batch = _Sorted(*sort_by_tile(pa.concat_tables(waiting), tile_m))
+    with pa.ipc.new_file(path, batch.table.schema) as writer:
+        for part in batch.parts:
+            writer.write_table(batch.rows(part).combine_chunks())
     # Not mapped: pages of mapped files would count as memory of the job.
-    return _Aside(pa.ipc.open_file(pa.OSFile(str(path))), {p: i for i, p in enumerate(parts)})
+    numbers = {part: number for number, part in enumerate(batch.parts)}
+    return _Aside(pa.ipc.open_file(pa.OSFile(str(path))), numbers)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import pyarrow as pa
 from scipy.spatial import cKDTree
 
 from cryofuse.atl06.granule import BEAMS
+from cryofuse.atl06.tiles import Box, grow, in_box
 from cryofuse.calendar import year_fraction
 from cryofuse.tables import CHECK_PAIRS, CHECKS
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cryofuse.config import ElevationSettings
-
-    Box = tuple[float, float, float, float]
 
 KINDS = ("crossover", "repeat")
 #: Smallest angle between two tracks (degrees). Ascending and descending tracks cross at 12° or
@@ -213,12 +212,7 @@ def check_block(
 def _arrange(segments: TrackSegments, box: Box, reach_m: float) -> _Table:
     """Return the rows of segments in and around a box by cycle and reference point."""
     x, y = segments.x_m, segments.y_m
-    near = np.flatnonzero(
-        (x >= box[0] - reach_m)
-        & (x <= box[2] + reach_m)
-        & (y >= box[1] - reach_m)
-        & (y <= box[3] + reach_m)
-    )
+    near = np.flatnonzero(in_box(x, y, grow(box, reach_m)))
     key = segments.rgt[near].astype(np.int64) << _BEAM_BITS | segments.beam[near]
     key = (key << _ID_BITS | segments.segment_id[near]) << _CYCLE_BITS | segments.cycle[near]
     order = np.argsort(key)

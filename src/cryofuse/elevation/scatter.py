@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cryofuse.atl06.granule import BEAMS
-from cryofuse.atl06.tiles import Box, RowGroup, list_row_groups
+from cryofuse.atl06.tiles import Box, RowGroup, grow, in_box, list_row_groups
 from cryofuse.geo import tile_bounds
 
 #: Segments that a square holds on average, its margin apart.
@@ -177,12 +177,7 @@ def scatter_segments(
         Where the segments are put aside.
     """
     bounds = tile_bounds(tile, tile_m)
-    box = (
-        bounds.x_min - margin_m,
-        bounds.y_min - margin_m,
-        bounds.x_max + margin_m,
-        bounds.y_max + margin_m,
-    )
+    box = grow((bounds.x_min, bounds.y_min, bounds.x_max, bounds.y_max), margin_m)
     near: list[tuple[str | PathLike[str], list[RowGroup]]] = []
     for path in paths:
         with pq.ParquetFile(path) as file:
@@ -207,8 +202,7 @@ def scatter_segments(
 
 def _inside(records: np.ndarray, box: Box) -> np.ndarray:
     """Return the segments in a box (edges included)."""
-    x_m, y_m = records["x_m"], records["y_m"]
-    inside = (x_m >= box[0]) & (x_m <= box[2]) & (y_m >= box[1]) & (y_m <= box[3])
+    inside = in_box(records["x_m"], records["y_m"], box)
     return records if inside.all() else records[inside]
 
 
