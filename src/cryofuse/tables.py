@@ -473,6 +473,13 @@ NODE_MONTHS = Table(
         "dh_m": Column(F8, "elevation change since the reference date"),
         "dh_sigma_m": Column(F8, "its σ", low=0),
         "model_m": Column(F8, "the node's fitted change at the month since the reference date"),
+        "response": Column(
+            F8,
+            "share of a departure in this month alone that the fit leaves in change and residual; "
+            "the rest is lost in the relief",
+            low=0,
+            high=1,
+        ),
         "n_segments": Column(I4, "segments", low=1),
         "tracks": Column(LIST, "distinct passes, RGT × 1000 + cycle"),
     },
@@ -552,6 +559,9 @@ NODE_MONTHS_CAUSAL = Table(
         "phase_rad": Column(F8, "annual phase by the same fit"),
         "residual_m": _null(F8, "mean residual of the month's segments against that fit"),
         "residual_sigma_m": _null(F8, "its σ", low=0),
+        "response": _null(
+            F8, "share of a departure in this month alone that the fit leaves visible", low=0, high=1
+        ),
         "n_segments": Column(I4, "segments seen in the month", low=0),
         "tracks": Column(LIST, "distinct passes in the month, RGT × 1000 + cycle"),
     },

@@ -108,7 +108,7 @@ def fit_months(
         fit = np.full((size, kernels.FIT_COLUMNS), np.nan)
         counts = np.zeros((size, kernels.COUNT_COLUMNS), np.int64)
         flags = np.zeros(block.entries.size, np.uint8)
-        values = np.full((size, months.size, 3), np.nan)
+        values = np.full((size, months.size, 4), np.nan)
         seen = np.zeros((size, months.size), np.int32)
         share_out(
             kernels.fit_block,
@@ -221,6 +221,7 @@ def _month_table(
                 "dh_m": chosen[:, 0],
                 "dh_sigma_m": chosen[:, 2],
                 "model_m": chosen[:, 1],
+                "response": chosen[:, 3],
                 "n_segments": seen[node, month],
                 "tracks": _tracks(segments, block, months, flags, node * months.size + month),
             },
@@ -253,6 +254,7 @@ def _causal_table(
                 "phase_rad": chosen[:, kernels.C_PHASE],
                 "residual_m": pa.array(chosen[:, kernels.C_RESIDUAL], mask=silent),
                 "residual_sigma_m": pa.array(chosen[:, kernels.C_RESIDUAL_SIGMA], mask=silent),
+                "response": pa.array(chosen[:, kernels.C_RESPONSE], mask=silent),
                 "n_segments": seen[node, month],
                 "tracks": _tracks(segments, block, months, flags, node * months.size + month),
             },

@@ -87,8 +87,17 @@ FIT_COLUMNS = 11
 STATUS, DEGREE, N_SEGMENTS, N_EDITED, N_EPOCHS = range(5)
 COUNT_COLUMNS = 5
 #: Columns of the causal series.
-C_MODEL, C_SIGMA, C_RATE, C_AMPLITUDE, C_PHASE, C_RESIDUAL, C_RESIDUAL_SIGMA = range(7)
-CAUSAL_COLUMNS = 7
+(
+    C_MODEL,
+    C_SIGMA,
+    C_RATE,
+    C_AMPLITUDE,
+    C_PHASE,
+    C_RESIDUAL,
+    C_RESIDUAL_SIGMA,
+    C_RESPONSE,
+) = range(8)
+CAUSAL_COLUMNS = 8
 #: Editing has settled when no more than this share of segments would change sides.
 SETTLED_SHARE = 0.002
 #: Robust spreads of a fit (m, but the second, m²): of residuals, misfit variance on top of the
@@ -97,6 +106,10 @@ S_ALL, S_MISFIT, S_WITHIN, S_BETWEEN = range(4)
 SPREADS = 4
 #: Columns of the table of stretches: median residual (m), time (years).
 MEDIAN, TIME = range(2)
+#: Departures of the surface from trend and cycle last about a season: so many months either side.
+DEPARTURE_MONTHS = 3
+#: Smallest response of a month to a departure: below it the fit says nothing of the month.
+LEAST_RESPONSE = 0.05
 #: Bits of an entry's flag: kept in the fit, counted in its month.
 KEPT, IN_MONTH = 1, 2
 _TWO_PI = 2.0 * np.pi
@@ -728,6 +741,46 @@ def _month_mean(variance, residual, member, passes, misfit, parts):
 
 
 @njit(cache=True, error_model="numpy")
+def _add_pulls(terms, variance, kept, month, misfit, begin, end, pulls):
+    """Add what a surface 1 m higher in a month would add to the normal equations, by month."""
+    for i in range(begin, end):
+        if kept[i] and 0 <= month[i] < pulls.shape[0]:
+            weight = 1.0 / (variance[i] + misfit)
+            for j in range(TERMS):
+                pulls[month[i], j] += weight * terms[j, i]
+
+
+@njit(cache=True, error_model="numpy")
+def _response(terms, variance, member, misfit, begin, end, pulls, first, last, inverse):
+    """Return how much of a departure in months ``first`` … ``last`` a fit leaves visible.
+
+    Were the surface 1 m higher in those months, the fit would follow by some part: what goes into
+    rate and cycle is in the modelled change, what goes into the relief (passes at places of their
+    own across the track) is lost to the segments ``begin`` … ``end``. The share of the rest that
+    is not lost is returned, in (0, 1].
+    """
+    pull, centre = np.zeros(TERMS), np.zeros(TERMS)
+    for m in range(max(first, 0), min(last + 1, pulls.shape[0])):
+        for j in range(TERMS):
+            pull[j] += pulls[m, j]
+    total = 0.0
+    for i in range(begin, end):
+        if member[i - begin]:
+            weight = 1.0 / (variance[i] + misfit)
+            total += weight
+            for j in range(TERMS):
+                centre[j] += weight * terms[j, i]
+    followed = relief = 0.0
+    for j in range(TERMS):
+        part = centre[j] / total * _dot(inverse[j], pull)
+        followed += part
+        if 1 <= j <= 5:
+            relief += part
+    left = max(1.0 - followed, 0.0)
+    return max(left / (left + max(relief, 1e-12)), LEAST_RESPONSE)
+
+
+@njit(cache=True, error_model="numpy")
 def _change(theta, time, since):
     """Return the modelled change between two times (years)."""
     return (
@@ -832,6 +885,8 @@ def _fit_node(
     level = _sigma(b, covariance)
     member = np.zeros(count, np.uint8)
     gate = options[0] * spread[S_ALL]
+    pulls = np.zeros((middles.size, TERMS))
+    _add_pulls(terms, variance, kept, month, misfit, 0, count, pulls)
     months = begin = 0
     mean = square = 0.0
     for end in range(1, count + 1):
@@ -848,6 +903,10 @@ def _fit_node(
                 month_values[m, 1] = _change(theta, middles[m], reference)
                 month_values[m, 0] = month_values[m, 1] + departure
                 month_values[m, 2] = np.hypot(sigma, level)
+                month_values[m, 3] = _response(
+                    terms, variance, member[part], misfit, begin, end, pulls,
+                    m - DEPARTURE_MONTHS, m + DEPARTURE_MONTHS, inverse,
+                )  # fmt: skip
                 for i in range(begin, end):
                     if member[i]:
                         flags[i] |= IN_MONTH
@@ -869,7 +928,8 @@ def fit_block(
 
     ``columns``: x, y, t (years), cos 2πt, sin 2πt, height, σ² of all segments. ``options``:
     edit_mads, max_iterations, max_condition, fewest segments, fewest passes, shortest span
-    (years). ``fit``, ``counts``, ``flags``, ``month_values`` (change, model, σ) and
+    (years). ``fit``, ``counts``, ``flags``, ``month_values`` (change, model, σ,
+    response) and
     ``month_counts`` are filled.
     """
     for k in range(begin, end):
@@ -946,6 +1006,7 @@ def _causal_node(
     covariance = np.zeros((TERMS, TERMS))
     right, right_means, sums = np.zeros(TERMS), np.zeros(TERMS), np.zeros(5)
     full, b = np.zeros(TERMS), np.zeros(TERMS)
+    pulls = np.zeros((middles.size, TERMS))
     started = False
     begin = end = 0
     _fill_prior(radius, prior)
@@ -1000,6 +1061,9 @@ def _causal_node(
                 terms, residual, variance, first, end, spread[S_MISFIT], kept, passes, normal,
                 means, shared, right, right_means, sums,
             )  # fmt: skip
+            _add_pulls(
+                terms, variance, kept, month, spread[S_MISFIT], first, np.int64(end), pulls
+            )
             for j in range(TERMS):
                 full[j] = right[j] + _dot(normal[j], start)
             if not _solve(normal, full, prior, ACTIVE[0], inverse, theta):
@@ -1035,6 +1099,10 @@ def _causal_node(
                 values[m, C_RESIDUAL], values[m, C_RESIDUAL_SIGMA] = _month_mean(
                     variance[part], residual[part], member[part], passes[part], spread[S_MISFIT],
                     parts,
+                )  # fmt: skip
+                values[m, C_RESPONSE] = _response(
+                    terms, variance, member[part], spread[S_MISFIT], begin, end, pulls,
+                    m - DEPARTURE_MONTHS, m, inverse,
                 )  # fmt: skip
                 for i in range(begin, end):
                     flags[i] = IN_MONTH if member[i] else 0
