@@ -335,7 +335,7 @@ class FeatureSettings(Settings):
     )
     lags_months: Count = Field(12, description="Longest lag of the dynamic features")
     lagged: list[LaggedFeature] = Field(
-        default_factory=lambda: ["dh_m", "dh_change", "dh_interannual_m"],
+        ["dh_m", "dh_change", "dh_interannual_m"],
         description="Dynamic features, those with lags; dh_change is the shortest span of change",
     )
 
