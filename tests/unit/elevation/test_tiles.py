@@ -268,6 +268,13 @@ def test_a_tile_from_files_to_tables(tmp_path):
     # EPSG:3413 at 70°N is true to scale: a node stands for its square.
     assert nodes["area_km2"].to_numpy() == pytest.approx((nodes["spacing_m"] / 1e3) ** 2, rel=0.01)
     assert fitted.loc[fitted["window"].isna(), "slope"].median() == pytest.approx(0.01, rel=0.05)
+    # Slopes of the vintages are per metre of ground as well, at every node.
+    last = causal[causal["month"] == causal["month"].max()].set_index("node_id")
+    both = fitted.set_index("node_id").join(last, rsuffix="_causal", how="inner")
+    assert len(both) > 80
+    assert both["slope_causal"].to_numpy() == pytest.approx(both["slope"].to_numpy(), rel=0.05)
+    ratio = both["slope_causal"] / both["slope"]
+    assert ratio.median() == pytest.approx(1.0, abs=1e-3)
     assert set(months["node_id"]) == set(fitted["node_id"])
     assert causal["month"].max() == pd.Timestamp("2024-12-01")
     # The same from files in another order, and from one thread more.

@@ -28,6 +28,7 @@ from cryofuse.config import (
 from cryofuse.elevation import scatter
 from cryofuse.elevation.tiles import fit_tile
 from cryofuse.fusion import build_features, feature_columns, fuse_causal, fuse_retrospective
+from cryofuse.fusion.aggregate import smooth_gaussian
 from cryofuse.fusion.features import read_features, summarise_nodes
 from cryofuse.geo import list_tiles, load_outline, project, tile_name, unproject
 from cryofuse.mascons.blocks import degree_box
@@ -60,7 +61,7 @@ ELEVATION = ElevationSettings.model_validate(
         "checks": {"max_repeats_per_km2": None},
     }
 )
-FUSION = FusionSettings(correlation_length_m=5000)
+FUSION = FusionSettings(correlation_length_m=5000, elevation_band_m=20)
 FIRST, LAST = "2018-10", "2021-08"
 MONTHS = month_range(FIRST, LAST)
 #: In the first months with a model, in a year and a half of models, near the end.
@@ -275,6 +276,31 @@ def test_the_retrospective_table_does_know(fitted, how):
         assert other_bits != bits
         for name in ("dh_m", "dh_rate_m_yr", "dh_interannual_m", "elevation_m", "slope"):
             assert (early[name].to_numpy() != again[name].to_numpy()).any(), name
+
+
+def test_smoothing_rounds_a_month_alike_however_many_there_are():
+    """A matrix product of BLAS does not: it takes the columns at an end another way."""
+    rng = np.random.default_rng(4)
+    ids = np.arange(31)
+    ground = pd.DataFrame(
+        {
+            "mascon_id": ids,
+            "latitude": rng.uniform(65, 80, 31),
+            "longitude": rng.uniform(-55, -30, 31),
+            "ice_area_km2": rng.uniform(1e3, 1e5, 31),
+        }
+    )
+    names = ["dh_m", "dh_mean_m", "rate_m_yr", "cycle_cos", "cycle_sin", "dh_sigma_m"]
+    values = {name: rng.normal(size=(31, 40)) ** 2 for name in names}
+
+    def smooth(months):
+        table = {name: value[:, :months].ravel() for name, value in values.items()}
+        out = smooth_gaussian(pd.DataFrame({"mascon_id": np.repeat(ids, months), **table}), ground)
+        return out[names].to_numpy().reshape(31, months, len(names))
+
+    whole = smooth(40)
+    for months in range(1, 40):
+        assert smooth(months).tobytes() == whole[:, :months].tobytes(), months
 
 
 def test_height_and_slope_are_the_planted_ones(fitted):
