@@ -251,12 +251,12 @@ def fit_tile(
     return TileResult(
         _describe(fits, nodes, tile, settings, region),
         pa.concat_tables([part.months for part in parts]),
-        _on_ground(pa.concat_tables([part.causal for part in parts]), nodes, region.crs),
+        slopes_on_ground(pa.concat_tables([part.causal for part in parts]), nodes, region.crs),
         pa.concat_tables(checks),
     )
 
 
-def _on_ground(causal: pa.Table, nodes: Nodes, crs: str) -> pa.Table:
+def slopes_on_ground(causal: pa.Table, nodes: Nodes, crs: str) -> pa.Table:
     """Return causal node months whose slope is per metre of ground, not of the projection."""
     if not causal.num_rows:
         return causal
