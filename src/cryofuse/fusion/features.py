@@ -176,6 +176,12 @@ CONTEXT = {
 }
 
 
+def split_lag(column: str) -> tuple[str, int]:
+    """Return the feature that a column is a lag of, and its lag (months; 0: the feature)."""
+    match = _LAG.match(column)
+    return (match["base"], int(match["lag"])) if match else (column, 0)
+
+
 def feature_group(column: str) -> str:
     """Return the group of a feature column: the feature with all its lags and its siblings.
 
@@ -184,8 +190,7 @@ def feature_group(column: str) -> str:
     KeyError
         If the column is no feature.
     """
-    match = _LAG.match(column)
-    base = match["base"] if match else column
+    base, _ = split_lag(column)
     change = _CHANGE.match(base)
     if change:
         return FEATURES["dh_change_{n}m_m"].group.format(n=change["span"])
@@ -559,13 +564,11 @@ def _ledger(frame: pd.DataFrame, causal: pd.DataFrame, reasons: dict[str, str]) 
         count = int(frame[name].isna().sum())
         if count == 0:
             continue
-        match = _LAG.match(name)
+        base, lag = split_lag(name)
         if name in reasons:
             reason = reasons[name]
-        elif match:
-            reason = (
-                f"{match['base']} is null {int(match['lag'])} months before, or it is too early"
-            )
+        elif lag:
+            reason = f"{base} is null {lag} months before, or it is too early"
         elif _CHANGE.match(name):
             reason = f"dh_m is null at an end of the span: {why}"
         elif name == "marine_margin_fraction":

@@ -33,6 +33,7 @@ from cryofuse.fusion.features import read_features, summarise_nodes
 from cryofuse.geo import list_tiles, load_outline, project, tile_name, unproject
 from cryofuse.mascons.blocks import degree_box
 from cryofuse.tables import (
+    MANIFEST,
     MASCON_MONTHS,
     MASCONS,
     MASS,
@@ -388,8 +389,15 @@ def run_files(frame, folder):
     fused = {name: folder / f"{name}.parquet" for name in ("retrospective", "causal")}
     inputs = {name: str(path) for name, path in files.items()} | tables
     run_script("fuse_mascons.py", folder, inputs, fused, common, {"region": "test"})
-    inputs = {"fusion": str(fused["causal"])} | inputs
-    outputs = {"features": folder / "features", "ledger": folder / "ledger.parquet"}
+    manifest = folder / "manifest.parquet"
+    write_table(MANIFEST.empty(), manifest, MANIFEST)
+    inputs = {"fusion": str(fused["causal"]), "manifests": str(manifest)} | inputs
+    outputs = {
+        "features": folder / "features",
+        "ledger": folder / "ledger.parquet",
+        "card": folder / "features_card.md",
+        "card_json": folder / "features_card.json",
+    }
     params = {"features": FeatureSettings(), "region": REGION}
     run_script("build_features.py", folder, inputs, outputs, params, {"region": "test"})
     return read_features(outputs["features"])
