@@ -79,7 +79,7 @@ FEATURES: dict[str, Feature] = {
     ),
     "dh_change_{n}m_m": Feature(
         "m",
-        "dh_m(month) − dh_m(month − n)",
+        "dh_m less dh_m n months before",
         _TO_MONTH,
         "elevation_change_{n}m",
         "dh_change",
@@ -271,7 +271,7 @@ def _expanded(settings: FeatureSettings) -> dict[str, Feature]:
         for span in spans:
             found[name.format(n=span)] = Feature(
                 feature.unit,
-                feature.formula.replace("n)", f"{span} months)"),
+                feature.formula.replace("n months", f"{span} month{'s' if span > 1 else ''}"),
                 feature.window,
                 feature.group.format(n=span),
                 # Longer changes are sums of lagged shorter ones.
