@@ -557,8 +557,6 @@ def _ordered_features(
 
 def _ledger(frame: pd.DataFrame, causal: pd.DataFrame, reasons: dict[str, str]) -> pd.DataFrame:
     """Return one row per feature that is null somewhere, with the reason."""
-    told = causal["reason"].dropna()
-    why = "; ".join(str(reason) for reason in told.unique()) or "no value in the causal table"
     rows = []
     for name in feature_columns(frame):
         count = int(frame[name].isna().sum())
@@ -570,15 +568,25 @@ def _ledger(frame: pd.DataFrame, causal: pd.DataFrame, reasons: dict[str, str]) 
         elif lag:
             reason = f"{base} is null {lag} months before, or it is too early"
         elif _CHANGE.match(name):
-            reason = f"dh_m is null at an end of the span: {why}"
+            reason = "dh_m is null at an end of the span, or it is too early"
         elif name == "marine_margin_fraction":
             reason = "no node of the mascon lies on a known bed"
         else:
-            reason = why
+            reason = _why_null(frame[name], causal["reason"])
         rows.append({"feature": name, "reason": reason, "n_null": count})
     return pd.DataFrame(rows, columns=["feature", "reason", "n_null"]).astype(
         {"feature": "str", "reason": "str", "n_null": "int64"}
     )
+
+
+def _why_null(values: pd.Series, told: pd.Series) -> str:
+    """Return the reasons of the causal table, with how many rows each where rows are months."""
+    if len(values) == len(told):
+        counts = told[values.isna().to_numpy()].value_counts()
+        found = [f"{reason} ({count})" for reason, count in counts.items()]
+    else:
+        found = [f"two months or more: {reason}" for reason in told.dropna().unique()]
+    return "; ".join(found) or "no value in the causal table"
 
 
 def feature_schema(columns: Iterable[str]) -> pa.Schema:

@@ -254,7 +254,11 @@ def test_nulls_are_counted_with_their_reason():
     assert found.loc["marine_margin_fraction", "reason"] == reason["marine_margin_fraction"]
     assert found.loc["marine_margin_fraction", "n_null"] == len(features)
     assert found.loc["dh_m", "n_null"] == 2 * 13
-    assert found.loc["dh_m", "reason"] == "no node was seen in the month"
+    assert found.loc["dh_m", "reason"] == "no node was seen in the month (26)"
+    assert found.loc["dh_change_1m_m", "reason"].startswith("dh_m is null at an end of the span")
+    _, ledger = _build(_causal(), step="season")
+    told = ledger.set_index("feature")["reason"]
+    assert told["dh_m"] == "two months or more: no node was seen in the month"
     assert "sampled_fraction" not in found.index
     assert found["n_null"].sum() == features[feature_columns(features)].isna().sum().sum()
 
