@@ -5,14 +5,15 @@ CORES ?= 2
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/local --cores $(CORES)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo bench test test-statistics lint format docs lock clean
+.PHONY: help setup setup-dev demo bench test test-statistics test-engines lint format docs lock clean
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-# uv where present, plain pip otherwise; every hash checked, wheels only. The one exception,
-# pure Python that Snakemake needs, comes as source alone.
-WHEELS := --require-hashes --only-binary :all: --no-binary connection-pool
+# uv where present, plain pip otherwise; every hash checked, wheels only. The exceptions come as
+# source alone: pure Python that Snakemake needs, and Spark (Python and jars), which only
+# `make test-engines` asks for.
+WHEELS := --require-hashes --only-binary :all: --no-binary connection-pool --no-binary pyspark
 
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,6 +28,9 @@ endef
 
 .venv/dev.done: envs/lock-dev.txt pyproject.toml
 	$(call install,envs/lock-dev.txt)
+
+.venv/engines.done: envs/lock-engines.txt pyproject.toml
+	$(call install,envs/lock-engines.txt)
 
 setup: .venv/run.done ## install what a run needs into .venv
 
@@ -45,6 +49,9 @@ test: setup-dev ## run the tests: unit, workflow, tiny end-to-end, real files
 
 test-statistics: setup-dev ## test the accuracy of the node fits against known truths (4 minutes)
 	$(BIN)/python -m pytest tests/statistics
+
+test-engines: .venv/engines.done ## test that Spark reads the feature files (installs 450 MB; needs Java 17)
+	$(BIN)/python -m pytest tests/engines
 
 lint: setup-dev ## check style, types and the workflow
 	$(BIN)/ruff check .
@@ -65,6 +72,7 @@ docs: setup-dev ## make the files generated from the models, and the rule graph,
 lock: ## resolve the locks again from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o envs/lock.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c envs/lock.txt pyproject.toml -o envs/lock-dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra spark -c envs/lock-dev.txt pyproject.toml -o envs/lock-engines.txt
 
 clean: ## remove what the demo made
 	rm -rf results/demo resources/demo logs/demo

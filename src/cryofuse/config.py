@@ -313,20 +313,37 @@ class FusionSettings(Settings):
     )
 
 
+#: Features that may have lags: those that a month's own segments move.
+LaggedFeature = Literal[
+    "dh_m",
+    "dh_change",
+    "dh_interannual_m",
+    "dh_rate_m_yr",
+    "dh_fraction_thinning",
+    "dh_spread_m",
+    "sampled_fraction",
+]
+
+
 class FeatureSettings(Settings):
     """Features at mascon × month."""
 
     step: Literal["month", "season"] = Field("month", description="Time step of the feature table")
     change_windows_months: list[Count] = Field(
-        default_factory=lambda: [1, 3, 6, 12], description="Spans of elevation change"
+        default_factory=lambda: [1, 3, 6, 12],
+        description="Spans of elevation change; a season's are those that are whole seasons",
     )
     lags_months: Count = Field(12, description="Longest lag of the dynamic features")
+    lagged: list[LaggedFeature] = Field(
+        ["dh_m", "dh_change", "dh_interannual_m"],
+        description="Dynamic features, those with lags; dh_change is the shortest span of change",
+    )
 
     @model_validator(mode="after")
     def _whole_seasons(self) -> FeatureSettings:
-        odd = [span for span in self.change_windows_months if span % 3]
-        if self.step == "season" and odd:
-            raise ValueError(f"change_windows_months: {odd} are no whole seasons (step: season)")
+        spans = self.change_windows_months
+        if self.step == "season" and spans and all(span % 3 for span in spans):
+            raise ValueError(f"change_windows_months: {spans} are no whole seasons (step: season)")
         return self
 
     marine_distance_m: Positive = Field(

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from cryofuse.config import Config, RegionSettings
+from cryofuse.config import Config, LaggedFeature, RegionSettings
 
 _WIDTH = 96
 
@@ -164,12 +164,81 @@ def render_tables() -> str:
     return "\n".join(lines) + "\n"
 
 
+_FEATURES_ABOUT = """
+Generated from `src/cryofuse/fusion/features.py` by `make docs`. One row is one mascon and month
+(`features: step: month`) or one whole season, DJF, MAM, JJA or SON (`step: season`: means of at
+least two of the three months; targets need all three). The files are
+`results/{region}/features/region=…/year=…/part-0.parquet`; `features_card.md` beside them counts
+what a run's table holds and lacks.
+
+A feature uses nothing measured after the end of its month (season), by construction: all that
+altimetry tells, heights and slopes too, comes from node fits that hold the segments up to that
+month alone. A test moves, removes and adds segments after a month and compares the bits of all
+features up to it.
+"""
+_FEATURES_LAGS = """
+Importance is measured by group: a feature with its lags and siblings. Lags are columns named
+`dh_m_lag01` … `dh_m_lag12`; `lag03` is the value three months before.
+
+Dynamic features, those with lags, are the change itself, its shortest difference and its
+interannual part. {others} can have lags too (`features: lagged`), and have none by default: rate,
+share of thinning and spread describe a fit to the whole past, whose lags repeat what the month
+says; the lagged share of ice sampled tells of clouds and orbits. Amplitude and phase of the
+cycle, height and slope belong to the place. Longer differences are sums of lagged shorter ones.
+"""
+_FEATURES_FILES = """
+Timestamps are microseconds without a zone (UTC), which Spark takes for `TIMESTAMP_NTZ`. `region`
+and `year` come from the folders' names. Every file has one schema, whichever columns are null in
+it. Several regions are several folders: read each, then join the rows.
+"""
+
+
+def render_features() -> str:
+    """Return docs/features.md: every column of the feature table, and how engines read it."""
+    from cryofuse.config import FeatureSettings
+    from cryofuse.fusion.card import READERS
+    from cryofuse.fusion.features import data_dictionary
+
+    rows = data_dictionary()
+    every = data_dictionary(FeatureSettings(lagged=list(get_args(LaggedFeature))))
+    others = [
+        f"`{row['name']}`"
+        for row, most in zip(rows, every, strict=True)
+        if most["lags"] and not row["lags"]
+    ]
+    features = [row for row in rows if row["kind"] == "feature"]
+    lines = ["# Features", _FEATURES_ABOUT]
+    lines += ["## Columns that are no features", ""]
+    lines += ["| column | kind | unit | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{row['name']}` | {row['kind']} | {row['unit']} | {row['formula']} |"
+        for row in rows
+        if row not in features
+    ]
+    lines += ["", "## Features", ""]
+    lines += ["With the default spans (`change_windows_months`) and lags (`lags_months`).", ""]
+    lines += ["| feature | unit | formula | knows | group | lags |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| `{row['name']}` | "
+        + " | ".join(row[key] for key in ("unit", "formula", "window", "group", "lags"))
+        + " |"
+        for row in features
+    ]
+    told = f"{', '.join(others[:-1])} and {others[-1]}"
+    lines += [_FEATURES_LAGS.format(others=told), "## Reading them"]
+    for engine, code in READERS.items():
+        lines += ["", f"{engine}:", "", "```python"]
+        lines += [*code.format(folder="results/demo/features").splitlines(), "```"]
+    return "\n".join(lines) + f"\n{_FEATURES_FILES}"
+
+
 #: Generated files, from the project's root, and what renders each.
 GENERATED = {
     "config/config.yaml": render_defaults,
     "config/schema.json": render_schema,
     "config/README.md": render_table,
     "docs/tables.md": render_tables,
+    "docs/features.md": render_features,
 }
 
 

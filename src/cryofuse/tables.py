@@ -557,6 +557,8 @@ NODE_MONTHS_CAUSAL = Table(
         "rate_m_yr": Column(F8, "rate by the same fit"),
         "amplitude_m": Column(F8, "annual amplitude by the same fit", low=0),
         "phase_rad": Column(F8, "annual phase by the same fit"),
+        "elevation_m": Column(F4, "height in the middle of the first month by the same fit"),
+        "slope": Column(F4, "surface slope by the same fit, m/m", low=0),
         "residual_m": _null(F8, "mean residual of the month's segments against that fit"),
         "residual_sigma_m": _null(F8, "its σ", low=0),
         "response": _null(
@@ -619,6 +621,8 @@ MASCON_MONTHS = Table(
         "phase_rad": _null(F8, "its phase"),
         "spread_m": _null(F8, "standard deviation of the nodes' change", low=0),
         "fraction_thinning": _null(F8, "share of ice area whose rate is negative", low=0, high=1),
+        "elevation_m": _null(F8, "mean fitted height: at the reference date; causal: first month"),
+        "slope": _null(F8, "mean fitted surface slope, m/m", low=0),
         "sampled_fraction": Column(F8, "share of the ice area seen in the month", low=0, high=1),
         "n_nodes": Column(I8, "nodes seen in the month", low=0),
         "n_tracks": Column(I8, "distinct passes in the month", low=0),

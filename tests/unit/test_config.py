@@ -72,7 +72,7 @@ def test_local_source_names_both_missing_files_on_lines_of_their_own():
         ({"source": "synthetic", "mascons": {"product": "csr"}}, "source: local only"),
         ({"source": "synthetic", "world": {"rate_raster": "no.tif"}}, "no file no.tif"),
         ({"filters": {"order": ["quality_summary"]}}, "finite_height must be in it"),
-        ({"features": {"step": "season"}}, "no whole seasons"),
+        ({"features": {"step": "season", "change_windows_months": [1, 4]}}, "no whole seasons"),
         ({"skill": {"models": ["ridge"]}}, "hold xgboost"),
     ],
 )

@@ -8,6 +8,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 # Names that conda-forge spells differently.
 CONDA = {"xgboost-cpu": "py-xgboost-cpu", "netcdf4": "netcdf4"}
 
@@ -31,7 +32,8 @@ def test_the_conda_environment_is_in_step_with_pyproject():
 def test_the_locks_hold_every_dependency_with_hashes_and_no_address():
     for name, requirements in (
         ("lock.txt", PROJECT["dependencies"]),
-        ("lock-dev.txt", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
+        ("lock-dev.txt", PROJECT["dependencies"] + EXTRAS["dev"]),
+        ("lock-engines.txt", PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["spark"]),
     ):
         text = (ROOT / "envs" / name).read_text()
         assert "://" not in text
@@ -50,4 +52,9 @@ def test_the_tests_lock_agrees_with_the_runs_lock():
         text = (ROOT / "envs" / name).read_text()
         return set(re.findall(r"^([a-z0-9._-]+==[^ ;\\]+)", text, flags=re.MULTILINE))
 
-    assert pins("lock.txt") <= pins("lock-dev.txt")
+    assert pins("lock.txt") <= pins("lock-dev.txt") <= pins("lock-engines.txt")
+
+
+def test_spark_is_in_no_install_but_that_of_the_engines():
+    for name in ("lock.txt", "lock-dev.txt"):
+        assert "pyspark" not in (ROOT / "envs" / name).read_text()

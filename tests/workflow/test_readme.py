@@ -122,7 +122,7 @@ def planned(done):
 
 def test_the_parser_sees_the_readmes_commands():
     made = [words[1] for words in commands(README, "make")]
-    assert made == ["demo", "test", "bench", "test-statistics"]
+    assert made == ["demo", "test", "bench", "test-statistics", "test-engines"]
     assert len(SNAKEMAKE) >= 5
     assert any("mine.yaml" in words for words in SNAKEMAKE)
     other = [line for line in shell_lines(README) if line.split()[0] not in ("make", "snakemake")]

@@ -38,11 +38,19 @@ rule build_features:
         fusion=rules.fuse_mascons.output.causal,
         mascons=rules.read_mascons.output.mascons,
         nodes=per_tile(rules.fit_nodes.output.nodes),
-        lib=lib("fusion/features"),
+        manifests=per_period(MANIFEST),
+        lib=lib("fusion/card"),
         region=region_files("coast"),
     output:
         features=directory("results/{region}/features"),
         ledger="results/{region}/features_ledger.parquet",
+        card=report(
+            "results/{region}/features_card.md",
+            caption="../report/features_card.rst",
+            category="0 Summary",
+            labels={"figure": "data card of the features", "region": "{region}"},
+        ),
+        card_json="results/{region}/features_card.json",
     log:
         "logs/{region}/build_features.log",
     benchmark:

@@ -1,10 +1,12 @@
-"""Adapter of rule build_features: the causal table in, partitioned features and ledger out."""
+"""Adapter of rule build_features: the causal table in, features, ledger and data card out."""
 
+import json
 from typing import Any
 
 import pandas as pd
 
 from cryofuse.config import FeatureSettings, RegionSettings
+from cryofuse.fusion.card import describe_features, render_card
 from cryofuse.fusion.features import (
     NODE_COLUMNS,
     build_features,
@@ -14,7 +16,14 @@ from cryofuse.fusion.features import (
 from cryofuse.geo import read_vector
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
-from cryofuse.tables import FEATURES_LEDGER, read_geo_table, read_table, write_table
+from cryofuse.tables import (
+    FEATURES_LEDGER,
+    read_geo_table,
+    read_provenance,
+    read_table,
+    write_table,
+    written,
+)
 
 
 def main(snakemake: Any) -> None:
@@ -23,12 +32,8 @@ def main(snakemake: Any) -> None:
         settings = FeatureSettings.model_validate(snakemake.params.features)
         region = RegionSettings.model_validate(snakemake.params.region)
         mascons = read_geo_table(snakemake.input.mascons)
-        files = snakemake.input.nodes
         nodes = pd.concat(
-            [
-                read_table(path, NODE_COLUMNS)
-                for path in ([files] if isinstance(files, str) else sorted(files))
-            ],
+            [read_table(path, NODE_COLUMNS) for path in _paths(snakemake.input.nodes)],
             ignore_index=True,
         )
         coast = read_vector(region.coast, region.crs) if region.coast else None
@@ -38,7 +43,31 @@ def main(snakemake: Any) -> None:
         )
         origin = provenance(snakemake)
         write_table(ledger, snakemake.output.ledger, FEATURES_LEDGER, origin)
-        write_features(features, snakemake.output.features, snakemake.wildcards.region, origin)
+        name = snakemake.wildcards.region
+        write_features(features, snakemake.output.features, name, origin)
+        granules = pd.concat(
+            [
+                read_table(path, ["release", "superseded_by", "reason"])
+                for path in _paths(snakemake.input.manifests)
+            ]
+        )
+        read = granules[granules[["superseded_by", "reason"]].isna().all(axis=1)]
+        products = {
+            "altimetry": {
+                "granules": len(read),
+                "by release": read["release"].value_counts().sort_index().to_dict(),
+            },
+            "gravimetry": read_provenance(snakemake.input.mascons).get("gravimetry", {}),
+        }
+        card = describe_features(features, ledger, settings, name, products, origin)
+        with written(snakemake.output.card_json) as path:
+            path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        with written(snakemake.output.card) as path:
+            path.write_text(render_card(card))
+
+
+def _paths(files: Any) -> list[str]:
+    return [files] if isinstance(files, str) else sorted(files)
 
 
 if __name__ == "__main__":

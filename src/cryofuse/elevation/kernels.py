@@ -93,11 +93,16 @@ COUNT_COLUMNS = 5
     C_RATE,
     C_AMPLITUDE,
     C_PHASE,
+    C_ELEVATION,
+    C_SLOPE,
     C_RESIDUAL,
     C_RESIDUAL_SIGMA,
     C_RESPONSE,
-) = range(8)
-CAUSAL_COLUMNS = 8
+) = range(10)
+CAUSAL_COLUMNS = 10
+#: Cells are looked through this much beyond the radius (m): where the grid of cells begins, and
+#: so how its edges round, depends on all segments; which of them a node finds must not.
+CELL_ROUNDING_M = 1e-6
 #: Editing has settled when no more than this share of segments would change sides.
 SETTLED_SHARE = 0.002
 #: Robust spreads of a fit (m, but the second, m²): of residuals, misfit variance on top of the
@@ -205,10 +210,11 @@ def _select(work, count):
 def _neighbours(x, y, order, starts, grid, node_x, node_y, radius, found):
     """Count the segments within a radius and, given room, list them."""
     x0, y0, cell, columns, rows = grid[0], grid[1], grid[2], int(grid[3]), int(grid[4])
-    i0 = max(int(np.floor((node_x - radius - x0) / cell)), 0)
-    i1 = min(int(np.floor((node_x + radius - x0) / cell)), columns - 1)
-    j0 = max(int(np.floor((node_y - radius - y0) / cell)), 0)
-    j1 = min(int(np.floor((node_y + radius - y0) / cell)), rows - 1)
+    reach = radius + CELL_ROUNDING_M
+    i0 = max(int(np.floor((node_x - reach - x0) / cell)), 0)
+    i1 = min(int(np.floor((node_x + reach - x0) / cell)), columns - 1)
+    j0 = max(int(np.floor((node_y - reach - y0) / cell)), 0)
+    j1 = min(int(np.floor((node_y + reach - y0) / cell)), rows - 1)
     count = 0
     if i1 < i0:
         return count
@@ -387,6 +393,21 @@ def _place(x, y, t, c, s, h, frame, begin, end, terms, z):
         u, v = dx * frame[2] + dy * frame[3], dy * frame[2] - dx * frame[3]
         _fill_terms(u, v, t[i] - frame[4], c[i], s[i], terms[:, i])
         z[i] = h[i] - frame[5]
+
+
+@njit(cache=True, error_model="numpy")
+def _in_frame(x, y, frame):
+    """Return where a point stands in a frame (over the radius)."""
+    dx, dy = (x - frame[0]) / frame[6], (y - frame[1]) / frame[6]
+    return dx * frame[2] + dy * frame[3], dy * frame[2] - dx * frame[3]
+
+
+@njit(cache=True, error_model="numpy")
+def _gradient(theta, u, v, frame):
+    """Return the slope of the fitted topography along the frame's axes (m/m)."""
+    along = (theta[1] + 2.0 * theta[3] * u + theta[4] * v) / frame[6]
+    across = (theta[2] + theta[4] * u + 2.0 * theta[5] * v) / frame[6]
+    return along, across
 
 
 @njit(cache=True, error_model="numpy")
@@ -865,13 +886,11 @@ def _fit_node(
     fit[RATE], fit[RATE_SIGMA] = theta[6], np.sqrt(covariance[6, 6])
     fit[AMPLITUDE], fit[PHASE] = np.hypot(theta[7], theta[8]), np.arctan2(theta[8], theta[7])
     fit[RMS] = np.sqrt(sums[3] / sums[2])
-    dx, dy = (node_x - frame[0]) / radius, (node_y - frame[1]) / radius
-    u, v = dx * frame[2] + dy * frame[3], dy * frame[2] - dx * frame[3]
+    u, v = _in_frame(node_x, node_y, frame)
     cosine, sine = np.cos(_TWO_PI * reference), np.sin(_TWO_PI * reference)
     _fill_terms(u, v, reference - frame[4], cosine, sine, b)
     fit[ELEVATION] = frame[5] + _dot(b, theta)
-    along = (theta[1] + 2.0 * theta[3] * u + theta[4] * v) / radius
-    across = (theta[2] + theta[4] * u + 2.0 * theta[5] * v) / radius
+    along, across = _gradient(theta, u, v, frame)
     fit[SLOPE_X] = along * frame[2] - across * frame[3]
     fit[SLOPE_Y] = along * frame[3] + across * frame[2]
     fit[FIRST], fit[LAST] = np.inf, -np.inf
@@ -981,8 +1000,9 @@ def _gate(
 
 @njit(cache=True, error_model="numpy")
 def _causal_node(
-    columns, all_passes, all_month, rows, radius, options, middles, values, counts, flags
-):
+    columns, all_passes, all_month, rows, node_x, node_y, radius, options, middles, values, counts,
+    flags,
+):  # fmt: skip
     """Run one node's vintages; see :func:`causal_block`."""
     total = rows.size
     if total == 0:
@@ -1007,6 +1027,8 @@ def _causal_node(
     right, right_means, sums = np.zeros(TERMS), np.zeros(TERMS), np.zeros(5)
     full, b = np.zeros(TERMS), np.zeros(TERMS)
     pulls = np.zeros((middles.size, TERMS))
+    cosine, sine = np.cos(_TWO_PI * middles[0]), np.sin(_TWO_PI * middles[0])
+    elevation = slope = u = v = 0.0
     started = False
     begin = end = 0
     _fill_prior(radius, prior)
@@ -1040,6 +1062,7 @@ def _causal_node(
             if degree < 0 or status != FITTED:
                 continue
             started = True
+            u, v = _in_frame(node_x, node_y, frame)
             first = np.int64(0)
             while starts[known] < end:
                 known += 1
@@ -1077,12 +1100,17 @@ def _causal_node(
                 parts,
             )  # fmt: skip
             _covariance(inverse, normal, shared, prior, ACTIVE[0], parts, covariance)
+            _fill_terms(u, v, middles[0] - frame[4], cosine, sine, b)
+            elevation = frame[5] + _dot(b, theta)
+            along, across = _gradient(theta, u, v, frame)
+            slope = np.hypot(along, across)
+        values[m, C_ELEVATION], values[m, C_SLOPE] = elevation, slope
         values[m, C_MODEL] = _change(theta, middles[m], middles[0])
         for j in range(6):
             b[j] = 0.0
         b[6] = middles[m] - middles[0]
-        b[7] = np.cos(_TWO_PI * middles[m]) - np.cos(_TWO_PI * middles[0])
-        b[8] = np.sin(_TWO_PI * middles[m]) - np.sin(_TWO_PI * middles[0])
+        b[7] = np.cos(_TWO_PI * middles[m]) - cosine
+        b[8] = np.sin(_TWO_PI * middles[m]) - sine
         values[m, C_SIGMA] = _sigma(b, covariance)
         values[m, C_RATE] = theta[6]
         values[m, C_AMPLITUDE] = np.hypot(theta[7], theta[8])
@@ -1110,8 +1138,8 @@ def _causal_node(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def causal_block(
-    begin, end, columns, passes, month, entries, offsets, node_r, options, middles, values,
-    counts, flags,
+    begin, end, columns, passes, month, entries, offsets, node_x, node_y, node_r, options, middles,
+    values, counts, flags,
 ):  # fmt: skip
     """Run the vintages of the nodes of a block, month by month, on the past alone.
 
@@ -1122,6 +1150,6 @@ def causal_block(
     for k in range(begin, end):
         part = slice(offsets[k], offsets[k + 1])
         _causal_node(
-            columns, passes, month, entries[part], node_r[k], options, middles, values[k],
-            counts[k], flags[part],
+            columns, passes, month, entries[part], node_x[k], node_y[k], node_r[k], options,
+            middles, values[k], counts[k], flags[part],
         )  # fmt: skip

@@ -251,9 +251,21 @@ def fit_tile(
     return TileResult(
         _describe(fits, nodes, tile, settings, region),
         pa.concat_tables([part.months for part in parts]),
-        pa.concat_tables([part.causal for part in parts]),
+        slopes_on_ground(pa.concat_tables([part.causal for part in parts]), nodes, region.crs),
         pa.concat_tables(checks),
     )
+
+
+def slopes_on_ground(causal: pa.Table, nodes: Nodes, crs: str) -> pa.Table:
+    """Return causal node months whose slope is per metre of ground, not of the projection."""
+    if not causal.num_rows:
+        return causal
+    order = np.argsort(nodes.node_id)
+    place = np.searchsorted(nodes.node_id, causal["node_id"].to_numpy(), sorter=order)
+    rows = order[place]
+    slope = causal["slope"].to_numpy() / np.sqrt(scale_factor(nodes.x_m, nodes.y_m, crs))[rows]
+    number = causal.schema.get_field_index("slope")
+    return causal.set_column(number, causal.schema.field(number), pa.array(slope, pa.float32()))
 
 
 def _describe(

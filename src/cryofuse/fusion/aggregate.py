@@ -52,6 +52,7 @@ NODE_COLUMNS = [
     "longitude",
     "area_km2",
     "elevation_m",
+    "slope",
     "rate_m_yr",
     "rate_sigma_m_yr",
     "amplitude_m",
@@ -68,6 +69,8 @@ CAUSAL_COLUMNS = [
     "rate_m_yr",
     "amplitude_m",
     "phase_rad",
+    "elevation_m",
+    "slope",
     "residual_m",
     "residual_sigma_m",
     "n_segments",
@@ -75,6 +78,9 @@ CAUSAL_COLUMNS = [
 ]
 #: Half-width at half maximum of the Gaussian of ``scale: gaussian_300km`` (km); Jekeli 1981.
 GAUSSIAN_RADIUS_KM = 300.0
+#: Heights that elevation bands cover (m above WGS84): all ice there is, whatever was measured;
+#: what a fit puts beyond is counted in the first and the last band.
+BAND_RANGE_M = (-500.0, 9000.0)
 _TWO_PI = 2.0 * np.pi
 
 
@@ -92,11 +98,14 @@ class Frame:
         First days of months, shape (m,), consecutive.
     nodes
         Nodes inside the mascons: node_id (ascending), ``mascon`` (index), ``patch`` (index),
-        ``band`` (index), area_km2 and the fitted columns.
+        area_km2 and the fitted columns.
     patch_mascon
         Mascon index of each patch, shape (p,).
     band_mascon, band_height_m
-        Mascon index and mean elevation (m) of each elevation band of a mascon, shape (b,).
+        Mascon index and middle (m) of each elevation band of a mascon, shape (b,): as many in
+        every mascon, none where the estimator needs none.
+    band_m
+        Height of a band (m).
     """
 
     mascon_id: np.ndarray
@@ -106,6 +115,7 @@ class Frame:
     patch_mascon: np.ndarray
     band_mascon: np.ndarray
     band_height_m: np.ndarray
+    band_m: float
 
 
 @dataclass
@@ -125,6 +135,8 @@ class Sums:
     cycle_cos: np.ndarray = field(init=False)
     cycle_sin: np.ndarray = field(init=False)
     thinning: np.ndarray = field(init=False)
+    elevation: np.ndarray = field(init=False)
+    slope: np.ndarray = field(init=False)
     seen: np.ndarray = field(init=False)
     residual: np.ndarray = field(init=False)
     residual_variance: np.ndarray = field(init=False)
@@ -141,7 +153,7 @@ class Sums:
         bands = (self.frame.band_mascon.size, self.frame.months.size)
         for name in (
             "known model model_square model_variance rate cycle_cos cycle_sin thinning "
-            "seen residual residual_variance change count"
+            "elevation slope seen residual residual_variance change count"
         ).split():
             setattr(self, name, np.zeros(shape))
         for name in ("band_known", "band_seen", "band_change"):
@@ -170,7 +182,9 @@ def place_nodes(
     months: np.ndarray,
     settings: FusionSettings,
 ) -> Frame:
-    """Return the frame of all sums: each node's mascon, patch and elevation band.
+    """Return the frame of all sums: each node's mascon and patch, each mascon's elevation bands.
+
+    None of it depends on what was measured, so that it is the same at every month.
 
     Parameters
     ----------
@@ -198,23 +212,26 @@ def place_nodes(
         ]
     )
     patches, patch = np.unique(squares, axis=0, return_inverse=True)
-    # Nodes without a fit have no elevation and stand in no band.
-    height = held["elevation_m"].to_numpy(dtype=float)
-    step = np.where(np.isfinite(height), np.floor(height / settings.elevation_band_m), -(10**6))
-    bands, band = np.unique(
-        np.column_stack([held["mascon"].to_numpy(), step.astype(np.int64)]),
-        axis=0,
-        return_inverse=True,
-    )
+    low, high = (int(np.floor(edge / settings.elevation_band_m)) for edge in BAND_RANGE_M)
+    steps = np.arange(low, high + 1 if settings.estimator == "hypsometric" else low)
     return Frame(
         mascon_id=ids,
         ice_area_km2=mascons["ice_area_km2"].to_numpy(dtype=float),
         months=np.asarray(months, TIME_DTYPE),
-        nodes=held.assign(patch=np.ravel(patch), band=np.ravel(band)),
+        nodes=held.assign(patch=np.ravel(patch)),
         patch_mascon=patches[:, 0],
-        band_mascon=bands[:, 0],
-        band_height_m=(bands[:, 1] + 0.5) * settings.elevation_band_m,
+        band_mascon=np.repeat(np.arange(ids.size), steps.size),
+        band_height_m=np.tile((steps + 0.5) * settings.elevation_band_m, ids.size),
+        band_m=settings.elevation_band_m,
     )
+
+
+def find_bands(frame: Frame, mascon: np.ndarray, height_m: np.ndarray) -> np.ndarray:
+    """Return the band of each height (m) in its mascon (index), as an index into the bands."""
+    count = frame.band_mascon.size // frame.mascon_id.size
+    lowest = frame.band_height_m[0] - frame.band_m / 2
+    step = np.floor((height_m - lowest) / frame.band_m).astype(np.int64)
+    return np.asarray(mascon * count + np.clip(step, 0, count - 1))
 
 
 def sum_models(frame: Frame, reference: np.datetime64, settings: FusionSettings) -> Sums:
@@ -250,11 +267,7 @@ def sum_models(frame: Frame, reference: np.datetime64, settings: FusionSettings)
     cycle_variance = 2 * value["rms_m"] ** 2 / np.maximum(value["n_epochs"], 1)
     cycle_variance = np.where(np.isfinite(cycle_variance), cycle_variance, 0.0)
     good = fitted_nodes(frame, reference, settings)
-    patch, band, area = (
-        nodes["patch"].to_numpy()[good],
-        nodes["band"].to_numpy()[good],
-        value["area_km2"][good],
-    )
+    patch, area = nodes["patch"].to_numpy()[good], value["area_km2"][good]
     parts = np.stack(
         [
             value["rate_m_yr"],
@@ -273,6 +286,8 @@ def sum_models(frame: Frame, reference: np.datetime64, settings: FusionSettings)
     sums.cycle_cos[:] = by_patch(parts[1]) * ones
     sums.cycle_sin[:] = by_patch(parts[2]) * ones
     sums.thinning[:] = by_patch((parts[0] < 0).astype(float)) * ones
+    sums.elevation[:] = by_patch(value["elevation_m"][good]) * ones
+    sums.slope[:] = by_patch(value["slope"][good]) * ones
     for i in range(3):
         sums.model += by_patch(parts[i]) * terms[i]
         for j in range(3):
@@ -280,8 +295,10 @@ def sum_models(frame: Frame, reference: np.datetime64, settings: FusionSettings)
     sums.model_variance[:] = by_patch(rate_variance[good]) * terms[0] ** 2 + by_patch(
         cycle_variance[good]
     ) * (terms[1] ** 2 + terms[2] ** 2)
-    by_band = np.bincount(band, weights=area, minlength=frame.band_mascon.size)
-    sums.band_known[:] = by_band[:, np.newaxis] * ones
+    if frame.band_mascon.size:
+        band = find_bands(frame, nodes["mascon"].to_numpy()[good], value["elevation_m"][good])
+        by_band = np.bincount(band, weights=area, minlength=frame.band_mascon.size)
+        sums.band_known[:] = by_band[:, np.newaxis] * ones
     return sums
 
 
@@ -316,7 +333,8 @@ def add_node_months(sums: Sums, tile: pd.DataFrame, good: np.ndarray) -> None:
     change = tile["dh_m"].to_numpy(dtype=float)[rows]
     residual = change - tile["model_m"].to_numpy(dtype=float)[rows]
     sigma = tile["dh_sigma_m"].to_numpy(dtype=float)[rows]
-    _add_seen(sums, node, month, residual, sigma, change)
+    height = sums.frame.nodes["elevation_m"].to_numpy(dtype=float)[node]
+    _add_seen(sums, node, month, residual, sigma, change, height)
     _add_passes(sums, tile, rows, node, month)
 
 
@@ -333,6 +351,10 @@ def add_causal_months(sums: Sums, tile: pd.DataFrame, settings: FusionSettings) 
         Largest σ of a node's fitted change.
     """
     rows, node, month = _match(sums.frame, tile)
+    # How a tile was cut, and so the order of its nodes, depends on all its segments, later ones
+    # included; rounding of the sums must not.
+    order = np.argsort(node, kind="stable")
+    rows, node, month = rows[order], node[order], month[order]
     value = {
         name: tile[name].to_numpy(dtype=float)[rows]
         for name in CAUSAL_COLUMNS
@@ -357,9 +379,13 @@ def add_causal_months(sums: Sums, tile: pd.DataFrame, settings: FusionSettings) 
         (sums.cycle_cos, cos_part),
         (sums.cycle_sin, sin_part),
         (sums.thinning, (value["rate_m_yr"] < 0).astype(float)),
+        (sums.elevation, value["elevation_m"]),
+        (sums.slope, value["slope"]),
     ):
         _accumulate(target, patch, month, area * values)
-    _accumulate(sums.band_known, nodes["band"].to_numpy()[node], month, area)
+    if sums.frame.band_mascon.size:
+        band = find_bands(sums.frame, nodes["mascon"].to_numpy()[node], value["elevation_m"])
+        _accumulate(sums.band_known, band, month, area)
     seen = np.isfinite(value["residual_m"]) & (value["n_segments"] > 0)
     _add_seen(
         sums,
@@ -368,6 +394,7 @@ def add_causal_months(sums: Sums, tile: pd.DataFrame, settings: FusionSettings) 
         value["residual_m"][seen],
         value["residual_sigma_m"][seen],
         (value["model_m"] + value["residual_m"])[seen],
+        value["elevation_m"][seen],
     )
     _add_passes(sums, tile, rows[seen], node[seen], month[seen])
 
@@ -399,10 +426,11 @@ def _add_seen(
     residual: np.ndarray,
     sigma: np.ndarray,
     change: np.ndarray,
+    height: np.ndarray,
 ) -> None:
     nodes = sums.frame.nodes
     area = nodes["area_km2"].to_numpy(dtype=float)[node]
-    patch, band = nodes["patch"].to_numpy()[node], nodes["band"].to_numpy()[node]
+    patch = nodes["patch"].to_numpy()[node]
     variance = np.where(np.isfinite(sigma), sigma, 0.0) ** 2
     for target, values in (
         (sums.seen, area),
@@ -412,8 +440,10 @@ def _add_seen(
         (sums.count, np.ones(node.size)),
     ):
         _accumulate(target, patch, month, values)
-    _accumulate(sums.band_seen, band, month, area)
-    _accumulate(sums.band_change, band, month, area * change)
+    if sums.frame.band_mascon.size:
+        band = find_bands(sums.frame, nodes["mascon"].to_numpy()[node], height)
+        _accumulate(sums.band_seen, band, month, area)
+        _accumulate(sums.band_change, band, month, area * change)
 
 
 def _add_passes(
@@ -513,9 +543,10 @@ def _hypsometric(sums: Sums) -> np.ndarray:
     frame = sums.frame
     out = np.full((frame.mascon_id.size, frame.months.size), np.nan)
     for number in range(frame.mascon_id.size):
-        bands = np.flatnonzero(frame.band_mascon == number)
-        height = frame.band_height_m[bands]
+        own = frame.band_mascon == number
         for month in range(frame.months.size):
+            bands = np.flatnonzero(own & (sums.band_known[:, month] > 0))
+            height = frame.band_height_m[bands]
             weight = sums.band_known[bands, month]
             seen = sums.band_seen[bands, month]
             if not (seen > 0).any():
@@ -608,10 +639,34 @@ def smooth_gaussian(
         filled = np.where(held, values, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             if name == "dh_sigma_m":
-                smoothed = np.sqrt(kernel**2 @ filled**2) / (kernel @ held)
+                smoothed = np.sqrt(_mix(kernel**2, filled**2)) / _mix(kernel, held)
             else:
-                smoothed = (kernel @ filled) / (kernel @ held)
+                smoothed = _mix(kernel, filled) / _mix(kernel, held)
         out[name] = np.where(held, smoothed, np.nan).ravel()
+    return out
+
+
+def _mix(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return sums of values (mascons × months) by the weights of each pair of mascons.
+
+    Mascon by mascon: a matrix product rounds a month by how many months there are.
+    """
+    out = np.zeros(values.shape)
+    for number, row in enumerate(values):
+        out += weights[:, number, np.newaxis] * row
+    return out
+
+
+def add_surface(table: pd.DataFrame, sums: Sums) -> pd.DataFrame:
+    """Return a table of :func:`estimate` with the mean height and slope of the nodes' fits."""
+    known = sums.over_mascons(sums.known)
+    held = table["rate_m_yr"].notna().to_numpy()
+    place = list(table.columns).index("fraction_thinning") + 1
+    out = table.copy()
+    for name, values in (("slope", sums.slope), ("elevation_m", sums.elevation)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = np.ravel(sums.over_mascons(values) / known)
+        out.insert(place, name, np.where(held, mean, np.nan))
     return out
 
 
@@ -716,6 +771,7 @@ def fuse_retrospective(
     for tile in node_months:
         add_node_months(sums, tile, good)
     table = anchor(estimate(sums, settings, causal=False), reference, settings.anchor_days)
+    table = add_surface(table, sums)
     return _finish(table, mascons, mass, settings)
 
 
@@ -736,7 +792,7 @@ def fuse_causal(
     Parameters
     ----------
     mascons, mass, nodes, months, settings
-        As for :func:`fuse_retrospective`; of the nodes only place, area and elevation are used.
+        As for :func:`fuse_retrospective`; of the nodes only place and area are used.
     causal_months
         Tables ``NODE_MONTHS_CAUSAL``, tile by tile: read one at a time.
 
@@ -749,4 +805,5 @@ def fuse_causal(
     sums = Sums(frame)
     for tile in causal_months:
         add_causal_months(sums, tile, settings)
-    return _finish(estimate(sums, settings, causal=True), mascons, mass, settings)
+    table = add_surface(estimate(sums, settings, causal=True), sums)
+    return _finish(table, mascons, mass, settings)

@@ -2,7 +2,15 @@
 
 A feature at month m is computed from rows of the causal table at m and before; nothing is
 fitted over time here. What is fitted (scalers, imputers, climatologies) belongs to the
-training fold of whoever learns.
+training fold of whoever learns. Height and slope come from the causal fits as well; static
+features know the node grid, the footprints and the bed, and nothing that was measured from
+above.
+
+Dynamic features, those that can have lags, are those that a month's own segments move
+(``features: lagged``). By default these are the change itself, its shortest difference and its
+interannual part. Thinning, spread and rate describe fits to the whole past: their lags tell
+little that the month does not, and a lagged share of ice sampled tells of clouds and orbits.
+They are one key away. Longer differences are sums of lagged shorter ones.
 
 Targets stand in the same table: monthly change and cumulative anomaly, in cm water
 equivalent over the mascon's land. The cumulative anomaly counts from its own mean over the
@@ -34,20 +42,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from shapely.geometry.base import BaseGeometry
 
-    from cryofuse.config import FeatureSettings
+    from cryofuse.config import FeatureSettings, LaggedFeature
 
-#: Columns of ``NODES`` that the static features read.
-NODE_COLUMNS = [
-    "node_id",
-    "x_m",
-    "y_m",
-    "latitude",
-    "longitude",
-    "area_km2",
-    "elevation_m",
-    "slope",
-    "bed_m",
-]
+#: Columns of ``NODES`` that the static features read: the grid and the bed, no fit.
+NODE_COLUMNS = ["node_id", "x_m", "y_m", "latitude", "longitude", "area_km2", "bed_m"]
 #: Months of the period whose mean is the zero of the cumulative target.
 BASELINE_MONTHS = 12
 _LAG = re.compile(r"^(?P<base>.+)_lag(?P<lag>\d{2})$")
@@ -57,19 +55,18 @@ _TWO_PI = 2.0 * np.pi
 
 @dataclass(frozen=True)
 class Feature:
-    """What a feature is: unit, formula, causal window, group, and whether it has lags."""
+    """What a feature is: unit, formula, causal window, group, and its name for lags, if any."""
 
     unit: str
     formula: str
     window: str
     group: str
-    lagged: bool = False
+    lagged_as: LaggedFeature | None = None
 
 
-_TO_MONTH = "segments up to the month"
-_MONTH_ONLY = "segments of the month and, through the node models, before it"
+_TO_MONTH = "segments up to the end of the month"
+_MONTH_ONLY = "segments of the month, at nodes that have a model by segments up to its end"
 _STATIC = "static: footprint and ice"
-_TOPOGRAPHY = "static: topography, fitted to the whole record"
 
 #: Every feature by its name; ``dh_change_{n}m_m`` stands for each configured span n (months).
 FEATURES: dict[str, Feature] = {
@@ -78,14 +75,14 @@ FEATURES: dict[str, Feature] = {
         "mean elevation change of the mascon's ice since the middle of the period's first month",
         _TO_MONTH,
         "elevation",
-        lagged=True,
+        "dh_m",
     ),
     "dh_change_{n}m_m": Feature(
         "m",
-        "dh_m(month) − dh_m(month − n)",
+        "dh_m less dh_m n months before",
         _TO_MONTH,
         "elevation_change_{n}m",
-        lagged=True,
+        "dh_change",
     ),
     "dh_interannual_m": Feature(
         "m",
@@ -94,25 +91,48 @@ FEATURES: dict[str, Feature] = {
         "of the first month",
         _TO_MONTH,
         "interannual",
-        lagged=True,
+        "dh_interannual_m",
     ),
     "dh_rate_m_yr": Feature(
-        "m/yr", "area-weighted mean of the nodes' fitted rates", _TO_MONTH, "rate"
+        "m/yr", "area-weighted mean of the nodes' fitted rates", _TO_MONTH, "rate", "dh_rate_m_yr"
+    ),
+    "dh_cycle_amplitude_m": Feature(
+        "m", "amplitude of the mean fitted annual cycle", _TO_MONTH, "annual_cycle"
     ),
     "dh_cycle_cos_m": Feature(
-        "m", "amplitude·cos(phase) of the mean fitted annual cycle", _TO_MONTH, "annual_cycle"
+        "m",
+        "amplitude·cos(phase) of the mean fitted annual cycle dh = amplitude·cos(2πt − phase), "
+        "t in years since 2000-01-01: the phase without a jump at its ends, and without a say "
+        "where there is no cycle",
+        _TO_MONTH,
+        "annual_cycle",
     ),
     "dh_cycle_sin_m": Feature(
-        "m", "amplitude·sin(phase) of the mean fitted annual cycle", _TO_MONTH, "annual_cycle"
+        "m",
+        "amplitude·sin(phase) of the same cycle",
+        _TO_MONTH,
+        "annual_cycle",
     ),
     "dh_fraction_thinning": Feature(
-        "1", "share of the fitted ice area whose rate is negative", _TO_MONTH, "thinning"
+        "1",
+        "share of the fitted ice area whose rate is negative",
+        _TO_MONTH,
+        "thinning",
+        "dh_fraction_thinning",
     ),
     "dh_spread_m": Feature(
-        "m", "area-weighted standard deviation of the nodes' fitted change", _TO_MONTH, "spread"
+        "m",
+        "area-weighted standard deviation of the nodes' fitted change",
+        _TO_MONTH,
+        "spread",
+        "dh_spread_m",
     ),
     "sampled_fraction": Feature(
-        "1", "share of the ice area with segments in the month", _MONTH_ONLY, "sampling"
+        "1",
+        "share of the ice area with segments in the month",
+        _MONTH_ONLY,
+        "sampling",
+        "sampled_fraction",
     ),
     "season_cos": Feature("1", "cos(2π·(calendar month − 0.5)/12)", "calendar", "season"),
     "season_sin": Feature("1", "sin(2π·(calendar month − 0.5)/12)", "calendar", "season"),
@@ -121,10 +141,14 @@ FEATURES: dict[str, Feature] = {
     "latitude": Feature("degrees north", "centroid of the footprint", _STATIC, "position"),
     "longitude": Feature("degrees east", "centroid of the footprint", _STATIC, "position"),
     "elevation_m": Feature(
-        "m", "area-weighted mean of the nodes' fitted height", _TOPOGRAPHY, "topography"
+        "m",
+        "area-weighted mean of the nodes' fitted height above WGS84 in the middle of the "
+        "period's first month",
+        _TO_MONTH,
+        "topography",
     ),
     "slope": Feature(
-        "m/m", "area-weighted mean of the nodes' fitted slope", _TOPOGRAPHY, "topography"
+        "m/m", "area-weighted mean of the nodes' fitted slope", _TO_MONTH, "topography"
     ),
     "marine_margin_fraction": Feature(
         "1",
@@ -152,6 +176,12 @@ CONTEXT = {
 }
 
 
+def split_lag(column: str) -> tuple[str, int]:
+    """Return the feature that a column is a lag of, and its lag (months; 0: the feature)."""
+    match = _LAG.match(column)
+    return (match["base"], int(match["lag"])) if match else (column, 0)
+
+
 def feature_group(column: str) -> str:
     """Return the group of a feature column: the feature with all its lags and its siblings.
 
@@ -160,8 +190,7 @@ def feature_group(column: str) -> str:
     KeyError
         If the column is no feature.
     """
-    match = _LAG.match(column)
-    base = match["base"] if match else column
+    base, _ = split_lag(column)
     change = _CHANGE.match(base)
     if change:
         return FEATURES["dh_change_{n}m_m"].group.format(n=change["span"])
@@ -220,7 +249,7 @@ def data_dictionary(settings: FeatureSettings | None = None) -> list[dict[str, s
                 "formula": feature.formula,
                 "window": feature.window.replace("month", settings.step),
                 "group": feature.group,
-                "lags": lags if feature.lagged else "",
+                "lags": lags if feature.lagged_as in settings.lagged else "",
             }
         )
     return rows
@@ -242,11 +271,11 @@ def _expanded(settings: FeatureSettings) -> dict[str, Feature]:
         for span in spans:
             found[name.format(n=span)] = Feature(
                 feature.unit,
-                feature.formula.replace("n)", f"{span} months)"),
+                feature.formula.replace("n months", f"{span} month{'s' if span > 1 else ''}"),
                 feature.window,
                 feature.group.format(n=span),
                 # Longer changes are sums of lagged shorter ones.
-                lagged=span == min(spans),
+                feature.lagged_as if span == min(spans) else None,
             )
     return found
 
@@ -274,7 +303,7 @@ def summarise_nodes(
     Returns
     -------
     table
-        mascon_id, elevation_m, slope, marine_margin_fraction (NaN where unknown).
+        mascon_id, marine_margin_fraction (NaN where unknown).
     reasons
         Feature → why it is null for the whole region.
     """
@@ -303,14 +332,11 @@ def summarise_nodes(
     rows = [
         {
             "mascon_id": mascon,
-            "elevation_m": _weighted(group["elevation_m"], group["area_km2"]),
-            "slope": _weighted(group["slope"], group["area_km2"]),
             "marine_margin_fraction": _weighted(group["marine"], group["area_km2"]),
         }
         for mascon, group in held.groupby("mascon_id", sort=True)
     ]
-    names = ["mascon_id", "elevation_m", "slope", "marine_margin_fraction"]
-    table = pd.DataFrame(rows, columns=names)
+    table = pd.DataFrame(rows, columns=["mascon_id", "marine_margin_fraction"])
     table = mascons[["mascon_id"]].merge(table, on="mascon_id", how="left")
     return pd.DataFrame(table), reasons
 
@@ -426,11 +452,14 @@ def _monthly(grid: _Grid) -> dict[str, np.ndarray]:
         "dh_m": change,
         "dh_interannual_m": change - rate * (t - t[0]) - cycle,
         "dh_rate_m_yr": rate,
+        "dh_cycle_amplitude_m": amplitude,
         "dh_cycle_cos_m": amplitude * np.cos(phase),
         "dh_cycle_sin_m": amplitude * np.sin(phase),
         "dh_fraction_thinning": grid["fraction_thinning"],
         "dh_spread_m": grid["spread_m"],
         "sampled_fraction": grid["sampled_fraction"],
+        "elevation_m": grid["elevation_m"],
+        "slope": grid["slope"],
     }
 
 
@@ -520,7 +549,7 @@ def _ordered_features(
         else:
             values = fixed[name].to_numpy(dtype=float)[:, np.newaxis]
         found[name] = values
-        if feature.lagged:
+        if feature.lagged_as in settings.lagged:
             for lag in range(step, settings.lags_months + 1, step):
                 lagged[f"{name}_lag{lag:02d}"] = _shift(values, lag // step)
     return found | lagged
@@ -528,30 +557,36 @@ def _ordered_features(
 
 def _ledger(frame: pd.DataFrame, causal: pd.DataFrame, reasons: dict[str, str]) -> pd.DataFrame:
     """Return one row per feature that is null somewhere, with the reason."""
-    told = causal["reason"].dropna()
-    why = "; ".join(str(reason) for reason in told.unique()) or "no value in the causal table"
     rows = []
     for name in feature_columns(frame):
         count = int(frame[name].isna().sum())
         if count == 0:
             continue
-        match = _LAG.match(name)
+        base, lag = split_lag(name)
         if name in reasons:
             reason = reasons[name]
-        elif match:
-            reason = (
-                f"{match['base']} is null {int(match['lag'])} months before, or it is too early"
-            )
+        elif lag:
+            reason = f"{base} is null {lag} months before, or it is too early"
         elif _CHANGE.match(name):
-            reason = f"dh_m is null at an end of the span: {why}"
-        elif name in ("elevation_m", "slope", "marine_margin_fraction"):
-            reason = "no node of the mascon has a value"
+            reason = "dh_m is null at an end of the span, or it is too early"
+        elif name == "marine_margin_fraction":
+            reason = "no node of the mascon lies on a known bed"
         else:
-            reason = why
+            reason = _why_null(frame[name], causal["reason"])
         rows.append({"feature": name, "reason": reason, "n_null": count})
     return pd.DataFrame(rows, columns=["feature", "reason", "n_null"]).astype(
         {"feature": "str", "reason": "str", "n_null": "int64"}
     )
+
+
+def _why_null(values: pd.Series, told: pd.Series) -> str:
+    """Return the reasons of the causal table, with how many rows each where rows are months."""
+    if len(values) == len(told):
+        counts = told[values.isna().to_numpy()].value_counts()
+        found = [f"{reason} ({count})" for reason, count in counts.items()]
+    else:
+        found = [f"two months or more: {reason}" for reason in told.dropna().unique()]
+    return "; ".join(found) or "no value in the causal table"
 
 
 def feature_schema(columns: Iterable[str]) -> pa.Schema:

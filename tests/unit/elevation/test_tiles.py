@@ -11,7 +11,14 @@ from cryofuse.calendar import TIME_DTYPE
 from cryofuse.config import ElevationSettings, FusionSettings, PeriodSettings, RegionSettings
 from cryofuse.elevation import scatter
 from cryofuse.elevation.scatter import COLUMNS, cut_squares, scatter_segments
-from cryofuse.elevation.tiles import fit_tile, node_grid, node_ids, segment_sigma
+from cryofuse.elevation.tiles import (
+    Nodes,
+    fit_tile,
+    node_grid,
+    node_ids,
+    segment_sigma,
+    slopes_on_ground,
+)
 from cryofuse.geo import project, tile_name, unproject
 from cryofuse.tables import (
     NODE_MONTHS,
@@ -268,6 +275,9 @@ def test_a_tile_from_files_to_tables(tmp_path):
     # EPSG:3413 at 70°N is true to scale: a node stands for its square.
     assert nodes["area_km2"].to_numpy() == pytest.approx((nodes["spacing_m"] / 1e3) ** 2, rel=0.01)
     assert fitted.loc[fitted["window"].isna(), "slope"].median() == pytest.approx(0.01, rel=0.05)
+    last = causal[causal["month"] == causal["month"].max()].set_index("node_id")
+    both = fitted.set_index("node_id").loc[last.index]
+    assert last["slope"].to_numpy() == pytest.approx(both["slope"].to_numpy(), rel=0.05)
     assert set(months["node_id"]) == set(fitted["node_id"])
     assert causal["month"].max() == pd.Timestamp("2024-12-01")
     # The same from files in another order, and from one thread more.
@@ -275,6 +285,28 @@ def test_a_tile_from_files_to_tables(tmp_path):
     pd.testing.assert_frame_equal(result.fits, again.fits, check_exact=True)
     assert result.months.equals(again.months)
     assert result.causal.equals(again.causal)
+
+
+def test_slopes_of_vintages_are_per_metre_of_ground():
+    """EPSG:3413 is true to scale at 70° N: a metre of it is less than one at 60°, more at 85°."""
+    x, y = project(np.array([-45.0, -40.0, -20.0]), np.array([85.0, 70.0, 60.0]), REGION.crs)
+    number = np.array([30, 10, 20])
+    nodes = Nodes(number, x, y, *(np.zeros(3) for _ in range(3)))
+    causal = pa.table(
+        {
+            "node_id": [10, 10, 30, 20],
+            "rate_m_yr": [1.0, 2.0, 3.0, 4.0],
+            "slope": pa.array([0.01, 0.02, 0.01, 0.01], pa.float32()),
+        }
+    )
+    found = slopes_on_ground(causal, nodes, REGION.crs)
+    assert found.drop(["slope"]).equals(causal.drop(["slope"]))
+    # Scale of the polar stereographic projection on a sphere: (1 + sin 70°)/(1 + sin φ).
+    scale = (1 + np.sin(np.radians(70))) / (1 + np.sin(np.radians([70, 70, 85, 60])))
+    assert found["slope"].to_numpy() == pytest.approx(
+        np.array([0.01, 0.02, 0.01, 0.01]) * scale, rel=2e-3
+    )
+    assert slopes_on_ground(NODE_MONTHS_CAUSAL.empty(), nodes, REGION.crs).num_rows == 0
 
 
 def test_squares_change_nothing(tmp_path, monkeypatch):

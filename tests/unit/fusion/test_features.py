@@ -17,7 +17,7 @@ from cryofuse.fusion import (
     read_features,
 )
 from cryofuse.fusion.aggregate import fuse_causal
-from cryofuse.fusion.features import summarise_nodes, write_features
+from cryofuse.fusion.features import NODE_COLUMNS, summarise_nodes, write_features
 from cryofuse.mascons.blocks import degree_box
 from cryofuse.tables import FEATURES_LEDGER, check, from_pandas, read_provenance
 
@@ -45,8 +45,6 @@ def _static():
     return pd.DataFrame(
         {
             "mascon_id": IDS,
-            "elevation_m": [1500.0, 2500.0, 10.0],
-            "slope": [0.01, 0.002, 0.1],
             "marine_margin_fraction": np.nan,
         }
     )
@@ -62,7 +60,8 @@ def _causal(seed=0):
         {"mascon_id": np.repeat(IDS, MONTHS.size), "month": np.tile(MONTHS, IDS.size)}
     )
     for name in (
-        "dh_m dh_sigma_m dh_mean_m rate_m_yr amplitude_m phase_rad spread_m fraction_thinning"
+        "dh_m dh_sigma_m dh_mean_m rate_m_yr amplitude_m phase_rad spread_m fraction_thinning "
+        "elevation_m slope"
     ).split():
         table[name] = np.where(held, rng.normal(size=size), np.nan)
     table["sampled_fraction"] = rng.random(size)
@@ -76,8 +75,6 @@ def _causal(seed=0):
 
 
 def _build(causal, **settings):
-    if settings.get("step") == "season":
-        settings = {"change_windows_months": [3, 6, 12]} | settings
     return build_features(causal, _mascons(), _static(), FeatureSettings(**settings))
 
 
@@ -104,7 +101,9 @@ def test_features_follow_their_formulas():
     # April: three and a half months into the year.
     assert row["month"].month == 4
     assert row["season_cos"] == pytest.approx(np.cos(2 * np.pi * 3.5 / 12))
-    assert (row["ice_fraction"], row["elevation_m"], row["land_area_km2"]) == (1.0, 2500.0, 80_000)
+    assert (row["ice_fraction"], row["land_area_km2"]) == (1.0, 80_000)
+    assert (row["elevation_m"], row["slope"]) == (source["elevation_m"], source["slope"])
+    assert row["dh_cycle_amplitude_m"] == source["amplitude_m"]
 
 
 def test_targets_are_centimetres_over_land_from_a_baseline_of_the_period():
@@ -192,7 +191,7 @@ def test_no_later_node_month_moves_a_bit_of_a_feature():
         table = pd.DataFrame(index=index).reset_index()
         for name in ("model_m", "rate_m_yr", "phase_rad"):
             table[name] = rng.normal(size=size)
-        for name in ("model_sigma_m", "amplitude_m"):
+        for name in ("model_sigma_m", "amplitude_m", "elevation_m", "slope"):
             table[name] = rng.random(size)
         table["residual_m"] = np.where(seen, rng.normal(size=size), np.nan)
         table["residual_sigma_m"] = np.where(seen, 0.1, np.nan)
@@ -223,7 +222,7 @@ def test_no_later_node_month_moves_a_bit_of_a_feature():
 
 def test_seasons_are_means_of_their_months():
     causal = _causal()
-    features, _ = _build(causal, step="season", change_windows_months=[3, 6, 12])
+    features, _ = _build(causal, step="season")
     names = feature_columns(features)
     west = causal[causal["mascon_id"] == 3].set_index("month")
     got = features[features["mascon_id"] == 3].set_index("month")
@@ -255,12 +254,16 @@ def test_nulls_are_counted_with_their_reason():
     assert found.loc["marine_margin_fraction", "reason"] == reason["marine_margin_fraction"]
     assert found.loc["marine_margin_fraction", "n_null"] == len(features)
     assert found.loc["dh_m", "n_null"] == 2 * 13
-    assert found.loc["dh_m", "reason"] == "no node was seen in the month"
+    assert found.loc["dh_m", "reason"] == "no node was seen in the month (26)"
+    assert found.loc["dh_change_1m_m", "reason"].startswith("dh_m is null at an end of the span")
+    _, ledger = _build(_causal(), step="season")
+    told = ledger.set_index("feature")["reason"]
+    assert told["dh_m"] == "two months or more: no node was seen in the month"
     assert "sampled_fraction" not in found.index
     assert found["n_null"].sum() == features[feature_columns(features)].isna().sum().sum()
 
 
-def test_static_features_are_weighted_by_area_and_marine_ice_lies_near_the_sea():
+def test_marine_ice_lies_near_the_sea_and_is_weighted_by_area():
     nodes = pd.DataFrame(
         {
             "node_id": [1, 2, 3, 4],
@@ -269,8 +272,6 @@ def test_static_features_are_weighted_by_area_and_marine_ice_lies_near_the_sea()
             "latitude": [72.0, 72.0, 72.0, 50.0],
             "longitude": [-45.0, -45.1, -45.2, 0.0],
             "area_km2": [1.0, 2.0, 5.0, 9.0],
-            "elevation_m": [100.0, 400.0, np.nan, 9.0],
-            "slope": [0.1, 0.4, np.nan, 9.0],
             "bed_m": [-10.0, -20.0, -30.0, -1.0],
         }
     )
@@ -279,11 +280,11 @@ def test_static_features_are_weighted_by_area_and_marine_ice_lies_near_the_sea()
     settings = FeatureSettings(marine_distance_m=50_000)
     static, reasons = summarise_nodes(_mascons(), nodes, settings, land)
     row = static.set_index("mascon_id").loc[3]
-    assert row["elevation_m"] == pytest.approx(300.0)
-    assert row["slope"] == pytest.approx(0.3)
     assert row["marine_margin_fraction"] == pytest.approx(3 / 8)
     assert reasons == {}
     assert static.set_index("mascon_id").loc[8].isna().all()
+    # What is static may not know what was measured.
+    assert not set(NODE_COLUMNS) & {"elevation_m", "slope", "rate_m_yr", "n_segments"}
     nodes["bed_m"] = np.nan
     static, reasons = summarise_nodes(_mascons(), nodes, settings, land)
     assert static["marine_margin_fraction"].isna().all()
