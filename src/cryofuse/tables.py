@@ -562,7 +562,10 @@ NODE_MONTHS_CAUSAL = Table(
         "residual_m": _null(F8, "mean residual of the month's segments against that fit"),
         "residual_sigma_m": _null(F8, "its σ", low=0),
         "response": _null(
-            F8, "share of a departure in this month alone that the fit leaves visible", low=0, high=1
+            F8,
+            "share of a departure in this month alone that the fit leaves visible",
+            low=0,
+            high=1,
         ),
         "n_segments": Column(I4, "segments seen in the month", low=0),
         "tracks": Column(LIST, "distinct passes in the month, RGT × 1000 + cycle"),

@@ -1084,9 +1084,7 @@ def _causal_node(
                 terms, residual, variance, first, end, spread[S_MISFIT], kept, passes, normal,
                 means, shared, right, right_means, sums,
             )  # fmt: skip
-            _add_pulls(
-                terms, variance, kept, month, spread[S_MISFIT], first, np.int64(end), pulls
-            )
+            _add_pulls(terms, variance, kept, month, spread[S_MISFIT], first, np.int64(end), pulls)
             for j in range(TERMS):
                 full[j] = right[j] + _dot(normal[j], start)
             if not _solve(normal, full, prior, ACTIVE[0], inverse, theta):

@@ -1,26 +1,11 @@
-"""From nodes to mascons: estimators of mean elevation change and its σ.
+"""From nodes to mascons: sums over nodes, tile by tile, and the two tables made of them.
 
 A month samples other tracks than the month before, so a plain mean of what is seen mixes
-places. Three estimators (``fusion: estimator``), each over the ice of one mascon:
-
-``regression``
-    mean over ALL fitted nodes of each node's own model at the month, plus the mean residual of
-    the nodes seen in the month, both weighted by area;
-``mean``
-    area-weighted mean of the nodes seen;
-``hypsometric``
-    means of the nodes seen by elevation band, weighted by the bands' areas; bands between seen
-    ones are interpolated, bands beyond them take the nearest.
-
-Node models and residuals are reduced tile by tile to sums over patches (a patch is a square
-of the area π·L² within one mascon, L the correlation length), so memory does not grow with the
-number of nodes. Errors are taken as fully correlated inside a patch and independent between
-patches: the number of patches is the effective number of samples.
-
-σ² has three parts: measurement (σ of the node months), sampling (the spread of residuals
-between patches, pooled over the months known so far, for the share of ice not seen), and model
-(σ of the fitted change, for the share of ice not seen). The causal tables add the spread of
-the change itself for ice whose nodes have no model yet.
+places. Node models and residuals are reduced tile by tile to sums that
+:mod:`cryofuse.fusion.estimators` turns into means and their σ; memory does not grow with the
+number of nodes. Models are summed over cells (squares of a fifth of the correlation length within
+one mascon), measurement errors over patches (squares of the area π·L² within one mascon, L the
+correlation length), what was seen over mascons and over passes.
 
 ``retrospective`` changes count from the reference date, ``causal`` ones from the middle of the
 period's first month, each month by fits that know nothing later.
@@ -36,7 +21,14 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
-from cryofuse.mascons.footprints import locate, project_centres
+from cryofuse.fusion.estimators import (
+    add_first_month_sigma,
+    anchor,
+    estimate,
+    fill_models,
+    smooth_gaussian,
+)
+from cryofuse.mascons.footprints import locate
 
 if TYPE_CHECKING:
     import geopandas
@@ -57,10 +49,8 @@ NODE_COLUMNS = [
     "rate_sigma_m_yr",
     "amplitude_m",
     "phase_rad",
-    "rms_m",
-    "n_epochs",
 ]
-NODE_MONTH_COLUMNS = ["node_id", "month", "dh_m", "dh_sigma_m", "model_m", "tracks"]
+NODE_MONTH_COLUMNS = ["node_id", "month", "dh_m", "dh_sigma_m", "model_m", "response", "tracks"]
 CAUSAL_COLUMNS = [
     "node_id",
     "month",
@@ -73,11 +63,12 @@ CAUSAL_COLUMNS = [
     "slope",
     "residual_m",
     "residual_sigma_m",
+    "response",
     "n_segments",
     "tracks",
 ]
-#: Half-width at half maximum of the Gaussian of ``scale: gaussian_300km`` (km); Jekeli 1981.
-GAUSSIAN_RADIUS_KM = 300.0
+#: Side of a cell as a share of the correlation length: inside it one model stands for all nodes.
+CELL_SHARE = 0.2
 #: Heights that elevation bands cover (m above WGS84): all ice there is, whatever was measured;
 #: what a fit puts beyond is counted in the first and the last band.
 BAND_RANGE_M = (-500.0, 9000.0)
@@ -97,8 +88,14 @@ class Frame:
     months
         First days of months, shape (m,), consecutive.
     nodes
-        Nodes inside the mascons: node_id (ascending), ``mascon`` (index), ``patch`` (index),
-        area_km2 and the fitted columns.
+        Nodes inside the mascons: node_id (ascending), ``mascon`` (index), ``cell`` (index),
+        ``patch`` (index), area_km2 and the fitted columns.
+    cell_mascon, cell_patch
+        Mascon and patch index of each cell, shape (c,).
+    cell_m
+        Centre of each cell's ice (m, region's CRS), shape (c, 2).
+    cell_area_km2
+        Ice of each cell (km²), that of nodes without a fit included, shape (c,).
     patch_mascon
         Mascon index of each patch, shape (p,).
     band_mascon, band_height_m
@@ -112,6 +109,10 @@ class Frame:
     ice_area_km2: np.ndarray
     months: np.ndarray
     nodes: pd.DataFrame
+    cell_mascon: np.ndarray
+    cell_patch: np.ndarray
+    cell_m: np.ndarray
+    cell_area_km2: np.ndarray
     patch_mascon: np.ndarray
     band_mascon: np.ndarray
     band_height_m: np.ndarray
@@ -120,60 +121,86 @@ class Frame:
 
 @dataclass
 class Sums:
-    """Sums over patches × months (and bands × months) that the estimators need.
+    """Sums that the estimators need, each by month (last axis).
 
     All are weighted by node area (km²) unless the name says otherwise. ``known`` counts nodes
-    with a model at the month, ``seen`` those with segments in it.
+    with a model at the month, ``seen`` those with segments in it; ``response`` is what a
+    departure of 1 m of all seen nodes would leave visible in ``residual``.
     """
 
     frame: Frame
+    #: Over cells: area with a model, the modelled change, rate and cycle.
     known: np.ndarray = field(init=False)
     model: np.ndarray = field(init=False)
-    model_square: np.ndarray = field(init=False)
-    model_variance: np.ndarray = field(init=False)
     rate: np.ndarray = field(init=False)
     cycle_cos: np.ndarray = field(init=False)
     cycle_sin: np.ndarray = field(init=False)
+    #: Over patches: area seen, and its measurement variance.
+    seen: np.ndarray = field(init=False)
+    residual_variance: np.ndarray = field(init=False)
+    #: Over mascons.
+    model_square: np.ndarray = field(init=False)
     thinning: np.ndarray = field(init=False)
     elevation: np.ndarray = field(init=False)
     slope: np.ndarray = field(init=False)
-    seen: np.ndarray = field(init=False)
+    response: np.ndarray = field(init=False)
     residual: np.ndarray = field(init=False)
-    residual_variance: np.ndarray = field(init=False)
     change: np.ndarray = field(init=False)
+    #: (km⁴·m²): area² times the nodes' own variance.
+    noise: np.ndarray = field(init=False)
     count: np.ndarray = field(init=False)
+    #: Over elevation bands.
     band_known: np.ndarray = field(init=False)
     band_seen: np.ndarray = field(init=False)
     band_change: np.ndarray = field(init=False)
-    passes: list[np.ndarray] = field(init=False)
+    #: Over passes: mascon, month and pass; area seen, response, residual and change.
+    pass_keys: list[np.ndarray] = field(init=False, default_factory=list)
+    pass_sums: list[np.ndarray] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Start every sum at zero."""
-        shape = (self.frame.patch_mascon.size, self.frame.months.size)
-        bands = (self.frame.band_mascon.size, self.frame.months.size)
-        for name in (
-            "known model model_square model_variance rate cycle_cos cycle_sin thinning "
-            "elevation slope seen residual residual_variance change count"
-        ).split():
-            setattr(self, name, np.zeros(shape))
-        for name in ("band_known", "band_seen", "band_change"):
-            setattr(self, name, np.zeros(bands))
-        self.passes = []
+        frame = self.frame
+        for rows, names in (
+            (frame.cell_mascon.size, "known model rate cycle_cos cycle_sin"),
+            (frame.patch_mascon.size, "seen residual_variance"),
+            (
+                frame.mascon_id.size,
+                "model_square thinning elevation slope response residual change noise count",
+            ),
+            (frame.band_mascon.size, "band_known band_seen band_change"),
+        ):
+            for name in names.split():
+                setattr(self, name, np.zeros((rows, frame.months.size)))
 
     def over_mascons(self, values: np.ndarray) -> np.ndarray:
-        """Return sums over the patches of each mascon, shape (mascons, months)."""
-        out = np.zeros((self.frame.mascon_id.size, values.shape[1]))
-        np.add.at(out, self.frame.patch_mascon, values)
+        """Return sums over the cells or patches of each mascon, shape (mascons, months)."""
+        frame = self.frame
+        owner = frame.cell_mascon if len(values) == frame.cell_mascon.size else frame.patch_mascon
+        out = np.zeros((frame.mascon_id.size, values.shape[1]))
+        np.add.at(out, owner, values)
         return out
 
-    def track_counts(self) -> np.ndarray:
-        """Return the number of distinct passes, shape (mascons, months)."""
-        shape = (self.frame.mascon_id.size, self.frame.months.size)
-        counts = np.zeros(shape, dtype=np.int64)
-        if self.passes:
-            unique = np.unique(np.concatenate(self.passes, axis=0), axis=0)
-            np.add.at(counts, (unique[:, 0], unique[:, 1]), 1)
-        return counts
+    def passes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return each pass of a mascon's month once.
+
+        Returns
+        -------
+        keys
+            Mascon index, month index and pass, shape (n, 3), ascending.
+        sums
+            Area seen (km²), response, residual and change (km²·m), shape (n, 4). A node that
+            several passes crossed in the month is shared out evenly between them.
+        """
+        if not self.pass_keys:
+            return np.empty((0, 3), dtype=np.int64), np.empty((0, 4))
+        return _add_up(np.concatenate(self.pass_keys), np.concatenate(self.pass_sums))
+
+
+def _add_up(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return distinct rows of keys, ascending, and the sums of their values."""
+    unique, place = np.unique(keys, axis=0, return_inverse=True)
+    sums = [np.bincount(np.ravel(place), column, len(unique)) for column in values.T]
+    return unique, np.stack(sums, axis=1)
 
 
 def place_nodes(
@@ -202,28 +229,43 @@ def place_nodes(
     owner = locate(mascons, nodes["longitude"].to_numpy(), nodes["latitude"].to_numpy())
     held = nodes[owner > 0].assign(mascon=np.searchsorted(ids, owner[owner > 0]))
     held = held.sort_values("node_id", ignore_index=True)
+    place = held[["x_m", "y_m"]].to_numpy(dtype=float)
+    mascon = held["mascon"].to_numpy()
+    area = held["area_km2"].to_numpy(dtype=float)
+    # A share of the area even where there is none: a cell without ice has a centre, too.
+    weight = area + 1e-9
+    squares = np.floor(place / (CELL_SHARE * settings.correlation_length_m)).astype(np.int64)
+    cells, cell = _number(mascon, squares)
+    total = np.bincount(cell, weight, len(cells))
+    centre = np.stack([np.bincount(cell, weight * xy, len(cells)) / total for xy in place.T], 1)
+    # Counted from the mascon's own corner, so that a small mascon is not cut in vain.
+    corner = np.full((ids.size, 2), np.inf)
+    np.minimum.at(corner, cells[:, 0], centre)
     side = settings.correlation_length_m * np.sqrt(np.pi)
-    corner = held.groupby("mascon")[["x_m", "y_m"]].transform("min")
-    squares = np.column_stack(
-        [
-            held["mascon"].to_numpy(),
-            # Counted from the mascon's own corner, so that a small mascon is not cut in vain.
-            ((held[["x_m", "y_m"]] - corner) // side).to_numpy().astype(np.int64),
-        ]
-    )
-    patches, patch = np.unique(squares, axis=0, return_inverse=True)
+    patches, patch = _number(cells[:, 0], ((centre - corner[cells[:, 0]]) // side).astype(np.int64))
     low, high = (int(np.floor(edge / settings.elevation_band_m)) for edge in BAND_RANGE_M)
     steps = np.arange(low, high + 1 if settings.estimator == "hypsometric" else low)
     return Frame(
         mascon_id=ids,
         ice_area_km2=mascons["ice_area_km2"].to_numpy(dtype=float),
         months=np.asarray(months, TIME_DTYPE),
-        nodes=held.assign(patch=np.ravel(patch)),
+        nodes=held.assign(cell=cell, patch=patch[cell]),
+        cell_mascon=cells[:, 0],
+        cell_patch=patch,
+        cell_m=centre,
+        cell_area_km2=np.bincount(cell, area, len(cells)),
         patch_mascon=patches[:, 0],
         band_mascon=np.repeat(np.arange(ids.size), steps.size),
         band_height_m=np.tile((steps + 0.5) * settings.elevation_band_m, ids.size),
         band_m=settings.elevation_band_m,
     )
+
+
+def _number(mascon: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct squares of mascons (mascon, column, row), and the one of each row."""
+    table = np.column_stack([mascon, square]).reshape(-1, 3)
+    unique, place = np.unique(table, axis=0, return_inverse=True)
+    return unique, np.ravel(place)
 
 
 def find_bands(frame: Frame, mascon: np.ndarray, height_m: np.ndarray) -> np.ndarray:
@@ -262,12 +304,9 @@ def sum_models(frame: Frame, reference: np.datetime64, settings: FusionSettings)
     )
     nodes = frame.nodes
     value = {name: nodes[name].to_numpy(dtype=float) for name in NODE_COLUMNS if name != "node_id"}
-    rate_variance = value["rate_sigma_m_yr"] ** 2
-    # Cosine and sine amplitudes of n independent passes with this scatter.
-    cycle_variance = 2 * value["rms_m"] ** 2 / np.maximum(value["n_epochs"], 1)
-    cycle_variance = np.where(np.isfinite(cycle_variance), cycle_variance, 0.0)
     good = fitted_nodes(frame, reference, settings)
-    patch, area = nodes["patch"].to_numpy()[good], value["area_km2"][good]
+    cell, mascon = nodes["cell"].to_numpy()[good], nodes["mascon"].to_numpy()[good]
+    area = value["area_km2"][good]
     parts = np.stack(
         [
             value["rate_m_yr"],
@@ -275,30 +314,28 @@ def sum_models(frame: Frame, reference: np.datetime64, settings: FusionSettings)
             value["amplitude_m"] * np.sin(value["phase_rad"]),
         ]
     )[:, good]
-    size = frame.patch_mascon.size
 
-    def by_patch(values: np.ndarray) -> np.ndarray:
-        return np.bincount(patch, weights=area * values, minlength=size)[:, np.newaxis]
+    def by_cell(values: np.ndarray) -> np.ndarray:
+        return np.bincount(cell, area * values, frame.cell_mascon.size)[:, np.newaxis]
 
-    ones = np.ones((1, t.size))
-    sums.known[:] = by_patch(np.ones(patch.size)) * ones
-    sums.rate[:] = by_patch(parts[0]) * ones
-    sums.cycle_cos[:] = by_patch(parts[1]) * ones
-    sums.cycle_sin[:] = by_patch(parts[2]) * ones
-    sums.thinning[:] = by_patch((parts[0] < 0).astype(float)) * ones
-    sums.elevation[:] = by_patch(value["elevation_m"][good]) * ones
-    sums.slope[:] = by_patch(value["slope"][good]) * ones
+    def by_mascon(values: np.ndarray) -> np.ndarray:
+        return np.bincount(mascon, area * values, frame.mascon_id.size)[:, np.newaxis]
+
+    sums.known[:] = by_cell(np.ones(cell.size))
+    sums.rate[:] = by_cell(parts[0])
+    sums.cycle_cos[:] = by_cell(parts[1])
+    sums.cycle_sin[:] = by_cell(parts[2])
+    sums.thinning[:] = by_mascon((parts[0] < 0).astype(float))
+    sums.elevation[:] = by_mascon(value["elevation_m"][good])
+    sums.slope[:] = by_mascon(value["slope"][good])
     for i in range(3):
-        sums.model += by_patch(parts[i]) * terms[i]
+        sums.model += by_cell(parts[i]) * terms[i]
         for j in range(3):
-            sums.model_square += by_patch(parts[i] * parts[j]) * (terms[i] * terms[j])
-    sums.model_variance[:] = by_patch(rate_variance[good]) * terms[0] ** 2 + by_patch(
-        cycle_variance[good]
-    ) * (terms[1] ** 2 + terms[2] ** 2)
+            sums.model_square += by_mascon(parts[i] * parts[j]) * (terms[i] * terms[j])
     if frame.band_mascon.size:
         band = find_bands(frame, nodes["mascon"].to_numpy()[good], value["elevation_m"][good])
         by_band = np.bincount(band, weights=area, minlength=frame.band_mascon.size)
-        sums.band_known[:] = by_band[:, np.newaxis] * ones
+        sums.band_known[:] = by_band[:, np.newaxis]
     return sums
 
 
@@ -334,8 +371,9 @@ def add_node_months(sums: Sums, tile: pd.DataFrame, good: np.ndarray) -> None:
     residual = change - tile["model_m"].to_numpy(dtype=float)[rows]
     sigma = tile["dh_sigma_m"].to_numpy(dtype=float)[rows]
     height = sums.frame.nodes["elevation_m"].to_numpy(dtype=float)[node]
-    _add_seen(sums, node, month, residual, sigma, change, height)
-    _add_passes(sums, tile, rows, node, month)
+    response = tile["response"].to_numpy(dtype=float)[rows]
+    _add_seen(sums, node, month, residual, sigma, change, height, response)
+    _add_passes(sums, tile, rows, node, month, residual, change, response)
 
 
 def add_causal_months(sums: Sums, tile: pd.DataFrame, settings: FusionSettings) -> None:
@@ -367,36 +405,42 @@ def add_causal_months(sums: Sums, tile: pd.DataFrame, settings: FusionSettings) 
     value = {name: values[good] for name, values in value.items()}
     nodes = sums.frame.nodes
     area = nodes["area_km2"].to_numpy(dtype=float)[node]
-    patch = nodes["patch"].to_numpy()[node]
+    cell, mascon = nodes["cell"].to_numpy()[node], nodes["mascon"].to_numpy()[node]
     cos_part = value["amplitude_m"] * np.cos(value["phase_rad"])
     sin_part = value["amplitude_m"] * np.sin(value["phase_rad"])
     for target, values in (
         (sums.known, np.ones(node.size)),
         (sums.model, value["model_m"]),
-        (sums.model_square, value["model_m"] ** 2),
-        (sums.model_variance, value["model_sigma_m"] ** 2),
         (sums.rate, value["rate_m_yr"]),
         (sums.cycle_cos, cos_part),
         (sums.cycle_sin, sin_part),
+    ):
+        _accumulate(target, cell, month, area * values)
+    for target, values in (
+        (sums.model_square, value["model_m"] ** 2),
         (sums.thinning, (value["rate_m_yr"] < 0).astype(float)),
         (sums.elevation, value["elevation_m"]),
         (sums.slope, value["slope"]),
     ):
-        _accumulate(target, patch, month, area * values)
+        _accumulate(target, mascon, month, area * values)
     if sums.frame.band_mascon.size:
         band = find_bands(sums.frame, nodes["mascon"].to_numpy()[node], value["elevation_m"])
         _accumulate(sums.band_known, band, month, area)
     seen = np.isfinite(value["residual_m"]) & (value["n_segments"] > 0)
+    rows, node, month = rows[seen], node[seen], month[seen]
+    value = {name: values[seen] for name, values in value.items()}
+    change = value["model_m"] + value["residual_m"]
     _add_seen(
         sums,
-        node[seen],
-        month[seen],
-        value["residual_m"][seen],
-        value["residual_sigma_m"][seen],
-        (value["model_m"] + value["residual_m"])[seen],
-        value["elevation_m"][seen],
+        node,
+        month,
+        value["residual_m"],
+        value["residual_sigma_m"],
+        change,
+        value["elevation_m"],
+        value["response"],
     )
-    _add_passes(sums, tile, rows[seen], node[seen], month[seen])
+    _add_passes(sums, tile, rows, node, month, value["residual_m"], change, value["response"])
 
 
 def _match(frame: Frame, tile: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -427,19 +471,22 @@ def _add_seen(
     sigma: np.ndarray,
     change: np.ndarray,
     height: np.ndarray,
+    response: np.ndarray,
 ) -> None:
     nodes = sums.frame.nodes
     area = nodes["area_km2"].to_numpy(dtype=float)[node]
-    patch = nodes["patch"].to_numpy()[node]
+    patch, mascon = nodes["patch"].to_numpy()[node], nodes["mascon"].to_numpy()[node]
     variance = np.where(np.isfinite(sigma), sigma, 0.0) ** 2
+    _accumulate(sums.seen, patch, month, area)
+    _accumulate(sums.residual_variance, patch, month, area * variance)
     for target, values in (
-        (sums.seen, area),
+        (sums.response, area * response),
         (sums.residual, area * residual),
-        (sums.residual_variance, area * variance),
         (sums.change, area * change),
+        (sums.noise, area**2 * variance),
         (sums.count, np.ones(node.size)),
     ):
-        _accumulate(target, patch, month, values)
+        _accumulate(target, mascon, month, values)
     if sums.frame.band_mascon.size:
         band = find_bands(sums.frame, nodes["mascon"].to_numpy()[node], height)
         _accumulate(sums.band_seen, band, month, area)
@@ -447,236 +494,46 @@ def _add_seen(
 
 
 def _add_passes(
-    sums: Sums, tile: pd.DataFrame, rows: np.ndarray, node: np.ndarray, month: np.ndarray
+    sums: Sums,
+    tile: pd.DataFrame,
+    rows: np.ndarray,
+    node: np.ndarray,
+    month: np.ndarray,
+    residual: np.ndarray,
+    change: np.ndarray,
+    response: np.ndarray,
 ) -> None:
     lists = tile["tracks"].to_numpy()[rows]
     lengths = np.fromiter((len(entry) for entry in lists), dtype=np.int64, count=rows.size)
     if lengths.sum() == 0:
         return
+    nodes = sums.frame.nodes
+    share = nodes["area_km2"].to_numpy(dtype=float)[node] / np.maximum(lengths, 1)
+    values = np.column_stack([share, share * response, share * residual, share * change])
     passes = np.concatenate([np.asarray(entry, dtype=np.int64) for entry in lists])
-    owner = np.repeat(sums.frame.nodes["mascon"].to_numpy()[node], lengths)
-    triple = np.column_stack([owner, np.repeat(month, lengths), passes])
-    sums.passes.append(np.unique(triple, axis=0))
-
-
-def estimate(sums: Sums, settings: FusionSettings, *, causal: bool) -> pd.DataFrame:
-    """Return mean elevation change per mascon and month from the sums.
-
-    Parameters
-    ----------
-    sums
-        Filled sums.
-    settings
-        Estimator, scale, smallest share of ice with fitted nodes.
-    causal
-        Whether sampling spread may be pooled over months up to each month only.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The altimetric columns of ``MASCON_MONTHS``, one row per mascon and month.
-    """
-    frame = sums.frame
-    area = frame.ice_area_km2[:, np.newaxis]
-    known, seen = sums.over_mascons(sums.known), sums.over_mascons(sums.seen)
-    ice = np.maximum(np.maximum(area, 0.0), 1e-9)
-    known_share, seen_share = np.minimum(known / ice, 1.0), np.minimum(seen / ice, 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = sums.over_mascons(sums.change) / seen
-        model = sums.over_mascons(sums.model) / known
-        residual = sums.over_mascons(sums.residual) / seen
-        spread = np.sqrt(np.maximum(sums.over_mascons(sums.model_square) / known - model**2, 0.0))
-        rate = sums.over_mascons(sums.rate) / known
-        cycle_cos = sums.over_mascons(sums.cycle_cos) / known
-        cycle_sin = sums.over_mascons(sums.cycle_sin) / known
-        thinning = np.minimum(sums.over_mascons(sums.thinning) / known, 1.0)
-    change = {
-        "regression": model + residual,
-        "mean": mean,
-        "hypsometric": _hypsometric(sums),
-    }[settings.estimator]
-    sigma = _sigma(sums, known_share, seen_share, causal=causal, settings=settings)
-
-    none = known <= 0
-    few = ~none & (known_share < settings.min_fitted_share)
-    unseen = ~none & ~few & (seen <= 0)
-    reason = np.full(known.shape, None, dtype=object)
-    held = f"{settings.causal_min_years:g} yr of data are held"
-    reason[none] = f"no node has a model before {held}" if causal else "no node could be fitted"
-    reason[np.broadcast_to(area <= 0, known.shape)] = "no ice of the region in the mascon"
-    reason[few] = f"nodes with a model hold less than {settings.min_fitted_share:g} of the ice"
-    reason[unseen] = "no node was seen in the month"
-    for values in (change, sigma):
-        values[none | few | unseen] = np.nan
-    for values in (spread, rate, cycle_cos, cycle_sin, thinning):
-        values[none | few] = np.nan
-    mean[few] = np.nan
-
-    columns = {
-        "dh_m": change,
-        "dh_sigma_m": sigma,
-        "model_m": model,
-        "dh_mean_m": mean,
-        "rate_m_yr": rate,
-        "cycle_cos": cycle_cos,
-        "cycle_sin": cycle_sin,
-    }
-    shape = known.shape
-    table = pd.DataFrame(
-        {
-            "mascon_id": np.repeat(frame.mascon_id, shape[1]),
-            "month": np.tile(frame.months, shape[0]),
-            **{name: np.ravel(values) for name, values in columns.items()},
-            "spread_m": np.ravel(spread),
-            "fraction_thinning": np.ravel(thinning),
-            "sampled_fraction": np.ravel(seen_share),
-            "n_nodes": np.ravel(sums.over_mascons(sums.count)).round().astype(np.int64),
-            "n_tracks": np.ravel(sums.track_counts()),
-            "reason": pd.array(np.ravel(reason), dtype="str"),
-        }
-    )
-    return table
-
-
-def _hypsometric(sums: Sums) -> np.ndarray:
-    """Return means by elevation band weighted by the bands' areas (NaN where none is seen)."""
-    frame = sums.frame
-    out = np.full((frame.mascon_id.size, frame.months.size), np.nan)
-    for number in range(frame.mascon_id.size):
-        own = frame.band_mascon == number
-        for month in range(frame.months.size):
-            bands = np.flatnonzero(own & (sums.band_known[:, month] > 0))
-            height = frame.band_height_m[bands]
-            weight = sums.band_known[bands, month]
-            seen = sums.band_seen[bands, month]
-            if not (seen > 0).any():
-                continue
-            means = sums.band_change[bands, month][seen > 0] / seen[seen > 0]
-            filled = np.interp(height, height[seen > 0], means)
-            out[number, month] = np.average(filled, weights=weight)
-    return out
-
-
-def _sigma(
-    sums: Sums,
-    known_share: np.ndarray,
-    seen_share: np.ndarray,
-    *,
-    causal: bool,
-    settings: FusionSettings,
-) -> np.ndarray:
-    """Return σ of the mean change (m), shape (mascons, months); see the module's docstring."""
-    frame = sums.frame
-    seen, known = sums.over_mascons(sums.seen), sums.over_mascons(sums.known)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weight = sums.seen / seen[frame.patch_mascon]
-        inside = np.where(sums.seen > 0, sums.residual_variance / sums.seen, 0.0)
-        measurement = sums.over_mascons(np.nan_to_num(weight**2 * inside))
-        effective = _inverse(sums.over_mascons(np.nan_to_num(weight**2)))
-        # What is seen: residuals where a model carries the rest, changes where none does.
-        observed = sums.residual if settings.estimator == "regression" else sums.change
-        patch_mean = np.where(sums.seen > 0, observed / sums.seen, 0.0)
-        mean = sums.over_mascons(np.nan_to_num(weight * patch_mean))
-        apart = np.where(sums.seen > 0, (patch_mean - mean[frame.patch_mascon]) ** 2, 0.0)
-        # Unbiased sum of squares: each month gives its effective number less one.
-        squares = sums.over_mascons(np.nan_to_num(weight * apart)) * effective
-        freedom = np.maximum(effective - 1.0, 0.0)
-        if causal:
-            between = np.cumsum(squares, axis=1) / np.cumsum(freedom, axis=1)
-        else:
-            between = squares.sum(axis=1, keepdims=True) / freedom.sum(axis=1, keepdims=True)
-            between = np.broadcast_to(between, squares.shape)
-        # One patch alone says nothing of the spread between patches: its own σ stands in.
-        between = np.where(np.isfinite(between), between, np.nan_to_num(measurement))
-        sampling = between * _inverse(effective) * (1.0 - seen_share)
-        share = sums.known / known[frame.patch_mascon]
-        error = np.where(sums.known > 0, sums.model_variance / sums.known, 0.0)
-        model = sums.over_mascons(np.nan_to_num(share**2 * error)) * (1.0 - seen_share)
-        centre = sums.over_mascons(sums.model) / known
-        spread = np.maximum(sums.over_mascons(sums.model_square) / known - centre**2, 0.0)
-        absent = spread * sums.over_mascons(np.nan_to_num(share**2)) * (1.0 - known_share)
-        if settings.estimator != "regression":
-            model = np.zeros_like(model)
-        sigma = np.sqrt(measurement + sampling + model + absent)
-    return np.where(seen > 0, sigma, np.nan)
-
-
-def _inverse(values: np.ndarray) -> np.ndarray:
-    """Return 1/values, 0 where a value is 0."""
-    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
-
-
-def smooth_gaussian(
-    table: pd.DataFrame,
-    mascons: pd.DataFrame,
-    radius_km: float = GAUSSIAN_RADIUS_KM,
-) -> pd.DataFrame:
-    """Return mascon means smoothed to the resolution of satellite gravimetry.
-
-    Each mean becomes the mean of all mascons with a value in the month, weighted by ice area ×
-    exp(−ln 2·(d/radius)²), d the distance between centroids (Jekeli 1981's radius: half the
-    weight at that distance). Mascons without a value stay null. σ assumes independent mascons.
-
-    Parameters
-    ----------
-    table
-        Output of :func:`estimate`.
-    mascons
-        Mascons with longitude, latitude, ice_area_km2.
-    radius_km
-        Half-width at half maximum (km).
-    """
-    mascons = mascons.sort_values("mascon_id")
-    centre = project_centres(mascons) / 1e3
-    distance = np.hypot(*(centre[:, np.newaxis, :] - centre[np.newaxis, :, :]).transpose(2, 0, 1))
-    kernel = np.exp(-np.log(2.0) * (distance / radius_km) ** 2)
-    kernel = kernel * mascons["ice_area_km2"].to_numpy(dtype=float)[np.newaxis, :]
-    count = len(mascons)
-    out = table.copy()
-    for name in ("dh_m", "dh_mean_m", "rate_m_yr", "cycle_cos", "cycle_sin", "dh_sigma_m"):
-        values = table[name].to_numpy(dtype=float).reshape(count, -1)
-        held = np.isfinite(values)
-        filled = np.where(held, values, 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if name == "dh_sigma_m":
-                smoothed = np.sqrt(_mix(kernel**2, filled**2)) / _mix(kernel, held)
-            else:
-                smoothed = _mix(kernel, filled) / _mix(kernel, held)
-        out[name] = np.where(held, smoothed, np.nan).ravel()
-    return out
-
-
-def _mix(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return sums of values (mascons × months) by the weights of each pair of mascons.
-
-    Mascon by mascon: a matrix product rounds a month by how many months there are.
-    """
-    out = np.zeros(values.shape)
-    for number, row in enumerate(values):
-        out += weights[:, number, np.newaxis] * row
-    return out
+    owner = nodes["mascon"].to_numpy()[node]
+    keys = np.column_stack([np.repeat(owner, lengths), np.repeat(month, lengths), passes])
+    unique, added = _add_up(keys, np.repeat(values, lengths, axis=0))
+    sums.pass_keys.append(unique)
+    sums.pass_sums.append(added)
 
 
 def add_surface(table: pd.DataFrame, sums: Sums) -> pd.DataFrame:
-    """Return a table of :func:`estimate` with the mean height and slope of the nodes' fits."""
+    """Return a table of estimates with the mean height and slope of the nodes' fits."""
     known = sums.over_mascons(sums.known)
     held = table["rate_m_yr"].notna().to_numpy()
     place = list(table.columns).index("fraction_thinning") + 1
     out = table.copy()
     for name, values in (("slope", sums.slope), ("elevation_m", sums.elevation)):
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.ravel(sums.over_mascons(values) / known)
+            mean = np.ravel(values / known)
         out.insert(place, name, np.where(held, mean, np.nan))
     return out
 
 
-def _finish(
-    table: pd.DataFrame, mascons: pd.DataFrame, mass: pd.DataFrame, settings: FusionSettings
-) -> pd.DataFrame:
+def _finish(table: pd.DataFrame, sums: Sums, mass: pd.DataFrame) -> pd.DataFrame:
     """Return the table with its cycle as amplitude and phase, joined with gravimetry."""
-    if settings.scale == "gaussian_300km":
-        table = smooth_gaussian(table, mascons)
-    table = table.drop(columns="model_m")
+    table = add_surface(table, sums).drop(columns="model_m")
     cos_part, sin_part = table.pop("cycle_cos"), table.pop("cycle_sin")
     place = list(table.columns).index("rate_m_yr") + 1
     table.insert(place, "amplitude_m", np.hypot(cos_part, sin_part))
@@ -694,43 +551,6 @@ def _finish(
         on=["mascon_id", "month"],
         how="left",
         validate="one_to_one",
-    )
-
-
-def anchor(table: pd.DataFrame, reference: np.datetime64, within_days: float) -> pd.DataFrame:
-    """Count changes from what was seen around the reference date, not from the fits there.
-
-    A node's line and annual cycle pass the reference date at a distance wherever a year was
-    unlike the others (a strong melt season just before it, say); the mascon's mean keeps that
-    distance as a constant. The mean residual of the months near the reference date is taken
-    off, and its σ added. A mascon not seen then keeps the fits' zero.
-
-    Parameters
-    ----------
-    table
-        Output of :func:`estimate`, with ``model_m``.
-    reference
-        Reference date.
-    within_days
-        Months whose middle lies this near it count (days); 0 leaves the fits' zero.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The same rows with ``dh_m`` and ``dh_sigma_m`` (m) counted from the reference date.
-    """
-    distance = np.abs(month_middle(table["month"]) - reference.astype(TIME_DTYPE))
-    close = distance < np.timedelta64(round(within_days * 24), "h")
-    near = close & table["dh_m"].notna().to_numpy()
-    residual = (table["dh_m"] - table["model_m"])[near]
-    group = table["mascon_id"][near]
-    count = residual.groupby(group).count()
-    offset = table["mascon_id"].map(residual.groupby(group).mean()).fillna(0.0)
-    variance = (table["dh_sigma_m"][near] ** 2).groupby(group).sum() / count**2
-    added = table["mascon_id"].map(variance).fillna(0.0)
-    return table.assign(
-        dh_m=table["dh_m"] - offset,
-        dh_sigma_m=np.sqrt(table["dh_sigma_m"] ** 2 + added),
     )
 
 
@@ -770,9 +590,12 @@ def fuse_retrospective(
     good = fitted_nodes(frame, reference, settings)
     for tile in node_months:
         add_node_months(sums, tile, good)
-    table = anchor(estimate(sums, settings, causal=False), reference, settings.anchor_days)
-    table = add_surface(table, sums)
-    return _finish(table, mascons, mass, settings)
+    models = fill_models(sums)
+    table = estimate(sums, models, settings, causal=False)
+    table = anchor(table, reference, settings.anchor_days)
+    if settings.scale == "gaussian_300km":
+        table = smooth_gaussian(table, frame, models, settings)
+    return _finish(table, sums, mass)
 
 
 def fuse_causal(
@@ -786,8 +609,8 @@ def fuse_causal(
     """Return the causal table of mascon × month (contract ``MASCON_MONTHS``).
 
     Only nodes with a causal model at the month enter; their number grows with time, and the
-    mean is theirs, weighted by area. It is null while they hold less than
-    ``fusion: min_fitted_share`` of the mascon's ice, and σ carries the ice they do not hold.
+    ice of the others is filled from them. The mean is null while they hold less than
+    ``fusion: min_fitted_share`` of the mascon's ice, and σ carries what was filled.
 
     Parameters
     ----------
@@ -805,5 +628,8 @@ def fuse_causal(
     sums = Sums(frame)
     for tile in causal_months:
         add_causal_months(sums, tile, settings)
-    table = add_surface(estimate(sums, settings, causal=True), sums)
-    return _finish(table, mascons, mass, settings)
+    models = fill_models(sums)
+    table = add_first_month_sigma(estimate(sums, models, settings, causal=True))
+    if settings.scale == "gaussian_300km":
+        table = smooth_gaussian(table, frame, models, settings)
+    return _finish(table, sums, mass)
