@@ -124,7 +124,7 @@ def fill_models(sums: Sums) -> Models:
             error = left_out.apply(values[:, 0]) - values[:, 0] if left_out is not None else None
             distance = left_out.variance_m if left_out is not None else None
             out[4, :, month] = _filling_variance(frame, known, filling, error, distance, ice)
-    return Models(*out, patch_model_m=patch_model)
+    return Models(out[0], out[1], out[2], out[3], out[4], patch_model)
 
 
 def _filling_variance(

@@ -7,7 +7,8 @@ import pytest
 
 from cryofuse.calendar import month_middle, month_range, year_fraction
 from cryofuse.config import FusionSettings
-from cryofuse.fusion.aggregate import anchor, fuse_causal, fuse_retrospective, place_nodes
+from cryofuse.fusion.aggregate import fuse_causal, fuse_retrospective, place_nodes
+from cryofuse.fusion.estimators import add_first_month_sigma, anchor
 from cryofuse.geo import project
 from cryofuse.mascons.blocks import degree_box
 from cryofuse.tables import MASCON_MONTHS, check, from_pandas
@@ -55,8 +56,6 @@ def _nodes():
             "rate_sigma_m_yr": 0.01,
             "amplitude_m": np.where(low, 0.4, 0.0),
             "phase_rad": 1.0,
-            "rms_m": 0.1,
-            "n_epochs": 30,
         }
     )
 
@@ -82,6 +81,7 @@ def _node_months(nodes, seen, extra=0.0, sigma=0.05):
                     "dh_m": model + extra * (number == 10),
                     "dh_sigma_m": sigma,
                     "model_m": model,
+                    "response": 1.0,
                     "tracks": [[1001 + number, 2001] for _ in range(len(nodes))],
                 }
             )[here]
@@ -177,43 +177,122 @@ def test_results_do_not_depend_on_how_nodes_are_cut_into_tiles():
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-12)
 
 
-def test_sigma_counts_patches_of_the_correlation_length_not_nodes():
+def test_what_the_relief_took_of_a_departure_is_given_back():
     nodes = _nodes()
-    everything = [_node_months(nodes, lambda n: np.ones(len(nodes), bool), sigma=0.2)]
+    months = _node_months(nodes, lambda n: np.ones(len(nodes), bool))
+    # All ice departs by 0.3 m in month 10; where the relief gave way a third of it shows.
+    month = months["month"] == MONTHS[10]
+    third = np.tile(np.arange(len(nodes)) % 2 == 0, MONTHS.size) & month
+    months["response"] = np.where(third, 1 / 3, 1.0)
+    months["dh_m"] += np.where(month, 0.3 * months["response"], 0.0)
+    table = _fuse(nodes, [months])
+    got = table[table["month"] == MONTHS[10]]["dh_m"]
+    assert got.tolist() == pytest.approx((np.array(_truth(nodes, MONTHS[10])) + 0.3).tolist())
+
+
+def test_ice_without_a_fit_is_filled_from_around_it():
+    nodes = _nodes()
+    # Thinning grows from the middle of the western mascon to its edges; most edges have no fit.
+    place = nodes["longitude"].to_numpy()
+    nodes["rate_m_yr"] = -((np.abs(place + 45) / 5) ** 2)
+    nodes["amplitude_m"] = 0.0
+    months = _node_months(nodes, lambda n: np.ones(len(nodes), bool))
+    whole = _fuse(nodes, [months])
+    rng = np.random.default_rng(5)
+    lost = rng.random(len(nodes)) < np.abs(place + 45) / 6
+    assert 0.3 < lost[place < -40].mean() < 0.7
+    known = nodes.assign(rate_m_yr=nodes["rate_m_yr"].where(~lost))
+    parts = _fuse(known, [months[months["node_id"].isin(nodes["node_id"][~lost])]])
+
+    def west(table):
+        return table[table["mascon_id"] == 3].set_index("month")
+
+    last = MONTHS[-1]
+    error = abs(west(parts)["dh_m"][last] - west(whole)["dh_m"][last])
+    fitted = ~lost & (place < -40)
+    plain = np.average(_change(nodes, last, REFERENCE)[fitted], weights=nodes["area_km2"][fitted])
+    assert abs(plain - west(whole)["dh_m"][last]) > 0.15
+    assert error < 0.25 * abs(plain - west(whole)["dh_m"][last])
+    assert error < 2 * west(parts)["dh_sigma_m"][last]
+    # Near the reference date there is little change to fill, and little error of filling.
+    assert west(parts)["dh_sigma_m"][MONTHS[12]] < 0.5 * west(parts)["dh_sigma_m"][last]
+
+
+def _one_pass(months):
+    return months.assign(tracks=[[1001]] * len(months))
+
+
+def test_sigma_of_lone_passes_counts_patches_of_the_correlation_length_not_nodes():
+    nodes = _nodes()
+    everything = _node_months(nodes, lambda n: np.ones(len(nodes), bool), sigma=0.2)
     frame = place_nodes(_mascons(), nodes, MONTHS, FusionSettings())
     weights = frame.nodes[frame.nodes["mascon"] == 0].groupby("patch")["area_km2"].sum().to_numpy()
     effective = weights.sum() ** 2 / (weights**2).sum()
     assert 3 < effective < len(nodes) / 4
-    west = _fuse(nodes, everything)
+    west = _fuse(nodes, [_one_pass(everything)])
     west = west[west["mascon_id"] == 3]
-    # All ice is seen and no residual differs: only the nodes' own σ is left.
+    # No month has two passes: only the nodes' own σ is left.
     assert west["dh_sigma_m"].to_numpy() == pytest.approx(0.2 / np.sqrt(effective))
-    longer = _fuse(nodes, everything, correlation_length_m=1e6)
+    longer = _fuse(nodes, [_one_pass(everything)], correlation_length_m=1e6)
     assert longer["dh_sigma_m"].iloc[0] == pytest.approx(0.2)
+    # Two passes that agree everywhere leave what independent nodes do.
+    agreeing = _fuse(nodes, [everything])
+    area = nodes["area_km2"][nodes["longitude"] < -40]
+    assert agreeing["dh_sigma_m"].iloc[0] == pytest.approx(
+        0.2 * np.sqrt((area**2).sum()) / area.sum()
+    )
 
 
-def test_intervals_cover_the_truth_when_residuals_are_patchy():
+def test_sigma_is_the_scatter_between_passes_over_their_number():
+    nodes = _nodes()
+    # Four passes share the nodes of a row out between them; two are higher, two lower.
+    track = np.arange(len(nodes)) % 4
+    months = _node_months(nodes, lambda n: np.ones(len(nodes), bool), sigma=0.01)
+    every = np.tile(track, MONTHS.size)
+    months["dh_m"] += np.where(every < 2, 0.1, -0.1)
+    months["tracks"] = [[1000 + number] for number in every]
+    west = (nodes["longitude"] < -40).to_numpy()
+    area = np.array([nodes["area_km2"][west & (track == number)].sum() for number in range(4)])
+    share = area / area.sum()
+    value = np.array([0.1, 0.1, -0.1, -0.1])
+    mean = share @ value
+    between = (share @ (value - mean) ** 2) / (1 - (share**2).sum())
+    table = _fuse(nodes, [months])
+    # All ice is seen: a quarter of the scatter is left.
+    expected = np.sqrt(between * (share**2).sum() / 4)
+    assert table["dh_sigma_m"].iloc[0] == pytest.approx(expected)
+    half = np.isin(every, [0, 2])
+    parts = _fuse(nodes, [months[half]])
+    part = share[[0, 2]] / share[[0, 2]].sum()
+    spread = part @ (value[[0, 2]] - part @ value[[0, 2]]) ** 2 / (1 - (part**2).sum())
+    unseen = 1 - area[[0, 2]].sum() / 50_000
+    assert parts["dh_sigma_m"].iloc[0] == pytest.approx(np.sqrt(spread * (part**2).sum() * unseen))
+
+
+def test_intervals_cover_the_truth_when_passes_err_as_a_whole():
     nodes = _nodes()
     rng = np.random.default_rng(4)
-    frame = place_nodes(_mascons(), nodes, MONTHS, FusionSettings())
-    patch = frame.nodes.set_index("node_id")["patch"].reindex(nodes["node_id"]).to_numpy()
     months = _node_months(nodes, lambda n: np.ones(len(nodes), bool), sigma=0.02)
-    field = rng.normal(0, 0.2, (MONTHS.size, frame.patch_mascon.size))[:, patch].ravel()
-    months["dh_m"] += field
-    weight = np.tile(nodes["area_km2"].to_numpy(), MONTHS.size)
-    west = np.tile(nodes["longitude"].to_numpy() < -40, MONTHS.size)
-    truth = (
-        pd.DataFrame({"month": months["month"], "w": weight, "v": months["dh_m"] * weight})[west]
-        .groupby("month")
-        .sum()
-    )
-    months["dh_m"] += rng.normal(0, 0.02, len(months))
-    blocks = rng.random((MONTHS.size, frame.patch_mascon.size)) < 0.5
-    table = _fuse(nodes, [months[blocks[:, patch].ravel()]])
-    got = table[table["mascon_id"] == 3].set_index("month")
-    error = (got["dh_m"] - truth["v"] / truth["w"]) / got["dh_sigma_m"]
-    assert 0.5 < (error.abs() < 1).mean() < 0.9
-    assert (error.abs() < 3).all()
+    # 24 passes a month, each with an error of its own, of which a third are flown.
+    track = rng.integers(0, 24, (MONTHS.size, len(nodes)))
+    error = rng.normal(0, 0.3, (MONTHS.size, 24))
+    flown = rng.random((MONTHS.size, 24)) < 1 / 3
+    month = np.repeat(np.arange(MONTHS.size), len(nodes))
+    months["dh_m"] += error[month, track.ravel()] + rng.normal(0, 0.02, len(months))
+    months["tracks"] = [[number] for number in track.ravel()]
+    table = _fuse(nodes, [months[flown[month, track.ravel()]]])
+    for number, mascon in enumerate((3, 8)):
+        got = table[table["mascon_id"] == mascon].set_index("month")
+        own = (nodes["longitude"].to_numpy() < -40) == (number == 0)
+        weight = nodes["area_km2"].to_numpy()[own]
+        truth = [
+            _truth(nodes, at)[number] + np.average(error[m, track[m, own]], weights=weight)
+            for m, at in enumerate(MONTHS)
+        ]
+        ratio = ((got["dh_m"] - truth) / got["dh_sigma_m"]).abs()
+        assert 0.5 < (ratio < 1).mean() < 0.85
+        assert (ratio < 2).mean() > 0.88
+        assert (ratio < 4).all()
 
 
 def test_too_few_fitted_nodes_give_nulls_with_a_reason():
@@ -252,6 +331,7 @@ def _causal(nodes, first):
                     "slope": nodes["slope"],
                     "residual_m": np.where(seen, 0.05, np.nan),
                     "residual_sigma_m": np.where(seen, 0.02, np.nan),
+                    "response": np.where(seen, 1.0, np.nan),
                     "n_segments": seen * 9,
                     "tracks": [[number] if s else [] for s in seen],
                 }
@@ -286,30 +366,37 @@ def test_causal_means_are_those_of_the_nodes_that_have_a_model():
     assert check(from_pandas(table), MASCON_MONTHS).num_rows == len(table)
 
 
-def test_gaussian_scale_pulls_neighbours_together_by_ice_area():
-    from cryofuse.fusion.aggregate import smooth_gaussian
-
-    mascons = _mascons()
-    table = pd.DataFrame(
-        {
-            "mascon_id": [3, 3, 8, 8],
-            **{
-                name: [1.0, 1.0, 3.0, np.nan]
-                for name in ("dh_m", "dh_mean_m", "rate_m_yr", "cycle_cos", "cycle_sin")
-            },
-            "dh_sigma_m": [0.1, 0.1, 0.2, np.nan],
-        }
-    )
-    out = smooth_gaussian(table, mascons)
-    # Ten degrees of longitude at 72°N on a sphere.
-    angle = 2 * np.arcsin(np.cos(np.radians(72)) * np.sin(np.radians(5)))
-    weight = 0.5 ** ((6383 * angle / 300) ** 2)
-    west = (50_000 * 1 + weight * 40_000 * 3) / (50_000 + weight * 40_000)
-    assert out["dh_m"].iloc[0] == pytest.approx(west, rel=2e-3)
-    assert out["dh_m"].iloc[1] == pytest.approx(1.0)
-    assert np.isnan(out["dh_m"].iloc[3])
-    assert out["dh_sigma_m"].iloc[0] < 0.1
-    assert out["dh_sigma_m"].iloc[1] == pytest.approx(0.1)
+def test_gaussian_scale_smooths_the_field_before_it_is_averaged():
+    nodes = _nodes()
+    months = [_node_months(nodes, lambda n: np.full(len(nodes), n != 4), extra=0.2)]
+    plain = _fuse(nodes, months, correlation_length_m=15_000.0)
+    smooth = _fuse(nodes, months, correlation_length_m=15_000.0, scale="gaussian_300km")
+    # By hand, node by node: a Gaussian that has half its weight at 300 km.
+    place = nodes[["x_m", "y_m"]].to_numpy() / 1e3
+    area = nodes["area_km2"].to_numpy()
+    distance = np.hypot(*(place[:, np.newaxis] - place).transpose(2, 0, 1))
+    weight = 0.5 ** ((distance / 300) ** 2) * area
+    west = nodes["longitude"].to_numpy() < -40
+    for number in (10, 30):
+        field = _change(nodes, MONTHS[number], REFERENCE) + 0.2 * (number == 10)
+        # What is smoothed is averaged over the mascon, numerator and weights alike.
+        expected = [
+            (area[own] @ (weight @ field)[own]) / (area[own] @ weight.sum(axis=1)[own])
+            for own in (west, ~west)
+        ]
+        got = smooth[smooth["month"] == MONTHS[number]]["dh_m"]
+        assert got.tolist() == pytest.approx(expected, rel=0.01)
+    same = ["mascon_id", "month", "sampled_fraction", "n_nodes", "reason"]
+    pd.testing.assert_frame_equal(plain[same], smooth[same])
+    assert smooth["dh_m"].isna().tolist() == plain["dh_m"].isna().tolist()
+    ratio = (smooth["dh_sigma_m"] / plain["dh_sigma_m"]).dropna()
+    assert (ratio < 1).all()
+    # Alone in the month, a mascon stays as it is, but for the field inside it.
+    east = [_node_months(nodes, lambda n: ~west)]
+    lone = _fuse(nodes, east, scale="gaussian_300km").set_index("mascon_id")
+    assert lone.loc[3, "dh_m"].isna().all()
+    unsmoothed = _fuse(nodes, east).set_index("mascon_id")
+    assert (lone.loc[8, "dh_sigma_m"] == unsmoothed.loc[8, "dh_sigma_m"]).all()
 
 
 def test_changes_count_from_what_was_seen_around_the_reference_date():
@@ -329,3 +416,19 @@ def test_changes_count_from_what_was_seen_around_the_reference_date():
     assert anchored["dh_sigma_m"][0] == pytest.approx(np.sqrt(0.1**2 + 2 * 0.1**2 / 4))
     # The second was not seen then: it stays as the fits have it.
     assert anchored["dh_m"][7] == 0.1 and anchored["dh_sigma_m"][7] == 0.1
+
+
+def test_the_first_month_departs_as_other_months_do():
+    table = pd.DataFrame(
+        {
+            "mascon_id": [1, 1, 1, 2],
+            "model_m": [0.0, 0.0, 0.0, 0.0],
+            "dh_m": [0.3, np.nan, -0.1, np.nan],
+            "dh_sigma_m": [0.4, np.nan, 0.1, np.nan],
+        }
+    )
+    sigma = add_first_month_sigma(table)["dh_sigma_m"]
+    assert sigma[0] == pytest.approx(0.5)
+    # Mean square of 0.3 and −0.1: 0.05.
+    assert sigma[2] == pytest.approx(np.sqrt(0.01 + 0.05))
+    assert sigma.isna().tolist() == [False, True, False, True]

@@ -28,7 +28,8 @@ from cryofuse.config import (
 from cryofuse.elevation import scatter
 from cryofuse.elevation.tiles import fit_tile
 from cryofuse.fusion import build_features, feature_columns, fuse_causal, fuse_retrospective
-from cryofuse.fusion.aggregate import smooth_gaussian
+from cryofuse.fusion.aggregate import Frame
+from cryofuse.fusion.estimators import Models, smooth_gaussian
 from cryofuse.fusion.features import read_features, summarise_nodes
 from cryofuse.geo import list_tiles, load_outline, project, tile_name, unproject
 from cryofuse.mascons.blocks import degree_box
@@ -283,20 +284,33 @@ def test_smoothing_rounds_a_month_alike_however_many_there_are():
     """A matrix product of BLAS does not: it takes the columns at an end another way."""
     rng = np.random.default_rng(4)
     ids = np.arange(31)
-    ground = pd.DataFrame(
-        {
-            "mascon_id": ids,
-            "latitude": rng.uniform(65, 80, 31),
-            "longitude": rng.uniform(-55, -30, 31),
-            "ice_area_km2": rng.uniform(1e3, 1e5, 31),
-        }
-    )
-    names = ["dh_m", "dh_mean_m", "rate_m_yr", "cycle_cos", "cycle_sin", "dh_sigma_m"]
+    patches = np.sort(np.concatenate([ids, rng.integers(0, 31, 60)]))
+    place = rng.uniform(0, 1e6, (patches.size, 2))
+    area = rng.uniform(1e3, 1e5, patches.size)
+    names = ["dh_m", "dh_mean_m", "model_m", "rate_m_yr", "cycle_cos", "cycle_sin", "dh_sigma_m"]
     values = {name: rng.normal(size=(31, 40)) ** 2 for name in names}
+    local = rng.normal(size=(patches.size, 40))
 
     def smooth(months):
+        number = np.arange(patches.size)
+        frame = Frame(
+            mascon_id=ids,
+            ice_area_km2=np.bincount(patches, area),
+            months=MONTHS[:1].repeat(months),
+            nodes=pd.DataFrame(),
+            cell_mascon=patches,
+            cell_patch=number,
+            cell_m=place,
+            cell_area_km2=area,
+            patch_mascon=patches,
+            band_mascon=np.empty(0, dtype=np.int64),
+            band_height_m=np.empty(0),
+            band_m=200.0,
+        )
+        models = Models(*np.zeros((5, 31, months)), patch_model_m=local[:, :months])
         table = {name: value[:, :months].ravel() for name, value in values.items()}
-        out = smooth_gaussian(pd.DataFrame({"mascon_id": np.repeat(ids, months), **table}), ground)
+        table = pd.DataFrame({"mascon_id": np.repeat(ids, months), **table})
+        out = smooth_gaussian(table, frame, models, FUSION)
         return out[names].to_numpy().reshape(31, months, len(names))
 
     whole = smooth(40)
