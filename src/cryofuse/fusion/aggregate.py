@@ -23,7 +23,8 @@ between patches, pooled over the months known so far, for the share of ice not s
 the change itself for ice whose nodes have no model yet.
 
 ``retrospective`` changes count from the reference date, ``causal`` ones from the middle of the
-period's first month, each month by fits that know nothing later.
+period's first month, each month by fits that know nothing later; a node's band is then the one
+of its height by the month's own fit.
 """
 
 from __future__ import annotations
