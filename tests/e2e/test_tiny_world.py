@@ -653,9 +653,22 @@ def test_features_do_not_change_when_the_months_after_are_taken_away(results, ta
     ]
     whole, short = (part.sort_values(["mascon_id", "month"]) for part in parts)
     whole = whole[whole["month"] < "2021-01-01"].reset_index(drop=True)
-    dynamic = [name for name in short if name.startswith("dh_")]
+    dynamic = [name for name in short if name.startswith("dh_")] + ["elevation_m", "slope"]
     assert short["dh_m"].notna().sum() > 30
     pd.testing.assert_frame_equal(whole[dynamic], short[dynamic].reset_index(drop=True))
+
+
+def test_the_data_card_counts_what_is_in_the_files(results, features):
+    card = json.loads((results / "features_card.json").read_text())
+    assert card["rows"] == len(features)
+    assert {column["name"]: column["null"] for column in card["columns"]} == {
+        name: features[name].isna().sum() for name in features if name not in ("region", "year")
+    }
+    assert all(column["reason"] for column in card["columns"] if column["null"])
+    granules = sum(card["products"]["altimetry"]["by release"].values())
+    assert granules == card["products"]["altimetry"]["granules"] > 0
+    assert card["products"]["gravimetry"]["release"] == "synthetic"
+    assert f"{len(features)} rows" in (results / "features_card.md").read_text()
 
 
 def test_the_target_is_the_planted_change_of_the_month(features, truth):

@@ -8,7 +8,8 @@ one mascon), measurement errors over patches (squares of the area π·L² within
 correlation length), what was seen over mascons and over passes.
 
 ``retrospective`` changes count from the reference date, ``causal`` ones from the middle of the
-period's first month, each month by fits that know nothing later.
+period's first month, each month by fits that know nothing later; a node's band is then the one
+of its height by the month's own fit.
 """
 
 from __future__ import annotations

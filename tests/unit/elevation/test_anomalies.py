@@ -7,7 +7,7 @@ import pytest
 from cryofuse.calendar import month_middle, month_range, to_month, year_fraction
 from cryofuse.config import ElevationSettings
 from cryofuse.elevation.anomalies import fit_months
-from cryofuse.elevation.surface import sort_segments
+from cryofuse.elevation.surface import list_blocks, sort_segments
 from cryofuse.tables import NODE_MONTHS, NODE_MONTHS_CAUSAL, check
 
 SETTINGS = ElevationSettings()
@@ -235,3 +235,22 @@ def test_no_segments_and_no_nodes():
         assert result.fits["reason"].tolist() == ["no_segments"] * count
         assert check(result.months, NODE_MONTHS).num_rows == 0
         assert check(result.causal, NODE_MONTHS_CAUSAL).num_rows == 0
+
+
+def test_where_the_cells_begin_decides_on_no_segment():
+    """A segment on the edge of the radius is found, or not, whatever else there is."""
+    rng = np.random.default_rng(6)
+    for _ in range(500):
+        radius = float(rng.choice([1000 / 3, 123.7, 700.1]))
+        node = rng.uniform(-1e6, 1e6)
+        edge = node - radius
+        x = np.array([edge, np.nextafter(edge, node), np.nextafter(edge, -1e9), node])
+        # One more, far away: the cells, half a radius wide, begin at it and end on the edge.
+        x = np.append(x, edge - rng.integers(3, 40) * radius / 2)
+        time = np.datetime64("2020-01-01", "us") + np.arange(5).astype("m8[us]")
+        segments = sort_segments(x, np.zeros(5), time, np.zeros(5), np.ones(5))
+        near = np.flatnonzero((x - node) ** 2 <= radius**2)
+        (block,) = list_blocks(
+            segments, np.array([node]), np.zeros(1), np.array([radius]), block_entries=10
+        )
+        assert block.entries.tolist() == near.tolist()

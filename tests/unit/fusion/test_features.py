@@ -247,6 +247,51 @@ def test_seasons_are_means_of_their_months():
     assert got.loc["2020-12-01", "season_cos"] == pytest.approx(np.cos(np.pi / 12))
 
 
+def test_a_season_needs_two_months_of_a_feature_and_three_of_a_target():
+    causal = _causal()
+    west = causal["mascon_id"] == 3
+    causal.loc[west & causal["month"].isin(MONTHS[[26, 28]]), "dh_m"] = np.nan
+    features, _ = _build(causal, step="season", lagged=["dh_m", "sampled_fraction"])
+    rows = causal[west].set_index("month")
+    got = features[features["mascon_id"] == 3].set_index("month")
+    # June 2020 is a gap of dh; December 2020 and February 2021 are two.
+    summer = rows.loc["2020-07-01":"2020-08-01", "dh_m"]
+    assert got.loc["2020-06-01", "dh_m"] == pytest.approx(summer.mean())
+    assert np.isnan(got.loc["2020-12-01", "dh_m"])
+    assert np.isnan(got.loc["2021-03-01", "dh_change_3m_m"])
+    assert np.isnan(got.loc["2021-03-01", "dh_m_lag03"])
+    assert got.loc["2021-03-01", "dh_m_lag09"] == got.loc["2020-06-01", "dh_m"]
+    winter = rows.loc["2020-12-01":"2021-02-01", "sampled_fraction"]
+    assert got.loc["2021-03-01", "sampled_fraction_lag03"] == pytest.approx(winter.mean())
+    # April 2021 has no solution: neither that spring nor the change to the summer after it.
+    assert np.isnan(got.loc["2021-03-01", "target_cumulative_sigma_cm"])
+    assert got.loc["2021-03-01":"2021-06-01", "target_change_cm"].isna().all()
+    assert np.isfinite(got.loc["2021-06-01", "target_cumulative_cm"])
+    sigma = rows["lwe_sigma_cm"]
+    level = [np.sqrt((sigma[a:b] ** 2).sum()) / 3 for a, b in
+             (("2020-09-01", "2020-11-01"), ("2020-12-01", "2021-02-01"))]  # fmt: skip
+    assert got.loc["2020-12-01", "target_cumulative_sigma_cm"] == pytest.approx(level[1])
+    assert got.loc["2020-12-01", "target_change_sigma_cm"] == pytest.approx(np.hypot(*level))
+
+
+def test_lags_are_those_that_are_asked_for():
+    features, _ = _build(_causal(), lagged=["dh_change", "dh_spread_m"], lags_months=2)
+    lagged = [name for name in features.columns if "_lag" in name]
+    assert lagged == [
+        "dh_change_1m_m_lag01",
+        "dh_change_1m_m_lag02",
+        "dh_spread_m_lag01",
+        "dh_spread_m_lag02",
+    ]
+    west = features[features["mascon_id"] == 3]
+    assert west["dh_spread_m_lag02"].iloc[2:].tolist() == pytest.approx(
+        west["dh_spread_m"].iloc[:-2].tolist(), nan_ok=True
+    )
+    assert feature_group("dh_spread_m_lag02") == "spread"
+    none, _ = _build(_causal(), lagged=[])
+    assert not [name for name in none.columns if "_lag" in name]
+
+
 def test_nulls_are_counted_with_their_reason():
     reason = {"marine_margin_fraction": "the region names no bed (region: bed)"}
     features, ledger = build_features(_causal(), _mascons(), _static(), FeatureSettings(), reason)
