@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cryofuse.altimetry import beam_labels
 from cryofuse.config import ElevationSettings
 from cryofuse.elevation import checks
 from cryofuse.elevation.checks import TrackSegments, check_block, summarise_checks
@@ -349,7 +350,7 @@ def test_all_crossings_and_repeats_are_found(seed):
     repeats = pairs[pairs["kind"] == "repeat"]
     expected = search_repeats(segments, box, 50.0)
     assert len(repeats) == len(expected) > 1000
-    beams = np.array(checks.BEAMS)[expected["beam"]]
+    beams = np.array(beam_labels())[expected["beam"]]
     keys = zip(expected["cycle_a"], expected["rgt"], beams, expected["cycle_b"], expected["rgt"],
                beams, expected["segment_id"].astype(float), strict=True)  # fmt: skip
     assert as_set(repeats) == set(keys)
