@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryofuse.config import BasinSource, SelectSettings
-from cryofuse.geo import reproject
+from cryofuse.geo import project, reproject
 from cryofuse.logs import UserError
 from cryofuse.mascons.basins import join_basins, mascon_rule, read_basins, to_degrees
 from cryofuse.mascons.footprints import locate
@@ -86,7 +86,8 @@ def join(basins, ice, mascons=None, mass=None, select=None):
     check(from_pandas(plain), MASCONS)
     check(from_pandas(table), MASS)
     wide = {
-        name: table.pivot(index="month", columns="mascon_id", values=name) for name in table.columns[2:]
+        name: table.pivot(index="month", columns="mascon_id", values=name)
+        for name in table.columns[2:]
     }
     return joined, wide, told
 
@@ -255,12 +256,8 @@ def test_a_basin_over_the_pole_holds_the_points_that_it_held_before(crs):
     bounds = degrees.total_bounds
     assert bounds[0] >= -180 and bounds[2] <= 180 and degrees.geometry.is_valid.all()
     found = locate(degrees, longitude, latitude)
-    from cryofuse.geo import project
-
     x_m, y_m = project(longitude, latitude, crs)
-    expected = np.where(
-        (np.abs(x_m) < 1.5e6) & (np.abs(y_m) < 1.5e6), np.where(x_m < 3e5, 1, 2), 0
-    )
+    expected = np.where((np.abs(x_m) < 1.5e6) & (np.abs(y_m) < 1.5e6), np.where(x_m < 3e5, 1, 2), 0)
     # Edges are followed in steps of 10 km, straight in degrees between.
     far = (np.abs(np.abs(x_m) - 1.5e6) > 500) & (np.abs(np.abs(y_m) - 1.5e6) > 500)
     far &= np.abs(x_m - 3e5) > 500
