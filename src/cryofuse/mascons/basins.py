@@ -223,7 +223,8 @@ def _tell(
 ) -> dict[str, Any]:
     """Return what the provenance says of basins, and warn of ice whose mass is in none."""
     ice = float(region_ice["ice"])
-    outside, ungiven = ice - float(own.sum()), float(own.sum()) - used_km2
+    within = float(own.sum())
+    outside, ungiven = max(ice - within, 0.0), max(within - used_km2, 0.0)
     for km2, what in ((outside, "in no basin"), (ungiven, "in basins, but in no chosen mascon")):
         if km2 > _SLIVER_KM2:
             logger.warning("%.6g km² of ice (%.3g %%) lie %s", km2, 100 * km2 / ice, what)
@@ -270,7 +271,7 @@ def _share_out(
     """
     months = np.sort(mass["month"].unique())
     wide = {
-        name: mass.pivot(index="month", columns="mascon_id", values=name).reindex(
+        name: mass.pivot(index="month", columns="mascon_id", values=name).reindex(  # noqa: PD010
             index=months, columns=mascons["mascon_id"]
         )
         for name in mass.columns.drop(["mascon_id", "month"])

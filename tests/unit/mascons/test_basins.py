@@ -86,7 +86,7 @@ def join(basins, ice, mascons=None, mass=None, select=None):
     check(from_pandas(plain), MASCONS)
     check(from_pandas(table), MASS)
     wide = {
-        name: table.pivot(index="month", columns="mascon_id", values=name)
+        name: table.pivot(index="month", columns="mascon_id", values=name)  # noqa: PD010
         for name in table.columns[2:]
     }
     return joined, wide, told
