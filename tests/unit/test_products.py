@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 import types
+from importlib import import_module
 from pathlib import PurePath
 
 import geopandas
@@ -75,9 +76,7 @@ def test_every_altimetry_product_satisfies_the_interface():
 def test_every_gravimetry_product_satisfies_the_interface():
     assert set(read.PRODUCTS) == set(MasconSettings.model_fields["product"].annotation.__args__)
     for name in read.PRODUCTS:
-        module = sys.modules.get(read.PRODUCTS[name]) or __import__(
-            read.PRODUCTS[name], fromlist=["read_solutions"]
-        )
+        module = import_module(read.PRODUCTS[name])
         found = list(inspect.signature(module.read_solutions).parameters)
         assert found == asked(read.GravimetryProduct, "read_solutions")
 
