@@ -1,5 +1,6 @@
 """The ATL11 reader against what was written, in both layouts."""
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -151,6 +152,44 @@ def test_every_point_and_cycle_belongs_to_one_period(tmp_path_factory, seed):
     assert joined.sort_values(key).to_numpy().tolist() == (
         expected.sort_values(key).to_numpy().tolist()
     )
+
+
+def test_a_point_without_a_time_belongs_to_the_month_of_its_pass(tmp_path):
+    # Ten days later than track and cycle say, and in another month.
+    pair = make_pair(5, PASSES + 25 * 86_400)
+    for name in ("h_corr", "delta_time"):
+        pair[name][2, 0] = np.nan
+    path = write_atl11(tmp_path, {"pt1": pair})
+    may = read_granule(path, period=period_bounds("2019-05"))
+    assert events(may[1], "pt1") == [("outside_period", 5, 0), ("read", 5, 0), ("no_height", 5, 1)]
+    assert may[0].num_rows == 4
+    april = read_granule(path, period=period_bounds("2019-04"))
+    assert events(april[1], "pt1") == [("outside_period", 10, 0)] and april[0].num_rows == 0
+
+
+def test_fill_is_known_by_its_size_where_the_file_does_not_say(tmp_path):
+    pair = make_pair(4)
+    pair["h_corr"][1, 0] = np.nan
+    pair["quality_summary"][0, 1] = np.nan
+    path = write_atl11(tmp_path, {"pt1": pair})
+    with h5py.File(path, "a") as file:
+        for name in ("h_corr", "quality_summary"):
+            del file[f"pt1/{name}"].attrs["_FillValue"]
+    table, ledger = read_granule(path)
+    assert events(ledger, "pt1") == [("read", 8, 0), ("no_height", 8, 1)]
+    assert table["quality_summary"].null_count == 1
+
+
+def test_a_subset_is_sorted_by_pair_cycle_and_point(tmp_path):
+    turned = make_pair(4)
+    for name in ("ref_pt", "latitude", "longitude", "ref_surf/at_slope", "ref_surf/dem_h"):
+        turned[name] = turned[name][::-1]
+    write_atl11(tmp_path, {"pt1": make_pair(4), "pt3": turned})
+    year = period_bounds("2019")
+    (cut,) = cut_granules(list_local(tmp_path, *year, "atl11"), AREA, 0.0, "atl11", year)
+    rows = cut[0].to_pandas()[["beam", "cycle", "segment_id"]].astype({"beam": str})
+    assert rows.to_numpy().tolist() == sorted(rows.to_numpy().tolist())
+    assert len(rows) == 16
 
 
 def test_periods_add_up_in_the_filter_report(tmp_path):

@@ -118,7 +118,7 @@ def make_world(seed, rgts=4, cycles=3, dropped=0.05, count=400):
                 points = centre + along[:, None] * ahead + (offset + wave)[:, None] * aside
                 part = lay(
                     points[:, 0], points[:, 1], 18.8 + 0.25 * cycle + 0.03 * number,
-                    rgt=100 + number, cycle=cycle, beam=beam, sigma=rng.uniform(0.05, 0.2, count),
+                    rgt=100 + number, cycle=cycle, beam=beam + 3 * (seed == 2), sigma=rng.uniform(0.05, 0.2, count),
                     keep=rng.random(count) > dropped,
                 )  # fmt: skip
                 parts.append(part)
