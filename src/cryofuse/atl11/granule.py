@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -58,10 +58,10 @@ _OPTIONAL = {
 
 @dataclass(frozen=True)
 class _Pair:
-    """The heights of a pair track as they stand in the file; NaN is fill.
+    """A pair track as it stands in the file, or some of its cycles; NaN is fill.
 
-    ``latitude``, ``longitude`` (degrees) and ``ref_pt`` have shape (points,), ``cycle`` (cycles,),
-    ``seconds`` (since the epoch) and ``height_m`` (points, cycles).
+    ``latitude``, ``longitude`` (degrees) and ``ref_pt`` have shape (points,), ``cycle`` (cycles,)
+    and ``seconds`` (since the epoch) both. ``columns`` says which of the file's cycles these are.
     """
 
     group: h5py.Group
@@ -71,7 +71,20 @@ class _Pair:
     longitude: np.ndarray
     ref_pt: np.ndarray
     seconds: np.ndarray
-    height_m: np.ndarray
+    columns: slice
+
+    def cut(self, columns: slice) -> _Pair:
+        """Return some of the cycles."""
+        return replace(
+            self,
+            cycle=self.cycle[columns],
+            seconds=self.seconds[:, columns],
+            columns=columns,
+        )
+
+    def values(self, dataset: h5py.Dataset) -> np.ndarray:
+        """Return a dataset of points, or of points × these cycles."""
+        return _values(dataset, self.columns)
 
 
 def read_granule(
@@ -170,6 +183,10 @@ def _read_pair(
         ledger.append(entry("outside_period", others, 0, "points × cycles of other periods"))
     if not alive.any():
         return none, ledger
+    held = np.flatnonzero(alive.any(axis=0))
+    columns = slice(int(held[0]), int(held[-1]) + 1)
+    pair, alive = pair.cut(columns), alive[:, columns]
+    height_m = pair.values(heights["h_corr"])
     left = int(alive.sum())
     ledger.append(entry("read", left))
     x_m, y_m, placed, inside = _locate(pair, region)
@@ -177,7 +194,7 @@ def _read_pair(
     timed = np.isfinite(pair.seconds)
     for kind, stay, reason in (
         ("outside_region", (inside | ~placed)[:, np.newaxis], None),
-        ("no_height", np.isfinite(pair.height_m), "h_corr is fill"),
+        ("no_height", np.isfinite(height_m), "h_corr is fill"),
         ("incomplete", numbered[:, np.newaxis] & timed, "no position, time or point number"),
         ("duplicate_segment", _first_of_each(pair.ref_pt, alive), "the number occurs before"),
     ):
@@ -194,7 +211,7 @@ def _read_pair(
 
 
 def _open_pair(group: h5py.Group, heights: h5py.Group) -> _Pair:
-    """Return a pair's positions, times and heights, of shapes that fit.
+    """Return a pair's positions and times; shapes fit those of its heights.
 
     Raises
     ------
@@ -205,37 +222,37 @@ def _open_pair(group: h5py.Group, heights: h5py.Group) -> _Pair:
     missing = [name for name in names if name not in heights]
     if missing:
         raise ValueError(f"the pair has no dataset {', '.join(missing)}")
-    cycle, latitude, longitude, ref_pt, seconds, height = (_values(heights[n]) for n in names)
-    shape = (latitude.size, cycle.size)
-    for name, values, expected in (
-        ("cycle_number", cycle, shape[1:]),
-        ("longitude", longitude, shape[:1]),
-        ("ref_pt", ref_pt, shape[:1]),
-        ("delta_time", seconds, shape),
-        ("h_corr", height, shape),
+    points, cycles = heights["latitude"].shape[:1], heights["cycle_number"].shape[:1]
+    for name, expected in zip(
+        names, (cycles, points, points, points, points + cycles, points + cycles), strict=True
     ):
-        if values.shape != expected:
-            raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
+        if heights[name].shape != expected:
+            raise ValueError(f"{name} has shape {heights[name].shape}, expected {expected}")
+    cycle, latitude, longitude, ref_pt, seconds = (_values(heights[n]) for n in names[:-1])
     if np.isnan(cycle).any():
         raise ValueError("a cycle_number is fill")
     latitude[np.abs(latitude) > 90] = np.nan
     longitude[np.abs(longitude) > 360] = np.nan
     seconds[np.abs(seconds) > _LONGEST_S] = np.nan
+    whole = slice(None)
     return _Pair(
-        group, heights, cycle.astype(np.int16), latitude, longitude, ref_pt, seconds, height
+        group, heights, cycle.astype(np.int16), latitude, longitude, ref_pt, seconds, whole
     )
 
 
-def _values(dataset: h5py.Dataset) -> np.ndarray:
-    """Return a dataset as float64 with NaN for fill, by attribute or by what fill always is."""
-    raw = dataset[()]
+def _values(dataset: h5py.Dataset, columns: slice = slice(None)) -> np.ndarray:
+    """Return a dataset as float64 with NaN for fill, by attribute or by what fill always is.
+
+    Of points × cycles some cycles may be read.
+    """
+    raw = dataset[:, columns] if dataset.ndim == 2 else dataset[()]
     values = raw.astype(np.float64)
-    fills = np.ravel(dataset.attrs.get("_FillValue", []))
-    fill = np.isin(raw, fills.astype(raw.dtype)) if fills.size else np.zeros(raw.shape, bool)
     if raw.dtype.kind == "i":
-        fill |= raw == np.iinfo(raw.dtype).max
+        fill = raw == np.iinfo(raw.dtype).max
     else:
-        fill |= ~(np.abs(values) < _LARGEST)
+        fill = ~(np.abs(values) < _LARGEST)
+    for stated in np.ravel(dataset.attrs.get("_FillValue", [])):
+        fill |= raw == stated
     values[fill] = np.nan
     return values
 
@@ -251,7 +268,7 @@ def _mismatch(pair: _Pair, name: GranuleName) -> str | None:
 def _in_period(pair: _Pair, rgt: int, period: Span | None) -> np.ndarray:
     """Return which points × cycles belong to a period."""
     if period is None:
-        return np.ones(pair.height_m.shape, bool)
+        return np.ones(pair.seconds.shape, bool)
     first, stop = ((instant - EPOCH) / np.timedelta64(1, "s") for instant in period)
     nominal = [(pass_time(rgt, int(c)) - EPOCH) / np.timedelta64(1, "s") for c in pair.cycle]
     for column, expected in enumerate(nominal):
@@ -332,7 +349,7 @@ def _column(
     if column in points:
         return points[column][point]
     if column == "height_m":
-        return pair.height_m[point, cycle]
+        return _optional(pair, pair.heights, "h_corr", point, cycle)
     if column == "time":
         micro = np.rint(pair.seconds[point, cycle] * 1e6).astype("timedelta64[us]")
         return np.asarray(EPOCH + micro)
@@ -343,26 +360,26 @@ def _column(
     if column == "height_sigma_m":
         return _sigma(pair, point, cycle)
     if column == "quality_summary":
-        return _optional(pair.heights, "quality_summary", point, cycle)
-    return _optional(pair.group, _OPTIONAL.get(column), point, cycle)
+        return _optional(pair, pair.heights, "quality_summary", point, cycle)
+    return _optional(pair, pair.group, _OPTIONAL.get(column), point, cycle)
 
 
 def _sigma(pair: _Pair, point: np.ndarray, cycle: np.ndarray) -> np.ndarray | None:
     """Return the σ of heights (m): formal and systematic error in quadrature."""
-    formal = _optional(pair.heights, "h_corr_sigma", point, cycle)
-    systematic = _optional(pair.heights, "h_corr_sigma_systematic", point, cycle)
+    formal = _optional(pair, pair.heights, "h_corr_sigma", point, cycle)
+    systematic = _optional(pair, pair.heights, "h_corr_sigma_systematic", point, cycle)
     if formal is None or systematic is None:
         return formal
     return np.hypot(formal, systematic)
 
 
 def _optional(
-    group: h5py.Group, place: str | None, point: np.ndarray, cycle: np.ndarray
+    pair: _Pair, group: h5py.Group, place: str | None, point: np.ndarray, cycle: np.ndarray
 ) -> np.ndarray | None:
     """Return a dataset of points, or of points × cycles, at rows; None where there is none."""
     if place is None or place not in group:
         return None
-    values = _values(group[place])
+    values = pair.values(group[place])
     return values[point, cycle] if values.ndim == 2 else values[point]
 
 
