@@ -1,7 +1,7 @@
 """Altimetry products: what a module must offer to be one, and the table that names them.
 
-A product is one module with three things (:class:`AltimetryProduct`): the labels of its beams,
-what a file name says, and the reader of one file. Everything after ``subset`` sees rows of the
+A product is one module (:class:`AltimetryProduct`): its title, the labels of its beams, what a
+file name says, and the reader of one file. Everything after ``subset`` sees rows of the
 contract SEGMENTS and knows no product. Nothing heavy is imported here: the Snakefile asks for
 names while it is parsed, so a product imports its reader when a file is read.
 """
@@ -78,10 +78,10 @@ class GranuleName:
 class AltimetryProduct(Protocol):
     """What a module of an altimetry product offers."""
 
-    #: Labels of column ``beam``, no other product's unless they mean the same.
-    BEAMS: tuple[str, ...]
-    #: Title and key of the configuration's ``local: {product}_dir`` differ in case only.
+    #: What file names begin with, after an optional prefix; in lower case the product's key.
     TITLE: str
+    #: Labels of column ``beam``.
+    BEAMS: tuple[str, ...]
 
     def parse_name(self, name: str) -> GranuleName:
         """Return what a file name (or the last part of a path) says.
