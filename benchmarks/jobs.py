@@ -104,6 +104,7 @@ def subset_job(
         {"manifest": manifest},
         {"segments": segments, "ledger": ledger},
         {
+            "altimetry": DEFAULTS["altimetry"],
             "elevation": {"tile_m": tile_m},
             "filters": {"max_unreadable_share": DEFAULTS["filters"]["max_unreadable_share"]},
             "period": DEFAULTS["period"],

@@ -75,8 +75,19 @@ class LocalSettings(Settings):
     """Where `source: local` finds its files."""
 
     atl06_dir: str | None = Field(None, description="Folder of ATL06 granules (searched in depth)")
+    atl11_dir: str | None = Field(
+        None, description="Folder of ATL11 files (altimetry: product: atl11; searched in depth)"
+    )
     mascons_file: str | None = Field(None, description="Mascon file of the configured product")
     land_mask_file: str | None = Field(None, description="Separate land mask (CSR only)")
+
+
+class AltimetrySettings(Settings):
+    """Altimetry product."""
+
+    product: Literal["atl06", "atl11"] = Field(
+        "atl06", description="Altimetry product; atl11 with source: local only"
+    )
 
 
 class DownloadSettings(Settings):
@@ -284,6 +295,10 @@ class ElevationSettings(Settings):
 class FusionSettings(Settings):
     """From nodes to mascons."""
 
+    unit: Literal["mascon", "basin"] = Field(
+        "mascon",
+        description="Footprints that are fused: the product's mascons, or the region's basins",
+    )
     estimator: Literal["regression", "mean", "hypsometric"] = Field(
         "regression", description="Estimator of the mascon mean"
     )
@@ -579,6 +594,16 @@ class RasterSource(Settings):
     crs: str | None = Field(None, description="CRS where the file does not say")
 
 
+class BasinSource(Settings):
+    """A vector file of basins and what they are called in it."""
+
+    file: str = Field(description="Vector file (GeoPackage, GeoJSON, Shapefile …) with a CRS")
+    name: str | None = Field(
+        None, description="Field with the names; polygons of one name are one basin"
+    )
+    layer: str | None = Field(None, description="Layer of the file (default: its first)")
+
+
 class ReferenceSeries(Settings):
     """A published series to compare totals with."""
 
@@ -604,8 +629,8 @@ class RegionSettings(Settings):
     )
     bed: RasterSource | None = Field(None, description="Bed elevation (m)")
     velocity: RasterSource | None = Field(None, description="Surface speed (m/yr)")
-    basins: str | None = Field(
-        None, description="Drainage basins (vector file); kept with the region, not read yet"
+    basins: str | BasinSource | None = Field(
+        None, description="Drainage basins (vector file), fused with fusion: unit: basin"
     )
     inventory: str | None = Field(
         None,
@@ -667,6 +692,7 @@ class Config(Settings):
     download: DownloadSettings = Field(
         default_factory=DownloadSettings, description="Transfers of source: earthdata"
     )
+    altimetry: AltimetrySettings = Field(default_factory=AltimetrySettings, description="Altimetry")
     mascons: MasconSettings = Field(default_factory=MasconSettings, description="Gravimetry")
     filters: FilterSettings = Field(default_factory=FilterSettings, description="Segment filters")
     elevation: ElevationSettings = Field(default_factory=ElevationSettings, description="Node fits")
@@ -708,15 +734,21 @@ class Config(Settings):
             for name in self.region_settings
             if name not in self.regions
         ]
+        product = self.altimetry.product
         if self.source == "local":
             found += [
                 f"source: local needs local: {key}"
-                for key in ("atl06_dir", "mascons_file")
+                for key in (f"{product}_dir", "mascons_file")
                 if not getattr(self.local, key)
             ]
-            folder = self.local.atl06_dir
+            folder = getattr(self.local, f"{product}_dir")
             if folder and not Path(folder).is_dir():
-                found.append(f"local: atl06_dir: no folder {folder}")
+                found.append(f"local: {product}_dir: no folder {folder}")
+        elif product != "atl06":
+            found.append(
+                f"altimetry: product: {product} files are read with source: local only "
+                f"(found source: {self.source})"
+            )
         if self.source != "local" and self.mascons.product != "jpl":
             found.append(
                 f"mascons: product: {self.mascons.product} files are read with source: local only"
@@ -814,7 +846,18 @@ def _resolve(region: RegionSettings, root: Path) -> dict[str, Any]:
         value = getattr(region, key)
         if isinstance(value, str):
             changed[key] = place(value)
+        elif isinstance(value, BasinSource):
+            changed[key] = value.model_copy(update={"file": place(value.file)})
     return changed
+
+
+def _basins_missing(name: str, region: RegionSettings) -> list[str]:
+    """Return what is wrong with a region's basins where they are fused."""
+    basins = region.basins
+    if basins is None:
+        return [f"region {name}: fusion: unit: basin needs the region's key basins (a vector file)"]
+    path = basins if isinstance(basins, str) else basins.file
+    return [] if Path(path).is_file() else [f"region {name}: basins: no file {path}"]
 
 
 def load_config(
@@ -845,6 +888,9 @@ def load_config(
             regions[name] = load_region(name, regions_folder, replace.get(name))
         except ConfigError as error:
             problems += error.problems
+        else:
+            if judged.fusion.unit == "basin":
+                problems += _basins_missing(name, regions[name])
     if problems or config is None:
         raise ConfigError(problems)
     return config, regions

@@ -11,7 +11,11 @@ from cryofuse.config import digest
 
 #: How the products ask to be cited.
 CITATIONS = {
-    "ATL06": "Smith, B. et al. ATLAS/ICESat-2 L3A Land Ice Height (ATL06). NASA NSIDC DAAC.",
+    "atl06": "Smith, B. et al. ATLAS/ICESat-2 L3A Land Ice Height (ATL06). NASA NSIDC DAAC.",
+    "atl11": (
+        "Smith, B. et al. ATLAS/ICESat-2 L3B Slope-Corrected Land Ice Height Time Series "
+        "(ATL11). NASA NSIDC DAAC."
+    ),
     "jpl": (
         "Watkins et al. 2015, doi:10.1002/2014JB011547; Wiese et al. 2016, "
         "doi:10.1002/2016WR019344; Landerer et al. 2020, doi:10.1029/2020GL088306."
@@ -37,6 +41,7 @@ def provenance(snakemake: Any) -> dict[str, Any]:
         The object that Snakemake hands to a script.
     """
     inputs = [str(name) for name in snakemake.input if not str(name).endswith(".py")]
+    altimetry = snakemake.config.get("altimetry", {}).get("product", "atl06")
     product = snakemake.config.get("mascons", {}).get("product", "jpl")
     return {
         "version": __version__,
@@ -46,5 +51,5 @@ def provenance(snakemake: Any) -> dict[str, Any]:
         "wildcards": dict(snakemake.wildcards.items()),
         "source": snakemake.config.get("source", ""),
         "inputs": sorted(inputs),
-        "citations": [CITATIONS["ATL06"], CITATIONS[product]],
+        "citations": [CITATIONS[altimetry], CITATIONS[product]],
     }

@@ -11,8 +11,8 @@ import pytest
 import shapely
 
 from cryofuse.acquire.local import list_local
-from cryofuse.acquire.manifest import parse_name
 from cryofuse.atl06.granule import BEAMS, Area, read_granule
+from cryofuse.atl06.product import parse_name
 from cryofuse.atl06.quality import apply_filters
 from cryofuse.atl06.subset import cut_granules
 from cryofuse.calendar import period_bounds

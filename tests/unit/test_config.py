@@ -64,12 +64,32 @@ def test_local_source_names_both_missing_files_on_lines_of_their_own():
     assert len(found) == 2
 
 
+def test_local_source_asks_for_the_products_own_folder(tmp_path):
+    found = problems(source="local", altimetry={"product": "atl11"})
+    assert [line for line in found if "atl11_dir" in line] and len(found) == 2
+    local = {"atl11_dir": str(tmp_path / "no"), "mascons_file": "x", "atl06_dir": str(tmp_path)}
+    found = problems(source="local", altimetry={"product": "atl11"}, local=local)
+    assert found == [f"config: local: atl11_dir: no folder {tmp_path / 'no'}"]
+    found = problems(source="local", altimetry={"product": "atl12"}, local=local)
+    assert len(found) == 1 and "atl12" in found[0]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ({"regions": ["greenland", "greenland"]}, "named twice"),
         ({"region_settings": {"grenland": {"title": "x"}}}, "'grenland' is not among regions"),
         ({"source": "synthetic", "mascons": {"product": "csr"}}, "source: local only"),
+        ({"source": "synthetic", "altimetry": {"product": "atl11"}}, "source: local only"),
+        ({"altimetry": {"product": "atl11"}}, "atl11 files are read with source: local only"),
+        ({"fusion": {"unit": "basin"}}, "unit: basin needs the region's key basins"),
+        (
+            {
+                "fusion": {"unit": "basin"},
+                "region_settings": {"greenland": {"basins": {"file": "no.gpkg", "name": "n"}}},
+            },
+            "region greenland: basins: no file no.gpkg",
+        ),
         ({"source": "synthetic", "world": {"rate_raster": "no.tif"}}, "no file no.tif"),
         ({"filters": {"order": ["quality_summary"]}}, "finite_height must be in it"),
         ({"features": {"step": "season", "change_windows_months": [1, 4]}}, "no whole seasons"),

@@ -50,6 +50,26 @@ def test_every_shipped_configuration_plans_a_whole_run(fresh, arguments):
     assert count_jobs(done.stdout) > 20
 
 
+def test_basins_plan_a_whole_run_without_a_truth_of_mascons(fresh, tmp_path):
+    basins = tmp_path / "basins.geojson"
+    basins.touch()
+    arguments = ("-n", "--quiet", "host", "--directory", fresh, "--configfile", "config/demo.yaml")
+    keys = ("fusion={unit: basin}", f"region_settings={{demo: {{basins: {basins}}}}}")
+    done = run(*arguments, "--config", *keys)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "write_summary" in done.stdout and "validate_world" not in done.stdout
+    assert str(basins) in run("-n", *arguments[3:], "--config", *keys).stdout
+    done = run(*arguments, "--config", keys[0])
+    assert "unit: basin needs the region's key basins" in done.stdout + done.stderr
+
+
+def test_atl11_without_a_folder_is_told_in_a_line(fresh):
+    done = run("-n", "--directory", fresh, "--config", "altimetry={product: atl11}")
+    said = (done.stdout + done.stderr).splitlines()
+    assert done.returncode != 0
+    assert sum("atl11 files are read with source: local only" in line for line in said) == 1
+
+
 def test_greenland_at_defaults_is_under_a_thousand_jobs(fresh):
     done = run("-n", "--quiet", "host", "--directory", fresh)
     assert count_jobs(done.stdout) < 1000

@@ -1,13 +1,14 @@
 # The first file of each chain: a manifest of granules per period, and a mascon file.
 # Nothing after this file knows which source they came from.
 
-MANIFEST = "results/{region}/acquire/atl06/{period}.parquet"
+PRODUCT = CONFIG.altimetry.product
+MANIFEST = f"results/{{region}}/acquire/{PRODUCT}/{{period}}.parquet"
 
 if CONFIG.source == "local":
 
     rule list_granules:
         input:
-            lib=lib("acquire/local"),
+            lib=lib("acquire/local", "atl06/product", "atl11/product"),
         output:
             manifest=MANIFEST,
         log:
@@ -21,16 +22,18 @@ if CONFIG.source == "local":
             mem_mb=memory(600),
             runtime=minutes(10),
         params:
+            altimetry=settings("altimetry"),
             local=settings("local"),
             period=period_months,
             # A granule added to the folder or changed there lists its period again.
             folder=lambda wildcards: folder_digest(
-                CONFIG.local.atl06_dir,
+                getattr(CONFIG.local, f"{PRODUCT}_dir"),
                 *clip_period(
                     wildcards.period,
                     REGIONAL[wildcards.region].period.start,
                     REGIONAL[wildcards.region].period.end,
                 ),
+                PRODUCT,
             ),
         message:
             "Listing the granules of {wildcards.period}"

@@ -4,7 +4,7 @@
 rule subset_granules:
     input:
         manifest=MANIFEST,
-        lib=lib("atl06/granule", "atl06/subset"),
+        lib=lib("atl06/granule", "atl06/subset", "atl11/granule"),
         region=region_files("outline"),
     output:
         segments="results/{region}/altimetry/subset/{period}.parquet",
@@ -20,6 +20,7 @@ rule subset_granules:
         mem_mb=memory(2000),
         runtime=minutes(60),
     params:
+        altimetry=settings("altimetry"),
         elevation=lambda wildcards: {"tile_m": CONFIG.elevation.tile_m},
         filters=lambda wildcards: {
             "max_unreadable_share": CONFIG.filters.max_unreadable_share
@@ -69,6 +70,8 @@ rule fit_nodes:
             "elevation/surface",
             "elevation/anomalies",
             "elevation/tiles",
+            "atl06/product",
+            "atl11/product",
         ),
         region=region_files("outline", "ice_mask", "bed", "velocity"),
     output:

@@ -214,7 +214,11 @@ def figure_files(group):
     return named
 
 
+# The planted truth is one of mascons.
+HAS_TRUTH = CONFIG.source == "synthetic" and CONFIG.fusion.unit == "mascon"
+
+
 def validation_file(wildcards):
     """Return the recovery of the truth, where there is a truth."""
     path = f"results/{wildcards.region}/validation.json"
-    return {"validation": path} if CONFIG.source == "synthetic" else {}
+    return {"validation": path} if HAS_TRUTH else {}

@@ -10,10 +10,15 @@ rule read_mascons:
             "mascons/csr",
             "mascons/gsfc",
             "mascons/footprints",
+            "mascons/basins",
             "rasters",
         ),
         data=data("jpl_mascons_greenland.csv"),
-        region=region_files("outline", "ice_mask"),
+        region=region_files(
+            "outline",
+            "ice_mask",
+            *(["basins"] if CONFIG.fusion.unit == "basin" else []),
+        ),
     output:
         mascons="results/{region}/gravimetry/mascons.parquet",
         mass="results/{region}/gravimetry/mass.parquet",
@@ -28,6 +33,7 @@ rule read_mascons:
         mem_mb=memory(2000, 4),
         runtime=minutes(15),
     params:
+        fusion=lambda wildcards: {"unit": CONFIG.fusion.unit},
         mascons=settings("mascons"),
         region=region_settings,
     message:

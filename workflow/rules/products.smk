@@ -185,13 +185,9 @@ rule draw_learning:
         "../scripts/draw_learning.py"
 
 
-VALIDATED = (
-    every_region("results/{region}/validation.json")
-    if CONFIG.source == "synthetic"
-    else []
-)
+VALIDATED = every_region("results/{region}/validation.json") if HAS_TRUTH else []
 
-if CONFIG.source == "synthetic":
+if HAS_TRUTH:
 
     rule validate_world:
         input:

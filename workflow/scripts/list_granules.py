@@ -14,7 +14,8 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]):
         months = snakemake.params.period
         first, stop = clip_period(snakemake.wildcards.period, months["start"], months["end"])
-        manifest = list_local(snakemake.params.local["atl06_dir"], first, stop)
+        product = snakemake.params.altimetry["product"]
+        manifest = list_local(snakemake.params.local[f"{product}_dir"], first, stop, product)
         write_table(manifest, snakemake.output.manifest, MANIFEST, provenance(snakemake))
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from cryofuse.config import MasconSettings, RegionSettings
 from cryofuse.logs import job_log
+from cryofuse.mascons.basins import join_basins, mascon_rule, read_basins
 from cryofuse.mascons.footprints import (
     load_footprints,
     measure_ice,
@@ -33,7 +34,15 @@ def main(snakemake: Any) -> None:
         origin = provenance(snakemake) | {"gravimetry": mascons.attrs}
         if not mascons["mascon_id"].isin([] if known is None else known["mascon_id"]).all():
             known = None  # the product has footprints of its own
-        mascons = select_mascons(measure_ice(mascons, ice, region.crs, known), settings.select)
+        by_basin = snakemake.params.fusion["unit"] == "basin"
+        rule = mascon_rule(settings.select) if by_basin else settings.select
+        mascons = select_mascons(measure_ice(mascons, ice, region.crs, known), rule)
+        if by_basin:
+            basins = read_basins(region.basins, region.crs)
+            mascons, mass, told = join_basins(
+                mascons, mass, basins, ice, region.crs, settings.select
+            )
+            origin["gravimetry"] |= told
         mass = mass[mass["mascon_id"].isin(mascons["mascon_id"])]
         write_geo_table(
             mascons[[*MASCONS.columns, "geometry"]], snakemake.output.mascons, MASCONS, origin

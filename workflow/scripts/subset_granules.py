@@ -10,6 +10,7 @@ from cryofuse.atl06.granule import Area
 from cryofuse.atl06.ledger import LedgerRow, ledger_table
 from cryofuse.atl06.subset import cut_granules
 from cryofuse.atl06.tiles import write_by_tile
+from cryofuse.calendar import clip_period
 from cryofuse.config import RegionSettings
 from cryofuse.geo import load_outline
 from cryofuse.logs import job_log
@@ -24,10 +25,13 @@ def main(snakemake: Any) -> None:
         area = Area(load_outline(region), region.crs, snakemake.params.elevation["tile_m"])
         manifest = pq.ParquetFile(snakemake.input.manifest).read()
         share = snakemake.params.filters["max_unreadable_share"]
+        product = snakemake.params.altimetry["product"]
+        months = snakemake.params.period
+        period = clip_period(snakemake.wildcards.period, months["start"], months["end"])
         ledger: list[LedgerRow] = []
 
         def segments() -> Iterator[pa.Table]:
-            for table, rows in cut_granules(manifest, area, share):
+            for table, rows in cut_granules(manifest, area, share, product, period):
                 ledger.extend(rows)
                 yield table
 

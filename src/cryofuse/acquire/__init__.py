@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["build_manifest", "list_local", "parse_name"]
+__all__ = ["build_manifest", "list_local"]
 
-_PLACES = {"build_manifest": "manifest", "list_local": "local", "parse_name": "manifest"}
+_PLACES = {"build_manifest": "manifest", "list_local": "local"}
 
 
 def __getattr__(name: str) -> Any:

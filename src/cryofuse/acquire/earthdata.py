@@ -26,7 +26,8 @@ import pyarrow as pa
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from cryofuse.acquire.manifest import GranuleFile, build_manifest, parse_name
+from cryofuse.acquire.manifest import GranuleFile, build_manifest
+from cryofuse.atl06.product import parse_name
 from cryofuse.config import DownloadSettings
 from cryofuse.geo import project, unproject
 from cryofuse.logs import UserError

@@ -10,23 +10,29 @@ import numpy as np
 import pyarrow as pa
 
 from cryofuse.acquire.listing import walk_granules
-from cryofuse.acquire.manifest import GranuleFile, build_manifest, equal_copies, parse_name
+from cryofuse.acquire.manifest import GranuleFile, build_manifest, equal_copies
+from cryofuse.altimetry import load_product
 from cryofuse.logs import UserError
 
 _LOG = logging.getLogger(__name__)
 
 
 def list_local(
-    folder: str | os.PathLike[str], first: np.datetime64, stop: np.datetime64
+    folder: str | os.PathLike[str],
+    first: np.datetime64,
+    stop: np.datetime64,
+    product: str = "atl06",
 ) -> pa.Table:
     """Return the manifest of a period's granules in a folder, searched in depth.
 
     Parameters
     ----------
     folder
-        Folder of ATL06 files; other files in it are passed over.
+        Folder of the product's files; other files in it are passed over.
     first, stop
         The period: first instant, and first instant after it.
+    product
+        Altimetry product.
 
     Returns
     -------
@@ -39,16 +45,19 @@ def list_local(
         If there is no such folder.
     """
     if not Path(folder).is_dir():
-        raise UserError(f"local: atl06_dir: no folder {folder}; name the folder of ATL06 granules")
+        title = load_product(product).TITLE
+        raise UserError(
+            f"local: {product}_dir: no folder {folder}; name the folder of {title} granules"
+        )
     files = []
-    for entry in walk_granules(str(folder)):
+    for entry in walk_granules(str(folder), product):
         try:
-            parse_name(entry.name)
+            load_product(product).parse_name(entry.name)
         except ValueError as error:
             _LOG.warning("passed over: %s", error)
             continue
         files.append(GranuleFile(entry.path, _size(entry)))
-    manifest = build_manifest(files, first, stop)
+    manifest = build_manifest(files, first, stop, product)
     for granule in equal_copies(manifest):
         _LOG.warning("%s: several files of one release and revision; one is used", granule)
     return manifest

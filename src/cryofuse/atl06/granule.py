@@ -21,14 +21,13 @@ import pyarrow as pa
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from cryofuse.acquire.manifest import parse_name
 from cryofuse.atl06.chunks import Column, memory_type, open_column
 from cryofuse.atl06.ledger import LedgerRow, ledger_row
+from cryofuse.atl06.product import BEAMS, parse_name
 from cryofuse.atl06.tiles import tile_codes
 from cryofuse.geo import project, unproject
 from cryofuse.tables import SEGMENTS
 
-BEAMS = ("gt1l", "gt1r", "gt2l", "gt2r", "gt3l", "gt3r")
 #: ``delta_time`` counts seconds from here; GPS and UTC have kept their distance since 2017.
 EPOCH = np.datetime64("2018-01-01", "us")
 #: Without a region positions are projected by hemisphere and named in tiles of this size (m).
@@ -162,17 +161,17 @@ def read_granule(
     ValueError
         If a column is none of SEGMENTS.
     """
-    wanted = _wanted(columns)
+    wanted = wanted_columns(columns)
     granule = Path(path).name
     try:
         with open(path, "rb", buffering=0) as stream:
-            file = _open(path, stream)
+            file = open_hdf5(path, stream)
             try:
                 return _read_beams(file, stream.fileno(), granule, wanted, region)
             finally:
                 file.close()
     except (OSError, RuntimeError, ValueError) as error:
-        return _schema(wanted).empty_table(), [_unreadable(granule, None, error)]
+        return _schema(wanted).empty_table(), [unreadable(granule, None, error)]
 
 
 def _read_beams(
@@ -189,7 +188,7 @@ def _read_beams(
             beam, rows = _read_beam(file, descriptor, granule, name, wanted, region)
         # h5py answers a broken object with any of these.
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-            ledger.append(_unreadable(granule, name, error))
+            ledger.append(unreadable(granule, name, error))
             continue
         ledger += rows
         if beam is not None:
@@ -198,7 +197,14 @@ def _read_beams(
     return _assemble(beams, granule, track, wanted, tile_m), ledger
 
 
-def _wanted(columns: Iterable[str] | None) -> list[str]:
+def wanted_columns(columns: Iterable[str] | None) -> list[str]:
+    """Return columns of SEGMENTS in its order (default: all).
+
+    Raises
+    ------
+    ValueError
+        If a column is none of SEGMENTS.
+    """
     if columns is None:
         return list(SEGMENTS.columns)
     chosen = set(columns)
@@ -208,12 +214,13 @@ def _wanted(columns: Iterable[str] | None) -> list[str]:
     return [name for name in SEGMENTS.columns if name in chosen]
 
 
-def _unreadable(granule: str, beam: str | None, error: Exception) -> LedgerRow:
+def unreadable(granule: str, beam: str | None, error: Exception) -> LedgerRow:
+    """Return the ledger row of a file (beam None) or beam that cannot be read."""
     text = " ".join(str(error).split()).strip("'\"") or type(error).__name__
     return ledger_row(granule, beam, "subset", "unreadable", reason=text)
 
 
-def _open(path: str | os.PathLike[str], stream: io.FileIO) -> h5py.h5f.FileID:
+def open_hdf5(path: str | os.PathLike[str], stream: io.FileIO) -> h5py.h5f.FileID:
     """Open an HDF5 file without locking it, or say in one line why that fails."""
     head = stream.read(512)
     if not head:
@@ -443,7 +450,7 @@ def _locate(source: _Source, region: Area | None, placed: bool) -> _Rows:
         longitude = rows.values["longitude"] = column.read(rows.index)
         rows.incomplete += rows.keep(_given(column, longitude, 360.0))
     if rows.index.size and (placed or region is not None):
-        x_m, y_m = _place(rows.values["longitude"], rows.values["latitude"], region)
+        x_m, y_m = place_points(rows.values["longitude"], rows.values["latitude"], region)
         rows.values |= {"x_m": x_m, "y_m": y_m}
         if region is not None:
             rows.keep(region.contains(x_m, y_m))
@@ -511,7 +518,7 @@ def _brackets(source: _Source) -> tuple[np.ndarray, np.ndarray] | None:
     return low, high
 
 
-def _place(
+def place_points(
     longitude: np.ndarray, latitude: np.ndarray, region: Area | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Project positions to the region's CRS, or to their hemisphere's."""

@@ -22,6 +22,8 @@ from cryofuse.config import FilterSettings
 
 #: Distance between the centres of successive segments (m); ATL06 ATBD, section 3.1.
 SEGMENT_STEP_M = 20.0
+#: Bits of the cycle in the number of a pass.
+_CYCLE_BITS = 8
 #: Rows worked on at a time where each needs a window of its own.
 _BLOCK_ROWS = 50_000
 
@@ -101,7 +103,10 @@ class _Columns:
 
 @dataclass(frozen=True)
 class _Track:
-    """Rows with a height in along-track order: by granule, beam and segment number."""
+    """Rows with a height in along-track order: by granule, beam, cycle and segment number.
+
+    ``group`` numbers granule, beam and cycle.
+    """
 
     row: np.ndarray
     group: np.ndarray
@@ -303,17 +308,23 @@ def _ledger_row(beam: tuple[str, str], cost: _Cost, place: int) -> LedgerRow:
 
 
 def _track(columns: _Columns) -> _Track:
-    """Return the rows with a height in along-track order."""
+    """Return the rows with a height in along-track order.
+
+    A file may hold several cycles: each pass is a group of its own.
+    """
     height, known = columns.values("height_m")
     segment_id, _ = columns.values("segment_id")
+    cycle, _ = columns.values("cycle")
     slope, sloping = columns.values("slope_along")
     row = np.flatnonzero(known)
-    key = (columns.group[row].astype(np.int64) << 32) + segment_id[row]
+    passes = (columns.group << _CYCLE_BITS | cycle)[row]
+    key = (passes.astype(np.int64) << 32) + segment_id[row]
     if (np.diff(key) < 0).any():
-        row = row[np.argsort(key, kind="stable")]
+        order = np.argsort(key, kind="stable")
+        row, passes = row[order], passes[order]
     return _Track(
         row,
-        columns.group[row],
+        passes,
         segment_id[row],
         height[row].astype(np.float64),
         np.where(sloping[row], slope[row], np.nan).astype(np.float64),

@@ -30,8 +30,10 @@ _BEFORE_FILTERS = (
     "name_mismatch",
     "no_beam",
     "no_segments",
+    "outside_period",
     "read",
     "outside_region",
+    "no_height",
     "incomplete",
     "duplicate_segment",
     "all_fill",
@@ -107,7 +109,7 @@ def _in_order(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sum_periods(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the counts of each step over all periods; a granule belongs to one of them."""
+    """Return the counts of each step over all periods; a row belongs to one of them."""
     steps = pd.concat(parts).groupby(["stage", "filter"], sort=False)[_COUNTS]
     return _in_order(steps.sum(skipna=False).reset_index())
 

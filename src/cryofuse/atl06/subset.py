@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cryofuse.atl06.granule import Area, read_granule
+from cryofuse.altimetry import AltimetryProduct, Span, load_product
+from cryofuse.atl06.granule import Area
 from cryofuse.atl06.ledger import LedgerRow, ledger_row
 from cryofuse.logs import UserError
 from cryofuse.tables import SEGMENTS
@@ -18,12 +19,16 @@ _NAMED = 20
 
 
 def cut_granules(
-    manifest: pa.Table, region: Area, max_unreadable_share: float = 1.0
+    manifest: pa.Table,
+    region: Area,
+    max_unreadable_share: float = 1.0,
+    product: str = "atl06",
+    period: Span | None = None,
 ) -> Iterator[tuple[pa.Table, list[LedgerRow]]]:
     """Yield the segments of each granule of a manifest inside a region, and its ledger rows.
 
-    Granules come in order of their names whatever the manifest's order, each sorted by beam
-    and segment number. Where the file of the latest release cannot be read, the next one of
+    Granules come in order of their names whatever the manifest's order, each sorted by beam,
+    cycle and segment number. Where the file of the latest release cannot be read, the next one of
     the same granule is.
 
     Parameters
@@ -34,23 +39,29 @@ def cut_granules(
         Outline, CRS and tile size.
     max_unreadable_share
         Share of the granules that may be unreadable.
+    product
+        Altimetry product.
+    period
+        First instant, and first instant after it: of files that span more than one period the
+        rows of this one are taken.
 
     Raises
     ------
     UserError
         After the last granule, if more than that share could not be read: with their names.
     """
+    source = load_product(product)
     granules: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in manifest.to_pylist():
-        identity = tuple(row[key] for key in ("start_time", "rgt", "cycle", "orbit_region"))
+        identity = source.parse_name(row["granule"]).identity
         granules.setdefault(identity, []).append(row)
     for files in granules.values():
         files.sort(key=lambda row: row["path"])
-        files.sort(key=lambda row: (row["release"], row["revision"]), reverse=True)
+        files.sort(key=lambda row: source.parse_name(row["granule"]).rank, reverse=True)
         files.sort(key=lambda row: row["superseded_by"] is not None)
     lost = []
     for files in sorted(granules.values(), key=lambda files: files[0]["granule"]):
-        table, ledger, readable = _cut_first_readable(files, region)
+        table, ledger, readable = _cut_first_readable(source, files, region, period)
         if not readable:
             lost.append(f"{files[0]['path']}: {ledger[0]['reason']}")
         yield table, ledger
@@ -65,7 +76,10 @@ def cut_granules(
 
 
 def _cut_first_readable(
-    files: list[dict[str, Any]], region: Area
+    source: AltimetryProduct,
+    files: list[dict[str, Any]],
+    region: Area,
+    period: Span | None,
 ) -> tuple[pa.Table, list[LedgerRow], bool]:
     """Read the files of one granule, best first, until one can be read."""
     table, ledger, readable = SEGMENTS.empty(), [], False
@@ -76,7 +90,7 @@ def _cut_first_readable(
         elif row["reason"] is not None and row["superseded_by"] is None:
             ledger.append(ledger_row(name, None, "acquire", "unreadable", reason=row["reason"]))
         else:
-            table, found = read_granule(row["path"], region=region)
+            table, found = source.read_granule(row["path"], region=region, period=period)
             readable = any(
                 entry["filter"] != "unreadable" for entry in found if entry["beam"] is not None
             )
@@ -85,9 +99,10 @@ def _cut_first_readable(
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """Return a granule's rows by beam and segment number; most files already are."""
+    """Return a granule's rows by beam, cycle and segment number; most files already are."""
     if table.num_rows == 0:
         return table
     beam = table["beam"].combine_chunks().indices.to_numpy().astype(np.int64)
-    key = (beam << 32) + table["segment_id"].to_numpy()
+    passes = (beam << 16) + table["cycle"].to_numpy()
+    key = (passes << 32) + table["segment_id"].to_numpy()
     return table if (np.diff(key) > 0).all() else table.take(np.argsort(key, kind="stable"))

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.spatial import cKDTree
 
-from cryofuse.atl06.granule import BEAMS
+from cryofuse.altimetry import beam_labels
 from cryofuse.atl06.tiles import Box, grow, in_box
 from cryofuse.calendar import year_fraction
 from cryofuse.tables import CHECK_PAIRS, CHECKS
@@ -62,7 +62,7 @@ MAD_TO_SIGMA = 1.4826
 MEDIAN_TO_MEAN_SIGMA = float(np.sqrt(np.pi / 2))
 
 #: Bits of cycle, segment number and beam in a segment's key; the track stands above them.
-_CYCLE_BITS, _ID_BITS, _BEAM_BITS = 15, 31, 3
+_CYCLE_BITS, _ID_BITS, _BEAM_BITS = 15, 31, 4
 #: Steps from piece to piece along two tracks; nearly straight ones need two.
 _MOST_STEPS = 20
 #: A crossing this near a vertex (pieces) lies on it, on whichever side rounding puts it.
@@ -79,7 +79,7 @@ class TrackSegments:
     """Segments of a block and its margin; arrays of one length in any order, all finite.
 
     ``x_m``, ``y_m`` (m), ``time`` (UTC, datetime64[us]), ``height_m``, ``sigma_m`` (m), ``rgt``,
-    ``cycle``, ``beam`` (0 gt1l … 5 gt3r), ``segment_id``.
+    ``cycle``, ``beam`` (its place among :func:`cryofuse.altimetry.beam_labels`), ``segment_id``.
     """
 
     x_m: np.ndarray
@@ -535,12 +535,13 @@ def _measure_repeats(
 def _name_passes(segments: TrackSegments, rows: np.ndarray, time: np.ndarray) -> dict[str, Any]:
     """Return times, tracks, cycles and beams of the earlier and the later segment of pairs."""
     columns: dict[str, Any] = {}
+    beams = beam_labels()
     for side, which in enumerate(("first", "second")):
         own = rows[:, side]
         columns[f"time_{which}"] = time[:, side]
         columns[f"rgt_{which}"] = segments.rgt[own]
         columns[f"cycle_{which}"] = segments.cycle[own]
-        columns[f"beam_{which}"] = [BEAMS[code] for code in segments.beam[own]]
+        columns[f"beam_{which}"] = [beams[code] for code in segments.beam[own]]
     return columns
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cryofuse.atl06.granule import BEAMS
+from cryofuse.altimetry import beam_labels
 from cryofuse.atl06.tiles import Box, RowGroup, grow, in_box, list_row_groups
 from cryofuse.geo import tile_bounds
 
@@ -209,10 +209,11 @@ def _inside(records: np.ndarray, box: Box) -> np.ndarray:
 def _records(table: pa.Table) -> np.ndarray:
     """Return a table of segments as an array of type ``RECORD``; missing σ and slopes are NaN."""
     records = np.empty(table.num_rows, RECORD)
+    beams = beam_labels()
     for name in COLUMNS:
         if name == "beam":
             label = table[name].combine_chunks()
-            code = np.array([BEAMS.index(text) for text in label.dictionary.to_pylist()], np.int8)
+            code = np.array([beams.index(text) for text in label.dictionary.to_pylist()], np.int8)
             records[name] = code[label.indices.to_numpy()]
         else:
             records[name] = table[name].to_numpy()

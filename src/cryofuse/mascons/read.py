@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from cryofuse.logs import UserError
 from cryofuse.mascons.footprints import measure_footprints
@@ -14,7 +14,42 @@ if TYPE_CHECKING:
     import geopandas
     import pandas as pd
 
-#: Products and the module that reads each.
+
+class GravimetryProduct(Protocol):
+    """What a module of a gravimetry product offers; everything after it knows no product."""
+
+    def read_solutions(
+        self,
+        path: str,
+        land_mask: str | None,
+        extent: Extent | None,
+        footprints: geopandas.GeoDataFrame | None,
+    ) -> Solutions:
+        """Return a file's solutions, a column for each mascon.
+
+        Parameters
+        ----------
+        path
+            File of the product.
+        land_mask
+            Separate land mask, for products that keep it apart; others take no notice of it.
+        extent
+            West, south, east, north (degrees): only mascons that touch it are needed.
+        footprints
+            Known outlines (``mascon_id``, ``geometry``) that a product without whole outlines
+            of its own may take.
+
+        Raises
+        ------
+        UserError
+            In one line, if the file is not what the product's layout says.
+        OSError
+            If it cannot be opened.
+        """
+        ...
+
+
+#: Products and the module that reads each (a :class:`GravimetryProduct`).
 PRODUCTS = {
     "jpl": "cryofuse.mascons.jpl",
     "csr": "cryofuse.mascons.csr",
@@ -65,9 +100,8 @@ def read_mascons(
         if not Path(name).is_file():
             raise UserError(f"no mascon file {name}")
     try:
-        solutions: Solutions = import_module(PRODUCTS[product]).read_solutions(
-            str(path), land_mask, extent, footprints
-        )
+        module = cast(GravimetryProduct, import_module(PRODUCTS[product]))
+        solutions = module.read_solutions(str(path), land_mask, extent, footprints)
     except OSError as error:
         raise UserError(f"{path}: unreadable as a file of {product} mascons ({error})") from None
     mass = tabulate_mass(solutions, str(path))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryofuse.acquire.local import list_local
-from cryofuse.acquire.manifest import GranuleFile, build_manifest, equal_copies, parse_name
+from cryofuse.acquire.manifest import GranuleFile, build_manifest, equal_copies
+from cryofuse.atl06.product import parse_name
 from cryofuse.calendar import period_bounds
 from cryofuse.logs import UserError
 from cryofuse.tables import MANIFEST, check

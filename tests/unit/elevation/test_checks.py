@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cryofuse.altimetry import beam_labels
 from cryofuse.config import ElevationSettings
 from cryofuse.elevation import checks
 from cryofuse.elevation.checks import TrackSegments, check_block, summarise_checks
@@ -104,6 +105,8 @@ def run(segments, fits=NODE, box=BOX, seed=1, **keys):
 def make_world(seed, rgts=4, cycles=3, dropped=0.05, count=400):
     """Passes of several tracks with six winding beams each and gaps at random."""
     rng = np.random.default_rng(seed)
+    # The last of all labels is flown in the middle.
+    codes = (3, 4, len(beam_labels()) - 1, 5, 6, 7) if seed == 2 else range(6)
     parts = []
     for number in range(rgts):
         azimuth = np.radians((25 if number % 2 else 155) + rng.uniform(-6, 6))
@@ -117,7 +120,8 @@ def make_world(seed, rgts=4, cycles=3, dropped=0.05, count=400):
                 points = centre + along[:, None] * ahead + (offset + wave)[:, None] * aside
                 part = lay(
                     points[:, 0], points[:, 1], 18.8 + 0.25 * cycle + 0.03 * number,
-                    rgt=100 + number, cycle=cycle, beam=beam, sigma=rng.uniform(0.05, 0.2, count),
+                    rgt=100 + number, cycle=cycle, beam=codes[beam],
+                    sigma=rng.uniform(0.05, 0.2, count),
                     keep=rng.random(count) > dropped,
                 )  # fmt: skip
                 parts.append(part)
@@ -349,7 +353,7 @@ def test_all_crossings_and_repeats_are_found(seed):
     repeats = pairs[pairs["kind"] == "repeat"]
     expected = search_repeats(segments, box, 50.0)
     assert len(repeats) == len(expected) > 1000
-    beams = np.array(checks.BEAMS)[expected["beam"]]
+    beams = np.array(beam_labels())[expected["beam"]]
     keys = zip(expected["cycle_a"], expected["rgt"], beams, expected["cycle_b"], expected["rgt"],
                beams, expected["segment_id"].astype(float), strict=True)  # fmt: skip
     assert as_set(repeats) == set(keys)
