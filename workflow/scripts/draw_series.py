@@ -5,7 +5,7 @@ from typing import Any
 from cryofuse.config import RegionSettings
 from cryofuse.logs import job_log
 from cryofuse.products import figures_series as figures
-from cryofuse.products.reference import ice_sheet_of, read_reference
+from cryofuse.products.reference import ice_sheet_of, read_references
 from cryofuse.products.style import save_outputs
 from cryofuse.tables import read_table
 
@@ -15,8 +15,7 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]):
         given = snakemake.input
         region = RegionSettings.model_validate(snakemake.params.region)
-        sheet = ice_sheet_of(region.crs)
-        references = [read_reference(series, sheet) for series in region.reference_series]
+        references = read_references(region.reference_series, ice_sheet_of(region.crs))
         fusion, mascons = read_table(given.fusion), read_table(given.mascons)
         totals, comparison = read_table(given.totals), read_table(given.comparison)
         save_outputs(
