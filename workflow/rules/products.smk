@@ -159,7 +159,7 @@ rule draw_series:
         comparison=rules.sum_totals.output.comparison,
         sheet_coupling=rules.couple_sheet.output.coupling,
         case_study=rules.study_melt_seasons.output.case_study,
-        lib=lib("products/figures_series", "products/reference"),
+        lib=lib("products/figures_series", "products/figures_sheet"),
         region=region_files("outline", "coast", "reference_series"),
     output:
         **figure_files("series"),
@@ -272,6 +272,7 @@ if CONFIG.source == "synthetic":
 rule write_summary:
     input:
         unpack(validation_file),
+        manifests=per_period(MANIFEST),
         filter_report=rules.report_filters.output.table,
         checks=rules.summarise_checks.output.checks,
         centroids=rules.cluster_regimes.output.centroids,

@@ -1,10 +1,11 @@
-"""Adapter of rule draw_series: series by mascon and region in, three figures out."""
+"""Adapter of rule draw_series: series by mascon and region in, four figures out."""
 
 from typing import Any
 
 from cryofuse.config import RegionSettings
 from cryofuse.logs import job_log
 from cryofuse.products import figures_series as figures
+from cryofuse.products.figures_sheet import draw_sheet_coupling
 from cryofuse.products.reference import ice_sheet_of, read_references
 from cryofuse.products.style import save_outputs
 from cryofuse.tables import read_table
@@ -23,6 +24,9 @@ def main(snakemake: Any) -> None:
             {
                 "mascon_series": figures.draw_mascon_series(fusion, mascons, region.title),
                 "totals": figures.draw_totals(totals, comparison, references, region.title),
+                "sheet_coupling": draw_sheet_coupling(
+                    totals, references, read_table(given.sheet_coupling), region.title
+                ),
                 "case_study": figures.draw_case_study(read_table(given.case_study), region.title),
             },
         )

@@ -175,6 +175,14 @@ def read_jpl_text(path: str | Path) -> Reference:
     return Reference("JPL", "mass", "month", frame.sort_values("month", ignore_index=True))
 
 
+def _read_csv(path: str | Path, date: str) -> pd.DataFrame:
+    """Return a CSV file whose rows all have the header's columns, its dates as they are written."""
+    from pyarrow import csv
+
+    options = csv.ConvertOptions(column_types={date: "string"})
+    return csv.read_csv(path, convert_options=options).to_pandas()
+
+
 def _require_finite(values: np.ndarray) -> None:
     """Refuse a series with a hole in it, which a sum or a mean would close silently."""
     if not np.isfinite(values).all():
@@ -232,7 +240,7 @@ def read_imbie(path: str | Path) -> Reference:
     its rate (Gt/yr), so that a file may begin anywhere. σ is the file's, of the sum since the
     series' beginning.
     """
-    table = pd.read_csv(path)
+    table = _read_csv(path, "Date")
     month = pd.to_datetime(table["Date"], format="%d/%m/%Y").dt.as_unit("us")
     if not (month.dt.day == 1).all():
         raise ValueError("dates are not firsts of months written DD/MM/YYYY")
@@ -265,7 +273,7 @@ def read_mankoff(path: str | Path) -> Reference:
     ----------
     Mankoff, K. D. et al. 2021, doi:10.5194/essd-13-5001-2021.
     """
-    table = pd.read_csv(path)
+    table = _read_csv(path, "time")
     time = pd.to_datetime(table["time"], format="%Y-%m-%d").dt.as_unit("us")
     if not time.is_monotonic_increasing or time.duplicated().any():
         raise ValueError("dates do not rise")
@@ -318,7 +326,7 @@ def read_atl15_volume(path: str | Path, ice_sheet: str = "greenland") -> Referen
     ice_sheet
         ``greenland`` or ``antarctica``.
     """
-    table = pd.read_csv(path)
+    table = _read_csv(path, "epoch_date")
     chosen = table[table["ice_sheet"] == ice_sheet]
     if chosen.empty:
         raise ValueError(f"no rows of the ice sheet {ice_sheet!r}")

@@ -232,21 +232,42 @@ def couple_sheet(
         Table ``applications/sheet_coupling``. The pair of the run's own series is always there;
         nulls have a reason.
     """
+    blocks = [
+        _couple(pairs, settings).assign(volume=volume, mass=mass)
+        for volume, mass, pairs in list_pairs(totals, references)
+    ]
+    return pd.concat(blocks, ignore_index=True)[_COLUMNS]
+
+
+def list_pairs(
+    totals: pd.DataFrame, references: Sequence[Reference]
+) -> list[tuple[str, str, pd.DataFrame]]:
+    """Return every volume with every mass: both names and the pairs (:func:`pair_series`)."""
     volumes = [(OWN_VOLUME, "month", own_volume(totals))]
     for reference in references:
         if reference.quantity == "volume":
             volumes.append((reference.title, reference.stamp, reference.frame))
-    blocks = []
+    found = []
     for name, stamp, volume in volumes:
         start = volume["month"].min()
-        masses = [(OWN_MASS, own_mass(totals))]
+        found.append((name, OWN_MASS, pair_series(volume, own_mass(totals), stamp)))
         for reference in references:
             if reference.quantity == "mass":
-                masses.append((reference.title, sigma_since(reference, start)))
-        for other, mass in masses:
-            rows = _couple(pair_series(volume, mass, stamp), settings)
-            blocks.append(rows.assign(volume=name, mass=other))
-    return pd.concat(blocks, ignore_index=True)[_COLUMNS]
+                mass = sigma_since(reference, start)
+                found.append((name, reference.title, pair_series(volume, mass, stamp)))
+    return found
+
+
+def treat_pairs(pairs: pd.DataFrame, treatment: str) -> pd.DataFrame:
+    """Return pairs with a treatment's trend and cycle removed from volume and mass."""
+    here = pairs[["volume_km3", "mass_gt"]].notna().all(axis=1).to_numpy()
+    years = year_fraction(month_middle(pairs["month"].to_numpy()))
+    project = build_filter(treatment, years, here).project
+    treated = {
+        name: np.where(here, project @ np.where(here, pairs[name], 0.0), np.nan)
+        for name in ("volume_km3", "mass_gt")
+    }
+    return pairs.assign(**treated)
 
 
 def own_volume(totals: pd.DataFrame) -> pd.DataFrame:

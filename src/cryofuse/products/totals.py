@@ -414,7 +414,9 @@ def reference_mass(reference: Reference, density: float) -> tuple[str, pd.DataFr
     return f"{reference.title} at {used:.0f} kg/m³", frame
 
 
-def match_series(total: pd.DataFrame, reference: pd.DataFrame, stamp: str) -> pd.DataFrame:
+def match_series(
+    total: pd.DataFrame, reference: pd.DataFrame, stamp: str, *, centred: bool = True
+) -> pd.DataFrame:
     """Return common months with ``ours`` and ``theirs`` (Gt), each without its own mean.
 
     Against instants at the first of a month, ours is the mean of the month before and the month
@@ -428,6 +430,8 @@ def match_series(total: pd.DataFrame, reference: pd.DataFrame, stamp: str) -> pd
         Columns month, time, value.
     stamp
         ``month`` or ``instant``.
+    centred
+        Whether the means are taken off.
     """
     ours = total[["month", "mass_gt", "mass_sigma_gt"]].set_axis(["month", "value", "sigma"], axis=1)
     if stamp == "instant":
@@ -436,7 +440,8 @@ def match_series(total: pd.DataFrame, reference: pd.DataFrame, stamp: str) -> pd
         reference[["month", "time", "value"]].rename(columns={"value": "theirs"}), on="month"
     )
     both = both[["month", "time", "ours", "theirs"]].dropna(subset=["ours", "theirs"])
-    both[["ours", "theirs"]] -= both[["ours", "theirs"]].mean()
+    if centred:
+        both[["ours", "theirs"]] -= both[["ours", "theirs"]].mean()
     return both.sort_values("month", ignore_index=True)
 
 
