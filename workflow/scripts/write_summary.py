@@ -28,9 +28,7 @@ def main(snakemake: Any) -> None:
             coupling=read_table(given.coupling),
             fdr=params.coupling["fdr"],
             min_months=params.coupling["min_n"],
-            granule_times=pd.concat(
-                [used_granules(read_table(path)) for path in given.manifests]
-            ),
+            granule_times=pd.concat([used_granules(read_table(path)) for path in given.manifests]),
             totals=read_table(given.totals),
             sea_level=read_table(given.sea_level),
             comparison=read_table(given.comparison),

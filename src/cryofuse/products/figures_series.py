@@ -214,7 +214,7 @@ def draw_totals(
         f"{months}; {len(common)} months common to gravity and altimetry. Shaded: months of "
         "altimetry asked for; ticks on the bottom of b: months in which it saw any mascon. "
         "Published series and altimetry are shifted to gravity's mean over the months that both "
-        "have. Bands and bars: 1σ of a month, of cumulative sums since the altimetry began. Lines "
+        "have. Bands and bars: 1σ of a month, of cumulative sums since the panel's first. Lines "
         "break where any selected mascon has no value. Densities in kg/m³. "
         + _agreement(comparison),
     )
@@ -229,9 +229,7 @@ def _within(frame: pd.DataFrame, window: tuple[pd.Timestamp, pd.Timestamp]) -> p
     return frame[frame["month"].between(*window)]
 
 
-def _window(
-    asked: pd.Series, references: Sequence[Reference]
-) -> tuple[pd.Timestamp, pd.Timestamp]:
+def _window(asked: pd.Series, references: Sequence[Reference]) -> tuple[pd.Timestamp, pd.Timestamp]:
     """Return the first and last month of altimetry, the run's and published volumes'.
 
     Widened to ``SHORTEST_WINDOW_MONTHS`` so that a run of few months has its context.
@@ -317,12 +315,10 @@ def _draw_references(
     from cryofuse.products.totals import match_series, reference_mass
 
     dashes = ((4, 1.5), (1, 1), (6, 1.5, 1, 1.5), (2, 1))
-    starts = [r.frame["month"].min() for r in references if r.quantity == "volume"]
-    start = min([window[0], *starts]) if window[0] > gravity["month"].min() else window[0]
     for number, reference in enumerate(references):
         name, frame = reference_mass(reference, float("nan"))
         if reference.quantity == "mass":
-            frame = sigma_since(reference, start)
+            frame = sigma_since(reference, window[0])
         both = match_series(gravity, frame, reference.stamp, centred=False)
         if both.empty:
             continue

@@ -105,9 +105,7 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, row: pd.Series) -> None:
         ecolor="#bbbbbb", elinewidth=0.5, zorder=1,
     )  # fmt: skip
     axes.scatter(x, y, c=colours, s=9, lw=0, zorder=3, gid="pairs")
-    slope, lower, upper = (
-        row[f"density{end}_kg_m3"] / 1e3 for end in ("", "_lower", "_upper")
-    )
+    slope, lower, upper = (row[f"density{end}_kg_m3"] / 1e3 for end in ("", "_lower", "_upper"))
     if np.isfinite(slope):
         reach = 1.08 * np.array([x.min(), x.max()])
         axes.plot(reach, slope * reach, color=style.INK, lw=1.0, zorder=2, gid="line")

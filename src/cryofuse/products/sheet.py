@@ -199,8 +199,10 @@ def fit_density(
         for series in (x_all, y_all - slope * x_all)
     )
     share = effective_sample_size(n, first, second) / n
-    half = float(line.slope_sigma) / np.sqrt(share) * float(
-        t.ppf((1 + CONFIDENCE) / 2, max(freedom * share, 1.0))
+    half = (
+        float(line.slope_sigma)
+        / np.sqrt(share)
+        * float(t.ppf((1 + CONFIDENCE) / 2, max(freedom * share, 1.0)))
     )
     return Density(
         slope * KG_M3_PER_GT_KM3,

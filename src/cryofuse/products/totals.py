@@ -433,7 +433,9 @@ def match_series(
     centred
         Whether the means are taken off.
     """
-    ours = total[["month", "mass_gt", "mass_sigma_gt"]].set_axis(["month", "value", "sigma"], axis=1)
+    ours = total[["month", "mass_gt", "mass_sigma_gt"]].set_axis(
+        ["month", "value", "sigma"], axis=1
+    )
     if stamp == "instant":
         ours = mean_at_instants(ours)
     both = ours.rename(columns={"value": "ours"}).merge(

@@ -66,7 +66,9 @@ IMBIE_HEAD = (
 def test_imbie_dates_are_day_first_and_values_month_ends(tmp_path):
     path = tmp_path / "imbie.csv"
     # The file begins in the middle of a series: its first month starts at 100 Gt, not at zero.
-    path.write_text(IMBIE_HEAD + "01/02/2020,120,110,3\n01/03/2020,240,130,4\n01/04/2020,-120,120,5\n")
+    path.write_text(
+        IMBIE_HEAD + "01/02/2020,120,110,3\n01/03/2020,240,130,4\n01/04/2020,-120,120,5\n"
+    )
     found = read_imbie(path)
     assert months_of(found) == ["2020-02", "2020-03", "2020-04"]
     np.testing.assert_allclose(found.frame["value"], [105, 120, 125])

@@ -297,7 +297,9 @@ def test_comparison_with_a_shifted_and_tilted_series(world, totals):
     centred = difference - difference.mean()
     assert row["n"] == 74
     assert row["rmse_gt"] == pytest.approx(np.sqrt((centred**2).mean()))
-    assert row["bias_gt"] == pytest.approx(difference.mean() - difference[:11].mean())  # one of twelve
+    assert row["bias_gt"] == pytest.approx(
+        difference.mean() - difference[:11].mean()
+    )  # one of twelve
     assert row["start"] == pd.Timestamp("2018-10-01")
     assert row["reference_trend_gt_yr"] - row["trend_gt_yr"] == pytest.approx(10, abs=1e-6)
     assert row["trend_difference_gt_yr"] == pytest.approx(-10, abs=1e-6)
