@@ -156,6 +156,8 @@ def draw_totals(
     title
         Name of the region.
     """
+    from matplotlib.dates import date2num
+
     figure = style.new_figure(8.0)
     grid = figure.add_gridspec(3, 1, height_ratios=(1.15, 1.5, 0.9))
     upper, middle, lower = (figure.add_subplot(grid[row]) for row in range(3))
@@ -193,9 +195,10 @@ def draw_totals(
         _mark_altimetry(middle, totals)
         middle.axhline(0, color=style.FAINT, lw=0.4)
         _draw_changes(lower, totals, ["gravity", *_best_altimetry(totals, sources)], window)
-        half_month = pd.Timedelta(days=15)
+        half_month = np.timedelta64(15, "D")
+        edges = date2num([window[0] - half_month, window[1] + 3 * half_month])
         for axes in (middle, lower):
-            axes.set_xlim(window[0] - half_month, window[1] + 3 * half_month)
+            axes.set_xlim(*edges)
             style.month_axis(axes)
     for axes, label in ((upper, "mass (Gt)"), (middle, "mass (Gt)"), (lower, "Gt per month")):
         axes.set_ylabel(label)
@@ -318,7 +321,7 @@ def _draw_references(
     for number, reference in enumerate(references):
         name, frame = reference_mass(reference, float("nan"))
         if reference.quantity == "mass":
-            frame = sigma_since(reference, window[0])
+            frame = sigma_since(reference, window[0].to_datetime64())
         both = match_series(gravity, frame, reference.stamp, centred=False)
         if both.empty:
             continue
@@ -414,15 +417,16 @@ def _sea_level_axis(axes: Axes, label: str) -> None:
 
 def _agreement(comparison: pd.DataFrame) -> str:
     rows = comparison[(comparison["source"] == "gravity") & comparison["r"].notna()]
-    parts = [
-        f"{row.series} (n {row.n}) r {row.r:.4f}, RMSE {row.rmse_gt:.0f} Gt, "
-        + "{:+.1f} ({:+.1f} to {:+.1f}) Gt/yr".format(
-            row.trend_difference_gt_yr,
-            row.trend_difference_lower_gt_yr,
-            row.trend_difference_upper_gt_yr,
-        ).replace("-", "−")
-        for row in rows.itertuples()
-    ]
+    parts = []
+    for row in rows.to_dict("records"):
+        apart, lower, upper = (
+            f"{row[f'trend_difference{end}_gt_yr']:+.1f}".replace("-", "−")
+            for end in ("", "_lower", "_upper")
+        )
+        parts.append(
+            f"{row['series']} (n {row['n']}) r {row['r']:.4f}, RMSE {row['rmse_gt']:.0f} Gt, "
+            f"{apart} ({lower} to {upper}) Gt/yr"
+        )
     if not parts:
         return ""
     return "Gravity against published series, with the trend of their difference: " + (

@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
-from cryofuse.calendar import add_months, month_index, month_middle, year_fraction
+from cryofuse.calendar import TIME_DTYPE, add_months, month_index, month_middle, year_fraction
 from cryofuse.learning.coupling import (
     TREATMENTS,
     build_filter,
@@ -238,7 +238,8 @@ def couple_sheet(
         _couple(pairs, settings).assign(volume=volume, mass=mass)
         for volume, mass, pairs in list_pairs(totals, references)
     ]
-    return pd.concat(blocks, ignore_index=True)[_COLUMNS]
+    times = {"start": TIME_DTYPE, "end": TIME_DTYPE, "step_months": "Int8"}
+    return pd.concat(blocks, ignore_index=True)[_COLUMNS].astype(times)
 
 
 def list_pairs(
@@ -321,51 +322,46 @@ def pair_series(volume: pd.DataFrame, mass: pd.DataFrame, stamp: str) -> pd.Data
 def _couple(pairs: pd.DataFrame, settings: CouplingSettings) -> pd.DataFrame:
     """Return the rows of one pair of series, one per treatment."""
     known = pairs.dropna(subset=["volume_km3", "mass_gt"])
-    n = len(known)
     months = pairs["month"].to_numpy()
     index = month_index(months)
-    step = int(index[1] - index[0]) if len(index) > 1 else 0
-    span = int(np.ptp(index)) + step if n else 0
-    table = pd.DataFrame({"treatment": TREATMENTS, "n": n})
-    table["step_months"] = np.int8(step) if step else None
-    table["start"] = known["month"].min() if n else pd.NaT
-    table["end"] = known["month"].max() if n else pd.NaT
-    table[_VALUES] = np.nan
-    table["reason"] = None
-    if n < MIN_PAIRS or span < MIN_MONTHS:
-        table["reason"] = (
-            f"{n} pairs over {span} months: a coupling needs {MIN_PAIRS} over {MIN_MONTHS}"
-        )
-        return table
+    step = int(index[1] - index[0]) if len(index) > 1 else None
+    span = int(np.ptp(index)) + (step or 1) if len(index) else 0
+    same = {
+        "step_months": step,
+        "start": known["month"].min(),
+        "end": known["month"].max(),
+        "n": len(known),
+    }
+    if len(known) < MIN_PAIRS or span < MIN_MONTHS:
+        short = f"{len(known)} pairs over {span} months: "
+        short += f"a coupling needs {MIN_PAIRS} over {MIN_MONTHS}"
+        nulls = dict.fromkeys(_VALUES, np.nan) | {"reason": short}
+        return pd.DataFrame([{"treatment": name} | same | nulls for name in TREATMENTS])
     columns = ["volume_km3", "mass_gt", "volume_sigma_km3", "mass_sigma_gt"]
     volume, mass, volume_sigma, mass_sigma = (pairs[c].to_numpy(dtype=float) for c in columns)
     asked = settings.model_copy(
         update={"lags_months": 0, "min_n": MIN_PAIRS, "bootstrap_draws": 1, "block_months": 1}
     )
     filters: dict[tuple[str, bytes], Filter] = {}
-    found = couple_series(volume, mass, months, asked, filters=filters).set_index("treatment")
+    found = couple_series(volume, mass, months, asked, filters=filters)
     years = year_fraction(month_middle(months))
-    for row, treatment in enumerate(TREATMENTS):
-        r, n_effective = (float(found.at[treatment, c]) for c in ("r", "n_effective"))
-        low, high = _fisher_interval(r, n_effective)
-        density = fit_density(volume, mass, volume_sigma, mass_sigma, years, treatment, filters)
-        table.loc[row, _VALUES] = [
-            r,
-            low,
-            high,
-            n_effective,
-            float(found.at[treatment, "p"]),
-            density.value,
-            density.lower,
-            density.upper,
-            density.least_squares,
+    rows = []
+    for one in found.to_dict("records"):
+        r, n_effective, p = (float(one[name]) for name in ("r", "n_effective", "p"))
+        density = fit_density(
+            volume, mass, volume_sigma, mass_sigma, years, one["treatment"], filters
+        )
+        values = (
+            *(r, *_fisher_interval(r, n_effective), n_effective, p),
+            *(density.value, density.lower, density.upper, density.least_squares),
             density.scatter_gt,
-        ]
-        if not np.isfinite(r):
-            table.loc[row, "reason"] = found.at[treatment, "reason"]
-        elif density.reason:
-            table.loc[row, "reason"] = f"no density: {density.reason}"
-    return table
+        )
+        reason = one["reason"] if not np.isfinite(r) else None
+        if density.reason and not reason:
+            reason = f"no density: {density.reason}"
+        row = dict(zip(_VALUES, values, strict=True))
+        rows.append({"treatment": one["treatment"]} | same | row | {"reason": reason})
+    return pd.DataFrame(rows)
 
 
 def _fisher_interval(r: float, n: float) -> tuple[float, float]:

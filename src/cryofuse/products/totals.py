@@ -143,9 +143,9 @@ def sum_totals(
     -------
     pandas.DataFrame
         Table ``applications/totals``: sources ``gravity``, ``altimetry_<density>`` and
-        ``altimetry_fitted``; every calendar month from first to last, null in gaps. Gravity is null where any selected mascon
-        is; altimetry where one with ice has no fit (see :func:`follow_unseen`). ``n_mascons``
-        counts those that were seen.
+        ``altimetry_fitted``; every calendar month from first to last, null in gaps. Gravity is
+        null where any selected mascon is; altimetry where one with ice has no fit (see
+        :func:`follow_unseen`). ``n_mascons`` counts those that were seen.
     """
     selected = mascons[mascons["selected"]].sort_values("mascon_id")
     ids = selected["mascon_id"].to_numpy()
@@ -244,10 +244,12 @@ def _density_of_totals(volume: pd.DataFrame, gravity: pd.DataFrame) -> Density:
     if len(known) < MIN_TREND_MONTHS:
         reason = f"{len(known)} common months over {span}: fewer than {MIN_TREND_MONTHS}"
         return Density(np.nan, np.nan, np.nan, np.nan, np.nan, len(known), reason)
-    columns = ("value", "value_gravity", "sigma", "sigma_gravity")
     return fit_density(
-        *(both[name].to_numpy(dtype=float) for name in columns),
-        years=year_fraction(month_middle(both["month"].to_numpy())),
+        both["value"].to_numpy(dtype=float),
+        both["value_gravity"].to_numpy(dtype=float),
+        both["sigma"].to_numpy(dtype=float),
+        both["sigma_gravity"].to_numpy(dtype=float),
+        year_fraction(month_middle(both["month"].to_numpy())),
     )
 
 
@@ -262,8 +264,9 @@ def _shift_to(total: pd.DataFrame, gravity: pd.DataFrame) -> pd.DataFrame:
 
 def _finish(total: pd.DataFrame, source: str) -> pd.DataFrame:
     """Return rows of the totals table from consecutive months' value, sigma, n."""
-    value, sigma = total["value"], total["sigma"]
-    change, change_sigma = value.diff(), np.hypot(sigma, sigma.shift())
+    value, sigma = (total[name].to_numpy(dtype=float) for name in ("value", "sigma"))
+    change = np.diff(value, prepend=np.nan)
+    change_sigma = np.hypot(sigma, np.concatenate([[np.nan], sigma[:-1]]))[: sigma.size]
     return pd.DataFrame(
         {
             "source": source,
@@ -271,11 +274,11 @@ def _finish(total: pd.DataFrame, source: str) -> pd.DataFrame:
             "mass_gt": value,
             "mass_sigma_gt": sigma,
             "mass_change_gt": change,
-            "mass_change_sigma_gt": change_sigma.where(change.notna()),
+            "mass_change_sigma_gt": change_sigma,
             "sea_level_mm": mass_to_sea_level(value),
             "sea_level_sigma_mm": mass_to_sea_level(-sigma),
             "sea_level_change_mm": mass_to_sea_level(change),
-            "sea_level_change_sigma_mm": mass_to_sea_level(-change_sigma).where(change.notna()),
+            "sea_level_change_sigma_mm": mass_to_sea_level(-change_sigma),
             "n_mascons": total["n"].astype("int32"),
         }
     )

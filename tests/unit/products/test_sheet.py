@@ -34,7 +34,7 @@ def test_mean_at_an_instant_is_that_of_the_months_either_side():
     table = table[table["month"] != pd.Timestamp("2019-05-01")].assign(sigma=[3, 4, 1, 5, 12])
     found = mean_at_instants(table).set_index("month")
     assert found["value"].dropna().to_dict() == {pd.Timestamp("2019-02-01"): 2.0}
-    assert found.at[pd.Timestamp("2019-02-01"), "sigma"] == pytest.approx(2.5)
+    assert found.loc[pd.Timestamp("2019-02-01"), "sigma"] == pytest.approx(2.5)
     # May has no row, so neither 1 May nor 1 June has two sides.
     assert [f"{m:%m}" for m in found.index] == ["02", "03", "04"]
 
@@ -163,12 +163,12 @@ def test_published_series_couple_without_a_granule(world):
     ):
         design = np.column_stack([np.ones(23), *(e - e.mean() for e in extra)])
         x, y = (s - design @ np.linalg.lstsq(design, s, rcond=None)[0] for s in (volume, means))
-        assert rows.at[name, "r"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=near)
+        assert rows.loc[name, "r"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=near)
         slope = 1e3 * (x @ y) / (x @ x)
-        assert rows.at[name, "density_ols_kg_m3"] == pytest.approx(slope, rel=near)
-        assert rows.at[name, "r_lower"] < rows.at[name, "r"] < rows.at[name, "r_upper"]
-        assert rows.at[name, "density_lower_kg_m3"] < 600 < rows.at[name, "density_upper_kg_m3"]
-        assert 1 < rows.at[name, "n_effective"] <= 23
+        assert rows.loc[name, "density_ols_kg_m3"] == pytest.approx(slope, rel=near)
+        assert rows.loc[name, "r_lower"] < rows.loc[name, "r"] < rows.loc[name, "r_upper"]
+        assert rows.loc[name, "density_lower_kg_m3"] < 600 < rows.loc[name, "density_upper_kg_m3"]
+        assert 1 < rows.loc[name, "n_effective"] <= 23
 
 
 def test_the_runs_own_series_give_the_fitted_density(world):
@@ -178,9 +178,9 @@ def test_the_runs_own_series_give_the_fitted_density(world):
     fitted = totals.loc[totals["source"] == "altimetry_fitted"].iloc[0]
     for end in ("", "_lower", "_upper"):
         name = f"density{end}_kg_m3"
-        assert table.at["raw", name] == pytest.approx(fitted[name])
-    assert table.at["detrended", "density_kg_m3"] == pytest.approx(600, rel=0.1)
-    assert table.at["raw", "n"] == 74
+        assert table.loc["raw", name] == pytest.approx(fitted[name])
+    assert table.loc["detrended", "density_kg_m3"] == pytest.approx(600, rel=0.1)
+    assert table.loc["raw", "n"] == 74
 
 
 def test_too_short_a_record_is_null_with_its_length():

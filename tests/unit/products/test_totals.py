@@ -176,7 +176,7 @@ def test_a_month_without_rows_is_no_neighbour(world):
     mass = world["mass"][world["mass"]["month"] != pd.Timestamp("2021-01-01")]
     total = sum_totals(world["fusion"], mass, world["mascons"], SETTINGS)
     gravity = total[total["source"] == "gravity"].set_index("month")
-    assert np.isnan(gravity.at[pd.Timestamp("2021-02-01"), "mass_change_gt"])
+    assert np.isnan(gravity.loc[pd.Timestamp("2021-02-01"), "mass_change_gt"])
     gap = gravity.loc[pd.Timestamp("2021-01-01")]
     assert gap["n_mascons"] == 0 and gap[["mass_gt", "mass_sigma_gt", "sea_level_mm"]].isna().all()
 
@@ -297,6 +297,7 @@ def test_comparison_with_a_shifted_and_tilted_series(world, totals):
     centred = difference - difference.mean()
     assert row["n"] == 74
     assert row["rmse_gt"] == pytest.approx(np.sqrt((centred**2).mean()))
+    # Of the first twelve months one is a gap.
     assert row["bias_gt"] == pytest.approx(
         difference.mean() - difference[:11].mean()
     )  # one of twelve
