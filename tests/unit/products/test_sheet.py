@@ -100,6 +100,21 @@ def test_intervals_of_the_density_cover_at_23_quarters(treatment, phi):
     assert 0.88 < hits / 150 <= 0.99
 
 
+def test_intervals_of_the_density_widen_where_both_series_remember():
+    """Thirty years of quarters that remember: as many independent pairs would promise too much."""
+    rng = np.random.default_rng(12)
+    years = year_fraction(month_range("1990-01", "2019-12")[::3])
+    sigma = (np.full(120, 1.0), np.full(120, 1.0))
+    hits = 0
+    filters = {}
+    for _ in range(80):
+        volume = 100 * red(rng, 0.8, 120)
+        mass = 0.8 * volume + 60 * red(rng, 0.8, 120)
+        found = fit_density(volume, mass, *sigma, years, "raw", filters)
+        hits += found.lower < 800 < found.upper
+    assert hits / 80 > 0.88
+
+
 def test_unrelated_quarters_are_called_related_about_one_time_in_twenty():
     rng = np.random.default_rng(7)
     months = month_range("2018-12", "2024-07")
