@@ -860,12 +860,21 @@ TOTALS = Table(
     {
         "source": Column(TEXT, "gravity, or altimetry at a density"),
         "density_kg_m3": _null(F8, "density of the altimetric total"),
+        "density_lower_kg_m3": _null(F8, "lower end of the fitted density's 95 % interval"),
+        "density_upper_kg_m3": _null(F8, "upper end"),
         "month": _MONTH,
-        "mass_gt": _null(F8, "mass anomaly; null in gaps"),
-        "mass_sigma_gt": _null(F8, "its σ", low=0),
-        "mass_change_gt": _null(F8, "change since the month before"),
-        "sea_level_mm": _null(F8, "the same as global mean sea level, rise positive"),
-        "sea_level_sigma_mm": _null(F8, "its σ", low=0),
+        "mass_gt": _null(F8, "mass anomaly on gravity's baseline; null in gaps"),
+        "mass_sigma_gt": _null(
+            F8, "its 1σ: mascon σ; not GIA, leakage, density or the shift of baselines", low=0
+        ),
+        "mass_change_gt": _null(F8, "change since the month before; null beside a gap"),
+        "mass_change_sigma_gt": _null(F8, "its 1σ, both months' in quadrature", low=0),
+        "sea_level_mm": _null(F8, "the mass as global mean sea level, rise positive"),
+        "sea_level_sigma_mm": _null(F8, "its 1σ", low=0),
+        "sea_level_change_mm": _null(F8, "the change as sea level, rise positive"),
+        "sea_level_change_sigma_mm": _null(F8, "its 1σ", low=0),
+        "volume_km3": _null(F8, "volume anomaly behind an altimetric total, before the shift"),
+        "volume_sigma_km3": _null(F8, "its 1σ", low=0),
         "n_mascons": Column(I4, "mascons with a value", low=0),
     },
     ("source", "month"),
@@ -876,6 +885,8 @@ SEA_LEVEL = Table(
     {
         "source": Column(TEXT, "gravity, or altimetry at a density"),
         "density_kg_m3": _null(F8, "density of the altimetric total"),
+        "density_lower_kg_m3": _null(F8, "lower end of the fitted density's 95 % interval"),
+        "density_upper_kg_m3": _null(F8, "upper end"),
         "start": Column(TIME, "first month", month=True),
         "end": Column(TIME, "last month", month=True),
         "trend_gt_yr": _null(F8, "trend"),
@@ -894,15 +905,49 @@ COMPARISON = Table(
     {
         "series": Column(TEXT, "reference series"),
         "source": Column(TEXT, "gravity, or altimetry at a density"),
-        "n": Column(I8, "common months", low=0),
-        "bias_gt": _null(F8, "mean difference after aligning both on their first 12 common values"),
+        "start": Column(TIME, "first common month, or instant", null=True, month=True),
+        "end": Column(TIME, "last one", null=True, month=True),
+        "n": Column(I8, "common months, or instants", low=0),
+        "bias_gt": _null(
+            F8, "mean difference after aligning both on the first 12 months of the common record"
+        ),
         "rmse_gt": _null(F8, "RMSE after removing each mean over common months", low=0),
         "r": _null(F8, "correlation", low=-1, high=1),
         "trend_gt_yr": _null(F8, "our trend"),
         "reference_trend_gt_yr": _null(F8, "its trend"),
+        "trend_difference_gt_yr": _null(F8, "trend of the difference, ours minus its"),
+        "trend_difference_lower_gt_yr": _null(
+            F8, "lower end of its 95 % interval, for autocorrelated differences"
+        ),
+        "trend_difference_upper_gt_yr": _null(F8, "upper end"),
         "reason": _REASON,
     },
     ("series", "source"),
+)
+
+SHEET_COUPLING = Table(
+    "applications/sheet_coupling",
+    {
+        "volume": Column(TEXT, "altimetry (this run's), or a published volume"),
+        "mass": Column(TEXT, "gravity (this run's), or a published mass"),
+        "treatment": Column(TEXT, "raw, detrended, deseasonalised"),
+        "step_months": _null(I1, "months between pairs", low=1),
+        "start": Column(TIME, "first pair", null=True, month=True),
+        "end": Column(TIME, "last pair", null=True, month=True),
+        "n": Column(I8, "pairs", low=0),
+        "r": _null(F8, "Pearson correlation at lag 0", low=-1, high=1),
+        "r_lower": _null(F8, "lower end of its 95 % interval, Fisher with effective n"),
+        "r_upper": _null(F8, "upper end"),
+        "n_effective": _null(F8, "independent pairs worth the same", low=0),
+        "p": _null(F8, "share of unrelated surrogates that correlate as much", low=0, high=1),
+        "density_kg_m3": _null(F8, "effective density, errors in both and scatter"),
+        "density_lower_kg_m3": _null(F8, "lower end of its 95 % interval, effective n"),
+        "density_upper_kg_m3": _null(F8, "upper end"),
+        "density_ols_kg_m3": _null(F8, "least squares, biased low by noise in volume"),
+        "scatter_gt": _null(F8, "scatter added to the σ of mass", low=0),
+        "reason": _REASON,
+    },
+    ("volume", "mass", "treatment"),
 )
 
 CASE_STUDY = Table(

@@ -51,6 +51,11 @@ def overlay(real):
                         "format": "mankoff",
                         "title": "Mankoff et al.",
                     },
+                    {
+                        "file": str(reference / "atl15_v5_integrated_volume.csv"),
+                        "format": "atl15",
+                        "title": "ATL15",
+                    },
                 ],
             }
         },
@@ -153,10 +158,32 @@ def test_stages_without_enough_data_say_so_instead_of_stopping(run):
 def test_figures_summary_and_report_are_there(run):
     figures = {path.stem for path in (run / "figures").glob("*.png")}
     assert {"rate_map", "coverage", "filter_costs", "totals", "mascon_series"} <= figures
+    assert "sheet_coupling" in figures
     for path in (run / "figures").iterdir():
         assert path.stat().st_size > 5_000, path
     comparison = pd.read_parquet(run / "applications" / "comparison.parquet")
-    assert {"JPL", "IMBIE-3", "Mankoff et al."} == set(comparison["series"])
+    gravity = comparison[comparison["source"] == "gravity"].set_index("series")
+    assert list(gravity.index) == ["JPL", "IMBIE-3", "Mankoff et al.", "ATL15 at 850 kg/m³"]
+    assert gravity["trend_difference_upper_gt_yr"].notna().all()
+    assert gravity.loc["JPL", "r"] > 0.999
+    # Sixteen granules give no total of the sheet, which the table says instead of hiding it.
+    assert set(comparison.loc[comparison["source"] != "gravity", "reason"]) == {
+        "the total has no value"
+    }
     report = (run / "report.html").read_text()
-    assert "rate_map" in report
-    assert "outside_region" in (run / "summary.html").read_text()
+    assert "rate_map" in report and "sheet_coupling" in report
+    summary = (run / "summary.html").read_text()
+    assert "outside_region" in summary
+    assert "real skill at mascon scale needs a multi-year archive of granules" in summary
+
+
+def test_the_sheet_couples_from_published_series(run):
+    coupling = pd.read_parquet(run / "applications" / "sheet_coupling.parquet")
+    atl15 = coupling[(coupling["volume"] == "ATL15") & coupling["mass"].isin(["JPL", "gravity"])]
+    assert len(atl15) == 6 and (atl15["n"] == 23).all()
+    assert (atl15["r"] > 0.7).all() and (atl15["p"] < 0.05).all()
+    assert atl15[["density_lower_kg_m3", "density_upper_kg_m3"]].notna().all(axis=None)
+    assert coupling.loc[coupling["r"].isna(), "reason"].notna().all()
+    summary = (run / "summary.html").read_text()
+    row = atl15[(atl15["mass"] == "JPL") & (atl15["treatment"] == "detrended")].iloc[0]
+    assert f"{row['density_kg_m3']:.0f} ({row['density_lower_kg_m3']:.0f} to" in summary

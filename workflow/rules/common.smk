@@ -183,7 +183,7 @@ FIGURES = {
         "lead_lag_map",
         "lakes_map",
     ],
-    "series": ["mascon_series", "totals", "case_study"],
+    "series": ["mascon_series", "totals", "sheet_coupling", "case_study"],
     "learning": [
         "skill_bars",
         "predicted_observed",

@@ -58,6 +58,33 @@ rule sum_totals:
         "../scripts/sum_totals.py"
 
 
+rule couple_sheet:
+    input:
+        totals=rules.sum_totals.output.totals,
+        lib=lib("products/sheet"),
+        region=region_files("reference_series"),
+    output:
+        coupling="results/{region}/applications/sheet_coupling.parquet",
+    log:
+        "logs/{region}/couple_sheet.log",
+    benchmark:
+        "logs/{region}/couple_sheet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=minutes(10),
+    params:
+        coupling=settings("coupling"),
+        period=settings("period"),
+        region=region_settings,
+    message:
+        "Coupling the volume and the mass of {wildcards.region}"
+    script:
+        "../scripts/couple_sheet.py"
+
+
 rule draw_altimetry:
     input:
         nodes=per_tile(rules.fit_nodes.output.nodes),
@@ -130,8 +157,9 @@ rule draw_series:
         mascons=rules.read_mascons.output.mascons,
         totals=rules.sum_totals.output.totals,
         comparison=rules.sum_totals.output.comparison,
+        sheet_coupling=rules.couple_sheet.output.coupling,
         case_study=rules.study_melt_seasons.output.case_study,
-        lib=lib("products/figures_series", "products/reference"),
+        lib=lib("products/figures_series", "products/figures_sheet"),
         region=region_files("outline", "coast", "reference_series"),
     output:
         **figure_files("series"),
@@ -240,6 +268,7 @@ if HAS_TRUTH:
 rule write_summary:
     input:
         unpack(validation_file),
+        manifests=per_period(MANIFEST),
         filter_report=rules.report_filters.output.table,
         checks=rules.summarise_checks.output.checks,
         centroids=rules.cluster_regimes.output.centroids,
@@ -248,6 +277,8 @@ rule write_summary:
         coupling=rules.correlate_series.output.coupling,
         sea_level=rules.sum_totals.output.sea_level,
         comparison=rules.sum_totals.output.comparison,
+        totals=rules.sum_totals.output.totals,
+        sheet_coupling=rules.couple_sheet.output.coupling,
         case_study=rules.study_melt_seasons.output.case_study,
         lakes=rules.find_lakes.output.lakes,
         features_ledger=rules.build_features.output.ledger,
@@ -284,6 +315,7 @@ rule applications:
     input:
         every_region(
             rules.sum_totals.output.sea_level,
+            rules.couple_sheet.output.coupling,
             rules.study_melt_seasons.output.case_study,
         ),
 

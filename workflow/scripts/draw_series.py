@@ -1,11 +1,12 @@
-"""Adapter of rule draw_series: series by mascon and region in, three figures out."""
+"""Adapter of rule draw_series: series by mascon and region in, four figures out."""
 
 from typing import Any
 
 from cryofuse.config import RegionSettings
 from cryofuse.logs import job_log
 from cryofuse.products import figures_series as figures
-from cryofuse.products.reference import ice_sheet_of, read_reference
+from cryofuse.products.figures_sheet import draw_sheet_coupling
+from cryofuse.products.reference import ice_sheet_of, read_references
 from cryofuse.products.style import save_outputs
 from cryofuse.tables import read_table
 
@@ -15,8 +16,7 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]):
         given = snakemake.input
         region = RegionSettings.model_validate(snakemake.params.region)
-        sheet = ice_sheet_of(region.crs)
-        references = [read_reference(series, sheet) for series in region.reference_series]
+        references = read_references(region.reference_series, ice_sheet_of(region.crs))
         fusion, mascons = read_table(given.fusion), read_table(given.mascons)
         totals, comparison = read_table(given.totals), read_table(given.comparison)
         save_outputs(
@@ -24,6 +24,9 @@ def main(snakemake: Any) -> None:
             {
                 "mascon_series": figures.draw_mascon_series(fusion, mascons, region.title),
                 "totals": figures.draw_totals(totals, comparison, references, region.title),
+                "sheet_coupling": draw_sheet_coupling(
+                    totals, references, read_table(given.sheet_coupling), region.title
+                ),
                 "case_study": figures.draw_case_study(read_table(given.case_study), region.title),
             },
         )

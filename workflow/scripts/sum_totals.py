@@ -4,7 +4,7 @@ from typing import Any
 
 from cryofuse.config import ApplicationSettings, RegionSettings
 from cryofuse.logs import job_log
-from cryofuse.products.reference import ice_sheet_of, read_reference
+from cryofuse.products.reference import ice_sheet_of, read_references
 from cryofuse.products.totals import compare_series, sea_level_trends, sum_totals
 from cryofuse.provenance import provenance
 from cryofuse.tables import COMPARISON, SEA_LEVEL, TOTALS, read_table, write_table
@@ -15,8 +15,7 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]) as log:
         settings = ApplicationSettings.model_validate(snakemake.params.applications)
         region = RegionSettings.model_validate(snakemake.params.region)
-        sheet = ice_sheet_of(region.crs)
-        references = [read_reference(series, sheet) for series in region.reference_series]
+        references = read_references(region.reference_series, ice_sheet_of(region.crs))
         for reference in references:
             log.info("%s: %s rows left out", reference.title, reference.dropped or "no")
         totals = sum_totals(

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import pandas as pd
+
 from cryofuse.learning.skill import verdict
 from cryofuse.logs import job_log
-from cryofuse.products.summary import render_summary
+from cryofuse.products.summary import render_summary, used_granules
 from cryofuse.tables import read_geo_table, read_table, written
 
 
@@ -25,8 +27,12 @@ def main(snakemake: Any) -> None:
             explained=read_table(given.explained),
             coupling=read_table(given.coupling),
             fdr=params.coupling["fdr"],
+            min_months=params.coupling["min_n"],
+            granule_times=pd.concat([used_granules(read_table(path)) for path in given.manifests]),
+            totals=read_table(given.totals),
             sea_level=read_table(given.sea_level),
             comparison=read_table(given.comparison),
+            sheet_coupling=read_table(given.sheet_coupling),
             case_study=read_table(given.case_study),
             lakes=read_geo_table(given.lakes),
             features_ledger=read_table(given.features_ledger),

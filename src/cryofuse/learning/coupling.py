@@ -36,6 +36,9 @@ TREATMENT_UNKNOWNS = {"raw": 1, "detrended": 2, "deseasonalised": 6}
 SIGN_MARGIN = 0.1
 #: Largest lag-1 autocorrelation of a surrogate.
 MAX_AUTOCORRELATION = 0.99
+#: Directions of a design weaker than this share of its strongest are not told apart by the months
+#: of a series: of quarters the semi-annual sine, which is nearly zero at every one of them.
+RANK_TOLERANCE = 0.02
 #: Density of a kilogram per square metre and metre from Gt, km² and m (10¹² kg / 10⁶ m²).
 KG_M2_PER_GT_KM2 = 1e6
 #: Iterations and relative tolerance of the errors-in-variables slope.
@@ -72,7 +75,7 @@ class YorkFit:
 
 
 @dataclass(frozen=True)
-class _Filter:
+class Filter:
     """A treatment on one pattern of gaps."""
 
     mask: np.ndarray
@@ -264,7 +267,8 @@ def _annihilator(design: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the matrix that removes a design's fit on the months of a mask (zero elsewhere)."""
     months = mask.size
     matrix = np.zeros((months, months))
-    q, _ = np.linalg.qr(design[mask])
+    u, size, _ = np.linalg.svd(design[mask], full_matrices=False)
+    q = u[:, size > RANK_TOLERANCE * size.max(initial=0.0)]
     matrix[np.ix_(mask, mask)] = np.eye(int(mask.sum())) - q @ q.T
     return matrix
 
@@ -278,8 +282,18 @@ def _autocorrelation(values: np.ndarray, mask: np.ndarray) -> float:
     return float(np.mean(values[:-1][both] * values[1:][both]) / power)
 
 
-def _build_filter(treatment: str, years: np.ndarray, mask: np.ndarray) -> _Filter:
-    """Return a treatment's matrices and what they do to AR(1) noise of known autocorrelation."""
+def build_filter(treatment: str, years: np.ndarray, mask: np.ndarray) -> Filter:
+    """Return a treatment's matrices and what they do to AR(1) noise of known autocorrelation.
+
+    Parameters
+    ----------
+    treatment
+        One of :data:`TREATMENTS`.
+    years
+        Times of a regular grid (years), shape (steps,).
+    mask
+        Where the series has a value, shape (steps,).
+    """
     months = years.size
     base = _design(treatment, years)
     harmonics = _harmonics(years)
@@ -287,7 +301,7 @@ def _build_filter(treatment: str, years: np.ndarray, mask: np.ndarray) -> _Filte
     project = _annihilator(base, mask)
     whiten = _annihilator(full, mask)
     columns = np.zeros((4, months))
-    columns[:, mask] = np.linalg.pinv(full[mask])[-4:]
+    columns[:, mask] = np.linalg.pinv(full[mask], rcond=RANK_TOLERANCE)[-4:]
     distance = np.abs(np.subtract.outer(np.arange(months), np.arange(months)))
     both = mask[:-1] & mask[1:]
     expected, power, variance = [], [], []
@@ -300,7 +314,7 @@ def _build_filter(treatment: str, years: np.ndarray, mask: np.ndarray) -> _Filte
         variance.append(spread)
         noise = np.einsum("ij,jk,ik->i", columns, covariance, columns)
         power.append([noise[:2].sum(), noise[2:].sum()])
-    return _Filter(
+    return Filter(
         mask,
         project,
         whiten,
@@ -309,6 +323,24 @@ def _build_filter(treatment: str, years: np.ndarray, mask: np.ndarray) -> _Filte
         np.array(power),
         np.array(variance),
     )
+
+
+def estimate_autocorrelation(values: np.ndarray, treated: Filter) -> float:
+    """Return the lag-1 autocorrelation of what trend and season leave of a series.
+
+    Short records and the removal of trend and season bring the plain estimate down: the value
+    returned is the one of an AR(1) process on which it would be expected. 0 where unknown.
+
+    Parameters
+    ----------
+    values
+        Series on a regular grid, shape (steps,); what lies outside the mask is not used.
+    treated
+        Filter of the series' pattern of gaps.
+    """
+    residual = treated.whiten @ np.where(treated.mask, values, 0.0)
+    seen = _autocorrelation(residual, treated.mask)
+    return float(np.interp(seen, treated.expected, _GRID)) if np.isfinite(seen) else 0.0
 
 
 def _autoregressive(phi: np.ndarray, months: int, rng: np.random.Generator) -> np.ndarray:
@@ -321,13 +353,12 @@ def _autoregressive(phi: np.ndarray, months: int, rng: np.random.Generator) -> n
 
 
 def _surrogates(
-    values: np.ndarray, treated: _Filter, years: np.ndarray, draws: int, rng: np.random.Generator
+    values: np.ndarray, treated: Filter, years: np.ndarray, draws: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
     """Return treated surrogates of a series, shape (draws, months), and its autocorrelation."""
     filled = np.where(treated.mask, values, 0.0)
     residual = treated.whiten @ filled
-    seen = _autocorrelation(residual, treated.mask)
-    phi = float(np.interp(seen, treated.expected, _GRID)) if np.isfinite(seen) else 0.0
+    phi = estimate_autocorrelation(values, treated)
     # The autocorrelation itself is an estimate: each surrogate takes one from its scatter.
     scatter = np.sqrt((1.0 - phi**2) / treated.mask.sum())
     drawn = np.clip(phi + scatter * rng.standard_normal(draws), _GRID[0], _GRID[-1])
@@ -432,7 +463,7 @@ def couple_series(
     dh_sigma: np.ndarray | None = None,
     mass_sigma: np.ndarray | None = None,
     stream: int = 0,
-    filters: dict[tuple[str, bytes], _Filter] | None = None,
+    filters: dict[tuple[str, bytes], Filter] | None = None,
 ) -> pd.DataFrame:
     """Correlate two monthly series under every treatment and lag.
 
@@ -479,7 +510,7 @@ def couple_series(
             for series, mask in ((dh, has_dh), (mass, has_mass)):
                 key = (treatment, mask.tobytes())
                 if key not in filters:
-                    filters[key] = _build_filter(treatment, years, mask)
+                    filters[key] = build_filter(treatment, years, mask)
                 treated = filters[key].project @ np.where(mask, series, 0.0)
                 sides.append((np.where(mask, treated, np.nan), filters[key]))
             _fill_rows(
@@ -509,7 +540,7 @@ def _empty_rows(treatment: str, lags: np.ndarray) -> dict[str, np.ndarray]:
 
 def _fill_rows(
     rows: dict[str, np.ndarray],
-    sides: list[tuple[np.ndarray, _Filter]],
+    sides: list[tuple[np.ndarray, Filter]],
     series: tuple[np.ndarray, np.ndarray],
     sigmas: tuple[np.ndarray | None, np.ndarray | None],
     years: np.ndarray,
@@ -622,7 +653,7 @@ def correlate_mascons(
     first = int(index.min())
     count = int(index.max()) - first + 1
     months = (first + np.arange(count)).astype("datetime64[M]").astype("datetime64[us]")
-    filters: dict[tuple[str, bytes], _Filter] = {}
+    filters: dict[tuple[str, bytes], Filter] = {}
     blocks = []
     for mascon_id, ice_area in zip(
         chosen["mascon_id"].to_numpy(), chosen["ice_area_km2"].to_numpy(), strict=True

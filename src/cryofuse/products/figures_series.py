@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cryofuse.calendar import month_middle
+from cryofuse.calendar import month_index, month_middle
 from cryofuse.products import style
 from cryofuse.units import GT_PER_MM_SEA_LEVEL
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _COLUMNS = 4
+#: Fewest months of the panel on the years of altimetry.
+SHORTEST_WINDOW_MONTHS = 36
 
 
 def _draw_band(
@@ -154,51 +156,103 @@ def draw_totals(
     title
         Name of the region.
     """
-    figure = style.new_figure(7.4)
-    grid = figure.add_gridspec(3, 1, height_ratios=(1.15, 1.4, 0.9))
+    from matplotlib.dates import date2num
+
+    figure = style.new_figure(8.0)
+    grid = figure.add_gridspec(3, 1, height_ratios=(1.15, 1.5, 0.9))
     upper, middle, lower = (figure.add_subplot(grid[row]) for row in range(3))
-    gravity = style.with_gaps(totals[totals["source"] == "gravity"], ["mass_gt", "mass_sigma_gt"])
+    gravity = _of(totals, "gravity")
     sources = [s for s in totals["source"].unique() if s != "gravity"]
-    common = _common_months(totals)
-    span = common if len(common) else _gravity_months(totals)
-    upper.set_title("a  whole record of the mascon file, relative to the product's baseline")
-    value = gravity["mass_gt"].to_numpy(dtype=float)
-    colours = style.REFERENCES
-    if np.isfinite(value).any():
-        _draw_band(
-            upper, gravity["month"], value, gravity["mass_sigma_gt"].to_numpy(dtype=float),
-            style.SOURCE_COLOURS["gravity"], "gravity",
-        )  # fmt: skip
-        for number, reference in enumerate(references):
-            _draw_reference(upper, reference, gravity, colours[number % len(colours)])
+    asked = totals.loc[totals["source"] != "gravity", "month"]
+    window = _window(asked, references)
+    upper.set_title("a  whole record; zero: baseline of the mascon file")
+    if gravity["mass_gt"].notna().any():
+        whole = (gravity["month"].min(), _last_month(gravity, references))
+        shown = _best_altimetry(totals, sources)
+        _draw_sources(upper, totals, ["gravity", *shown], whole, 0.0)
+        _draw_references(upper, references, gravity, whole, 0.0)
         upper.axhline(0, color=style.FAINT, lw=0.4)
-        if len(span):
-            edges = np.sort(span)[[0, -1]]
-            upper.axvspan(edges[0], edges[1], color="#f3efe6", zorder=0, lw=0)
-        upper.legend(ncols=2, loc="lower left")
+        _shade_period(upper, asked)
     else:
         style.state_reason(upper, "no month in which every selected mascon has a value")
-    middle.set_title("b  months of altimetry (shaded in a), each minus its common mean")
-    _draw_recent(middle, totals, sources, span, references)
     lower.set_title("c  monthly change")
-    _draw_changes(lower, totals, sources, span)
-    for axes in (upper, middle):
-        _sea_level_axis(axes)
-        axes.set_ylabel("mass (Gt)")
-    lower.set_ylabel("Gt per month")
-    style.month_axis(upper, 2)
-    for axes in (middle, lower):
-        if len(span):
+    common = _common_months(totals)
+    known = gravity.dropna(subset=["mass_gt"])
+    level = known[known["month"].isin(common)] if len(common) else _within(known, window)
+    if level.empty:
+        middle.set_title("b  months of altimetry")
+        for axes in (middle, lower):
+            style.state_reason(axes, "no month with gravity in the months of altimetry")
+            axes.set_xticks([])
+            axes.set_yticks([])
+    else:
+        which = "the months with both" if len(common) else "these months"
+        middle.set_title(f"b  years of altimetry; zero: mean of gravity over {which}")
+        zero = float(level["mass_gt"].mean())
+        _draw_sources(middle, totals, ["gravity", *sources], window, zero)
+        _draw_references(middle, references, _within(gravity, window), window, zero)
+        _shade_period(middle, asked)
+        _mark_altimetry(middle, totals)
+        middle.axhline(0, color=style.FAINT, lw=0.4)
+        _draw_changes(lower, totals, ["gravity", *_best_altimetry(totals, sources)], window)
+        half_month = np.timedelta64(15, "D")
+        edges = date2num([window[0] - half_month, window[1] + 3 * half_month])
+        for axes in (middle, lower):
+            axes.set_xlim(*edges)
             style.month_axis(axes)
+    for axes, label in ((upper, "mass (Gt)"), (middle, "mass (Gt)"), (lower, "Gt per month")):
+        axes.set_ylabel(label)
+        _sea_level_axis(axes, "mm per month" if axes is lower else "sea-level rise (mm)")
+    style.month_axis(upper, 2)
+    handles = {
+        label: handle
+        for axes in (upper, middle)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    style.legend_below(figure, list(handles.values()), 5 if len(handles) <= 5 else 4)
     months = style.months_text(totals.loc[totals["mass_gt"].notna(), "month"])
     style.head(
         figure,
         f"{title}: total mass change",
-        f"{months}; {len(common)} months common to gravity and altimetry. Bands are "
-        "1σ. Totals are null, and lines break, where any selected mascon has no value. "
-        f"Densities of the altimetric totals in kg/m³. {_agreement(comparison)}",
+        f"{months}; {len(common)} months common to gravity and altimetry. Shaded: months of "
+        "altimetry asked for; ticks on the bottom of b: months in which it saw any mascon. "
+        "Published series and altimetry are shifted to gravity's mean over the months that both "
+        "have. Bands and bars: 1σ of a month, of cumulative sums since the panel's first. Lines "
+        "break where any selected mascon has no value. Densities in kg/m³. "
+        + _agreement(comparison),
     )
     return figure
+
+
+def _of(totals: pd.DataFrame, source: str) -> pd.DataFrame:
+    return totals[totals["source"] == source]
+
+
+def _within(frame: pd.DataFrame, window: tuple[pd.Timestamp, pd.Timestamp]) -> pd.DataFrame:
+    return frame[frame["month"].between(*window)]
+
+
+def _window(asked: pd.Series, references: Sequence[Reference]) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """Return the first and last month of altimetry, the run's and published volumes'.
+
+    Widened to ``SHORTEST_WINDOW_MONTHS`` so that a run of few months has its context.
+    """
+    volumes = [r.frame["month"] for r in references if r.quantity == "volume"]
+    months = pd.concat([asked, *volumes])
+    first, last = months.min(), months.max()
+    lacking = SHORTEST_WINDOW_MONTHS - 1 - int(np.ptp(month_index([first, last])))
+    pad = pd.DateOffset(months=max(-(-lacking // 2), 0))
+    return first - pad, last + pad
+
+
+def _last_month(gravity: pd.DataFrame, references: Sequence[Reference]) -> pd.Timestamp:
+    return max([gravity["month"].max(), *(r.frame["month"].max() for r in references)])
+
+
+def _best_altimetry(totals: pd.DataFrame, sources: Sequence[str]) -> list[str]:
+    """Return the altimetric total at the fitted density, or at the first one that has values."""
+    known = [s for s in sources if _of(totals, s)["mass_gt"].notna().any()]
+    return ([s for s in known if s.endswith("fitted")] or known)[:1]
 
 
 def _common_months(totals: pd.DataFrame) -> np.ndarray:
@@ -208,142 +262,148 @@ def _common_months(totals: pd.DataFrame) -> np.ndarray:
     return np.intersect1d(gravity, altimetry)
 
 
-def _gravity_months(totals: pd.DataFrame) -> np.ndarray:
-    """Return the months with a gravity total within the months of altimetry."""
-    known = totals[(totals["source"] == "gravity") & totals["mass_gt"].notna()]["month"].to_numpy()
-    other = totals.loc[totals["source"] != "gravity", "month"].to_numpy()
-    return known[(known >= other.min()) & (known <= other.max())] if len(other) else known[:0]
-
-
 def _label(totals: pd.DataFrame, source: str) -> str:
-    density = totals.loc[totals["source"] == source, "density_kg_m3"].iloc[0]
+    density = _of(totals, source)["density_kg_m3"].iloc[0]
     if not np.isfinite(density):
-        return source.replace("_", " ")
+        return "gravity" if source == "gravity" else source.replace("_", " ")
     return f"altimetry {density:.0f}" + (" (fitted)" if source.endswith("fitted") else "")
 
 
-def _draw_recent(
+def _source_style(totals: pd.DataFrame, source: str) -> dict[str, Any]:
+    """Return colour, label and width of one of the run's own totals."""
+    order = list(totals["source"].unique())
+    colour = (
+        style.SOURCE_COLOURS["gravity"]
+        if source == "gravity"
+        else style.CATEGORIES[(0, 5, 2, 3)[(order.index(source) - 1) % 4]]
+    )
+    return {
+        "colour": colour,
+        "label": _label(totals, source),
+        "lw": 1.4 if source == "gravity" else 1.0,
+    }
+
+
+def _draw_sources(
     axes: Axes,
     totals: pd.DataFrame,
-    sources: list[str],
-    span: np.ndarray,
-    references: Sequence[Reference],
+    sources: Sequence[str],
+    window: tuple[pd.Timestamp, pd.Timestamp],
+    zero: float,
 ) -> None:
-    if not len(span):
-        style.state_reason(axes, "no month with gravity in the months of altimetry")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
-    order = ["gravity", *sources]
-    zero = None
-    for number, source in enumerate(order):
-        part = totals[totals["source"] == source]
+    """Draw the run's own totals, less a common zero; they share gravity's baseline already."""
+    for source in sources:
+        part = _within(_of(totals, source), window)
         if part["mass_gt"].isna().all():
             continue
-        recent = part[(part["month"] >= span.min()) & (part["month"] <= span.max())]
-        series = style.with_gaps(recent, ["mass_gt", "mass_sigma_gt"])
-        offset = part.loc[part["month"].isin(span), "mass_gt"].mean()
-        if source == "gravity":
-            zero = offset
+        series = style.with_gaps(part, ["mass_gt", "mass_sigma_gt"])
         _draw_band(
             axes,
             series["month"],
-            series["mass_gt"].to_numpy(dtype=float) - offset,
+            series["mass_gt"].to_numpy(dtype=float) - zero,
             series["mass_sigma_gt"].to_numpy(dtype=float),
-            style.SOURCE_COLOURS["gravity"] if number == 0 else style.CATEGORIES[_tint(number)],
-            "gravity" if number == 0 else _label(totals, source),
-            lw=1.4 if number == 0 else 1.0,
+            **_source_style(totals, source),
         )
-    if zero is not None:
-        gravity = totals[totals["source"] == "gravity"]
-        recent = gravity[(gravity["month"] >= span.min()) & (gravity["month"] <= span.max())]
-        shifted = recent.assign(mass_gt=recent["mass_gt"] - zero)
-        colours = style.REFERENCES
-        for number, reference in enumerate(references):
-            _draw_reference(axes, reference, shifted, colours[number % len(colours)], within=span)
-    measured = totals[(totals["source"] != "gravity")]
+
+
+def _draw_references(
+    axes: Axes,
+    references: Sequence[Reference],
+    gravity: pd.DataFrame,
+    window: tuple[pd.Timestamp, pd.Timestamp],
+    zero: float,
+) -> None:
+    """Draw published series, each shifted to gravity's mean over the months that both have."""
+    from cryofuse.products.reference import sigma_since
+    from cryofuse.products.totals import match_series, reference_mass
+
+    dashes = ((4, 1.5), (1, 1), (6, 1.5, 1, 1.5), (2, 1))
+    for number, reference in enumerate(references):
+        name, frame = reference_mass(reference, float("nan"))
+        if reference.quantity == "mass":
+            frame = sigma_since(reference, window[0].to_datetime64())
+        both = match_series(gravity, frame, reference.stamp, centred=False)
+        if both.empty:
+            continue
+        shift = float((both["ours"] - both["theirs"]).mean()) - zero
+        colour = style.REFERENCES[number % len(style.REFERENCES)]
+        part = _within(frame, window)
+        look: dict[str, Any] = {"color": colour, "label": name, "gid": f"reference {name}"}
+        if reference.stamp == "month":
+            series = style.with_gaps(part, ["value", "sigma"])
+            time = month_middle(series["month"].to_numpy())
+            value = series["value"].to_numpy(dtype=float) + shift
+            sigma = series["sigma"].to_numpy(dtype=float)
+            axes.plot(time, value, lw=0.9, ls=(0, dashes[number % len(dashes)]), **look)
+            if np.isfinite(sigma).any():
+                axes.fill_between(
+                    time, value - sigma, value + sigma, color=colour, alpha=0.13, lw=0
+                )
+        else:
+            time, value = part["time"].to_numpy(), part["value"].to_numpy(dtype=float) + shift
+            axes.errorbar(
+                time, value, yerr=part["sigma"].to_numpy(), ls="none", marker="D", ms=3,
+                mfc="white", mew=0.9, elinewidth=0.6, zorder=3, **look,
+            )  # fmt: skip
+            step = np.diff(month_index(part["month"].to_numpy()))
+            for first in np.flatnonzero(step == step.min(initial=12)):
+                axes.plot(
+                    time[first : first + 2], value[first : first + 2], color=colour, lw=0.5,
+                    alpha=0.7, zorder=2,
+                )  # fmt: skip
+
+
+def _shade_period(axes: Axes, asked: pd.Series) -> None:
+    """Shade the months of altimetry that were asked for."""
+    if len(asked):
+        edges = (asked.min(), asked.max() + pd.offsets.MonthBegin(1))
+        axes.axvspan(*edges, color="#f3efe6", zorder=0, lw=0, gid="period")
+
+
+def _mark_altimetry(axes: Axes, totals: pd.DataFrame) -> None:
+    """Mark the months in which altimetry saw a mascon; say why there is no total."""
+    measured = totals[totals["source"] != "gravity"]
+    seen = measured.loc[measured["n_mascons"] > 0, "month"].drop_duplicates().to_numpy()
+    axes.plot(
+        month_middle(seen), np.full(seen.size, 0.012), "|", ms=4, mew=0.6, color=style.FAINT,
+        transform=axes.get_xaxis_transform(), gid="months of altimetry",
+    )  # fmt: skip
     if measured["mass_gt"].isna().all():
         most = int(measured["n_mascons"].max()) if len(measured) else 0
         axes.text(
-            0.99, 0.97, f"no altimetric total: at most {most} of the selected mascons at once",
+            0.99, 0.97, "no altimetric total of this run: "
+            f"at most {most} of the selected mascons at once",
             transform=axes.transAxes, ha="right", va="top", color="#8b1a1a", fontweight="bold",
             gid="reason",
         )  # fmt: skip
-    axes.axhline(0, color=style.FAINT, lw=0.4)
-    axes.legend(ncols=3, loc="lower left")
 
 
-def _tint(number: int) -> int:
-    return (0, 0, 5, 2, 3)[number % 5]
-
-
-def _draw_reference(
+def _draw_changes(
     axes: Axes,
-    reference: Reference,
-    gravity: pd.DataFrame,
-    colour: str,
-    within: np.ndarray | None = None,
+    totals: pd.DataFrame,
+    sources: Sequence[str],
+    window: tuple[pd.Timestamp, pd.Timestamp],
 ) -> None:
-    """Draw a published series shifted to gravity's mean over the months that both have."""
-    from cryofuse.products.totals import reference_mass
-
-    name, frame = reference_mass(reference, float("nan"))
-    if within is not None:
-        frame = frame[(frame["month"] >= within.min()) & (frame["month"] <= within.max())]
-    both = frame.merge(gravity[["month", "mass_gt"]], on="month").dropna(
-        subset=["value", "mass_gt"]
-    )
-    if both.empty:
-        return
-    start = gravity.loc[gravity["mass_gt"].notna(), "month"].min()
-    shift = (both["mass_gt"] - both["value"]).mean()
-    frame = frame[frame["month"] >= start]
-    if reference.stamp == "month":
-        series = style.with_gaps(frame, ["value"])
-        axes.plot(
-            month_middle(series["month"].to_numpy()), series["value"].to_numpy() + shift,
-            color=colour, lw=0.9, ls=(0, (4, 1.5)), label=name, gid=f"reference {name}",
-        )  # fmt: skip
-    else:
-        axes.plot(
-            frame["time"].to_numpy(), frame["value"].to_numpy() + shift, color=colour, ls="none",
-            marker="D", ms=3, mfc="none", mew=0.9, label=name, gid=f"reference {name}",
-        )  # fmt: skip
-
-
-def _draw_changes(axes: Axes, totals: pd.DataFrame, sources: list[str], span: np.ndarray) -> None:
-    if not len(span):
-        style.state_reason(axes, "no month with gravity in the months of altimetry")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
-    fitted = [s for s in sources if s.endswith("fitted")]
-    shown = (
-        fitted
-        if fitted and totals.loc[totals["source"].isin(fitted), "mass_gt"].notna().any()
-        else sources[:1]
-    )
-    for source, colour in [
-        ("gravity", style.SOURCE_COLOURS["gravity"]),
-        *((s, style.CATEGORIES[2]) for s in shown),
-    ]:
-        part = totals[totals["source"] == source]
-        part = part[(part["month"] >= span.min()) & (part["month"] <= span.max())]
+    for source in sources:
+        part = _within(_of(totals, source), window)
         if part["mass_change_gt"].isna().all():
             continue
-        series = style.with_gaps(part, ["mass_change_gt"])
+        look = _source_style(totals, source)
+        series = style.with_gaps(part, ["mass_change_gt", "mass_change_sigma_gt"])
+        value = series["mass_change_gt"].to_numpy(dtype=float)
+        sigma = series["mass_change_sigma_gt"].to_numpy(dtype=float)
         # A change lies between the middles of its two months: at the first of the month.
         axes.plot(
-            series["month"], series["mass_change_gt"].to_numpy(dtype=float), color=colour, lw=0.9,
-            marker=".", ms=2.5,
-            label="gravity" if source == "gravity" else _label(totals, source),
+            series["month"], value, color=look["colour"], lw=0.9, marker=".", ms=2.5,
             gid=f"change {source}",
         )  # fmt: skip
+        axes.fill_between(
+            series["month"], value - sigma, value + sigma, color=look["colour"], alpha=0.18, lw=0
+        )
     axes.axhline(0, color=style.FAINT, lw=0.4)
-    axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
 
 
-def _sea_level_axis(axes: Axes) -> None:
+def _sea_level_axis(axes: Axes, label: str) -> None:
     def to_rise(mass: Any) -> Any:
         return -mass / GT_PER_MM_SEA_LEVEL
 
@@ -352,17 +412,26 @@ def _sea_level_axis(axes: Axes) -> None:
 
     right = axes.secondary_yaxis("right", functions=(to_rise, to_mass))
     right.spines["right"].set_visible(True)
-    right.set_ylabel("sea-level rise (mm)")
+    right.set_ylabel(label)
 
 
 def _agreement(comparison: pd.DataFrame) -> str:
     rows = comparison[(comparison["source"] == "gravity") & comparison["r"].notna()]
-    parts = [
-        f"{row.series}: r {row.r:.4f}, RMSE {row.rmse_gt:.0f} Gt, trend {row.trend_gt_yr:.0f} "
-        f"against {row.reference_trend_gt_yr:.0f} Gt/yr (n {row.n})"
-        for row in rows.itertuples()
-    ]
-    return ("Gravity with " + "; ".join(parts) + ".").replace("-", "−") if parts else ""
+    parts = []
+    for row in rows.to_dict("records"):
+        apart, lower, upper = (
+            f"{row[f'trend_difference{end}_gt_yr']:+.1f}".replace("-", "−")
+            for end in ("", "_lower", "_upper")
+        )
+        parts.append(
+            f"{row['series']} (n {row['n']}) r {row['r']:.4f}, RMSE {row['rmse_gt']:.0f} Gt, "
+            f"{apart} ({lower} to {upper}) Gt/yr"
+        )
+    if not parts:
+        return ""
+    return "Gravity against published series, with the trend of their difference: " + (
+        "; ".join(parts) + " (95 % intervals)."
+    )
 
 
 @style.styled

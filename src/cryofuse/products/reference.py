@@ -6,8 +6,8 @@ positive. What a reader leaves out it counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ class Reference:
         sorted, one row per month.
     dropped
         Rows left out, by reason.
+    cumulative
+        Whether σ is that of the sum since the series' beginning, and grows with it.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Reference:
     stamp: str
     frame: pd.DataFrame
     dropped: dict[str, int] = field(default_factory=dict)
+    cumulative: bool = False
 
 
 def ice_sheet_of(crs: str) -> str:
@@ -88,13 +91,61 @@ def read_reference(series: ReferenceSeries, ice_sheet: str = "greenland") -> Ref
     }
     try:
         found = readers[series.format](path)
-    except (KeyError, ValueError, IndexError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"reference_series: {path} is not in the layout {series.format!r} ({error})"
-        ) from None
-    if not series.title:
-        return found
-    return Reference(series.title, found.quantity, found.stamp, found.frame, found.dropped)
+    except KeyError as error:
+        raise UserError(_other_layout(path, series.format, f"no column {error}")) from None
+    except (ValueError, IndexError) as error:
+        raise UserError(_other_layout(path, series.format, str(error))) from None
+    return replace(found, title=series.title) if series.title else found
+
+
+def _other_layout(path: Path, layout: str, why: str) -> str:
+    """Return one line that says why a file cannot be read."""
+    why = " ".join(why.split())
+    return (
+        f"reference_series: {path} is not in the layout {layout!r} ({why}); "
+        "correct `format` or the file"
+    )
+
+
+def read_references(given: Sequence[ReferenceSeries], ice_sheet: str) -> list[Reference]:
+    """Read every reference series of a region; no two may share a title.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, or a title comes twice.
+    """
+    found = [read_reference(series, ice_sheet) for series in given]
+    titles = [reference.title for reference in found]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UserError(
+                f"reference_series: {titles.count(title)} series have the title {title!r}; "
+                "give each a `title` of its own"
+            )
+    return found
+
+
+def sigma_since(reference: Reference, start: np.datetime64) -> pd.DataFrame:
+    """Return a series' frame with σ as it is relative to its value at a month.
+
+    The σ of a cumulative sum grows from the series' own beginning: between two months it is the
+    root of the difference of their variances. Other series are returned as they are.
+
+    Parameters
+    ----------
+    reference
+        The series.
+    start
+        Month on which the values are set to a common zero; where the series has none, its first
+        month after it, else its last before it.
+    """
+    frame = reference.frame
+    if not reference.cumulative or frame.empty:
+        return frame
+    row = min(int(np.searchsorted(frame["month"].to_numpy(), start)), len(frame) - 1)
+    variance = frame["sigma"] ** 2
+    return frame.assign(sigma=np.sqrt(np.abs(variance - variance.iloc[row])))
 
 
 def read_jpl_text(path: str | Path) -> Reference:
@@ -108,14 +159,34 @@ def read_jpl_text(path: str | Path) -> Reference:
         for line in Path(path).read_text().splitlines()
         if line.strip() and not line.startswith("HDR")
     ]
-    data = np.array(rows, dtype=float)
-    if data.ndim != 2 or data.shape[1] < 3:
-        raise ValueError("no rows of decimal year, mass and σ")
+    if not rows or any(len(row) != 3 for row in rows):
+        raise ValueError("rows are not decimal year, mass and σ")
+    data = np.array(rows)
+    _require_finite(data)
+    if not ((data[:, 0] > 1900) & (data[:, 0] < 2200)).all():
+        raise ValueError("the first column is not decimal years")
+    data = data[np.argsort(data[:, 0], kind="stable")]
+    if (np.diff(data[:, 0]) == 0).any():
+        raise ValueError("a decimal year comes twice")
     time = decimal_year_to_time(data[:, 0])
     frame = pd.DataFrame(
         {"month": nominal_months(time), "time": time, "value": data[:, 1], "sigma": data[:, 2]}
     )
     return Reference("JPL", "mass", "month", frame.sort_values("month", ignore_index=True))
+
+
+def _read_csv(path: str | Path, date: str) -> pd.DataFrame:
+    """Return a CSV file whose rows all have the header's columns, its dates as they are written."""
+    from pyarrow import csv
+
+    options = csv.ConvertOptions(column_types={date: "string"})
+    return csv.read_csv(path, convert_options=options).to_pandas()
+
+
+def _require_finite(values: np.ndarray) -> None:
+    """Refuse a series with a hole in it, which a sum or a mean would close silently."""
+    if not np.isfinite(values).all():
+        raise ValueError("a value is missing or no number")
 
 
 def decimal_year_to_time(year: np.ndarray) -> np.ndarray:
@@ -165,26 +236,30 @@ def _distance(time: np.datetime64, month: np.ndarray) -> float:
 def read_imbie(path: str | Path) -> Reference:
     """Read an IMBIE CSV: dates DD/MM/YYYY, cumulative anomaly in Gt at the END of each month.
 
-    A month's mean is half-way between the ends of the month before and of itself.
+    A month's mean is half-way between its two ends; its beginning is its end less a twelfth of
+    its rate (Gt/yr), so that a file may begin anywhere. σ is the file's, of the sum since the
+    series' beginning.
     """
-    table = pd.read_csv(path)
+    table = _read_csv(path, "Date")
     month = pd.to_datetime(table["Date"], format="%d/%m/%Y").dt.as_unit("us")
     if not (month.dt.day == 1).all():
         raise ValueError("dates are not firsts of months written DD/MM/YYYY")
-    at_end = table["Cumulative mass balance anomaly (Gt)"].to_numpy(dtype=float)
+    if month.duplicated().any():
+        raise ValueError("a month comes twice")
+    names = ("Mass balance (Gt/yr)", "Cumulative mass balance anomaly (Gt)")
+    rate, at_end = (table[name].to_numpy(dtype=float) for name in names)
     sigma = table["Cumulative mass balance anomaly uncertainty (Gt)"].to_numpy(dtype=float)
-    at_start = np.concatenate([[0.0], at_end[:-1]])
+    _require_finite(np.column_stack([rate, at_end]))
     frame = pd.DataFrame(
         {
             "month": month.to_numpy(),
             "time": month_middle(month.to_numpy()),
-            "value": (at_start + at_end) / 2,
+            "value": at_end - rate / 24,
             "sigma": sigma,
         }
     )
-    if frame["month"].duplicated().any():
-        raise ValueError("a month comes twice")
-    return Reference("IMBIE", "mass", "month", frame.sort_values("month", ignore_index=True))
+    frame = frame.sort_values("month", ignore_index=True)
+    return Reference("IMBIE", "mass", "month", frame, cumulative=True)
 
 
 def read_mankoff(path: str | Path) -> Reference:
@@ -198,8 +273,11 @@ def read_mankoff(path: str | Path) -> Reference:
     ----------
     Mankoff, K. D. et al. 2021, doi:10.5194/essd-13-5001-2021.
     """
-    table = pd.read_csv(path)
+    table = _read_csv(path, "time")
     time = pd.to_datetime(table["time"], format="%Y-%m-%d").dt.as_unit("us")
+    if not time.is_monotonic_increasing or time.duplicated().any():
+        raise ValueError("dates do not rise")
+    _require_finite(table[["MB", "SMB", "BMB"]].to_numpy(dtype=float))
     known = ((table["SMB"] != 0) | (table["BMB"] != 0)).to_numpy()
     if not known.any():
         raise ValueError("no row with a surface or basal mass balance")
@@ -248,7 +326,7 @@ def read_atl15_volume(path: str | Path, ice_sheet: str = "greenland") -> Referen
     ice_sheet
         ``greenland`` or ``antarctica``.
     """
-    table = pd.read_csv(path)
+    table = _read_csv(path, "epoch_date")
     chosen = table[table["ice_sheet"] == ice_sheet]
     if chosen.empty:
         raise ValueError(f"no rows of the ice sheet {ice_sheet!r}")
@@ -256,6 +334,8 @@ def read_atl15_volume(path: str | Path, ice_sheet: str = "greenland") -> Referen
     month = to_month(time + _EPOCH_TOLERANCE)
     if (np.abs(time - month) > _EPOCH_TOLERANCE).any():
         raise ValueError("an epoch is not at the first of a month")
+    if np.unique(month).size < month.size:
+        raise ValueError("an epoch comes twice")
     frame = pd.DataFrame(
         {
             "month": month,
@@ -264,6 +344,7 @@ def read_atl15_volume(path: str | Path, ice_sheet: str = "greenland") -> Referen
             "sigma": chosen["uncertainty_correlated_km3"].to_numpy(dtype=float),
         }
     )
+    _require_finite(frame["value"].to_numpy())
     dropped = {"other_ice_sheet": int(len(table) - len(chosen))}
     frame = frame.sort_values("month", ignore_index=True)
     return Reference("ATL15 volume", "volume", "instant", frame, dropped)

@@ -184,6 +184,175 @@ def describe_explained(explained: pd.DataFrame) -> str:
     )
 
 
+def used_granules(manifest: pd.DataFrame) -> pd.Series:
+    """Return the start times of the granules of a manifest that no other file supersedes."""
+    return manifest.loc[manifest["superseded_by"].isna(), "start_time"]
+
+
+def describe_archive(
+    granule_times: pd.Series, totals: pd.DataFrame, *, min_months: int, synthetic: bool
+) -> str:
+    """Return how many months of granules the run had, and whether that can carry skill.
+
+    Parameters
+    ----------
+    granule_times
+        Start times of the granules that were used.
+    totals
+        Table ``applications/totals``: months asked for, and in how many altimetry saw a mascon.
+    min_months
+        Fewest common months at which a mascon's coupling is computed.
+    synthetic
+        Whether the granules are those of a synthetic world.
+    """
+    rows = totals[totals["source"] != "gravity"]
+    asked = rows["month"].nunique()
+    granules = granule_times.dropna().dt.to_period("M").nunique()
+    seen = rows.loc[rows["n_mascons"] > 0, "month"].nunique()
+    whole = rows.loc[rows["volume_km3"].notna(), "month"].nunique()
+    kind = "synthetic granules" if synthetic else "granules"
+    parts = [
+        f"This run had {kind} of {granules} months, of {asked} asked for. Altimetry has a value in "
+        f"some mascon in {seen} of them, a total of the region in {whole}."
+    ]
+    if seen < min_months:
+        parts.append(
+            f"That is fewer than the {min_months} months that the coupling of a mascon needs, so "
+            "this run cannot tell whether elevation change predicts mass change: real skill at "
+            "mascon scale needs a multi-year archive of granules over the whole region. The sheet "
+            "as a whole can be coupled from published series (below)."
+        )
+    else:
+        parts.append(
+            "Real skill at mascon scale needs a multi-year archive of real granules"
+            + (": skill in a synthetic world proves the method, not nature." if synthetic else ".")
+        )
+    return _paragraph(" ".join(parts))
+
+
+def describe_sheet_coupling(coupling: pd.DataFrame) -> str:
+    """Return how the sheet's volume goes together with its mass, pair by pair."""
+    known = coupling[coupling["r"].notna() | coupling["density_kg_m3"].notna()]
+    parts = [
+        _paragraph(
+            "The whole sheet's volume against its mass. A volume at an instant (ATL15, each "
+            "quarter) is paired with the mean of the monthly masses before and after it. Effective "
+            "n and p come from unrelated surrogates with the autocorrelation and the cycles of "
+            "both series: two series that both fall correlate by that alone, so read the detrended "
+            "rows. The density is the slope with errors in both series and a scatter (least "
+            "squares beside it, biased low by noise in volume); its 95 % interval and that of r "
+            "take the effective number of pairs. Volume is not corrected for firn: trend and "
+            "season then have densities of their own, and neither need be that of ice."
+        )
+    ]
+    if len(known):
+        shown = known.assign(
+            correlation=_with_interval(known, "r", "{:.2f}"),
+            density=_with_interval(known, "density", "{:.0f}", "_kg_m3"),
+        )
+        parts.append(
+            render_table(
+                shown,
+                {
+                    "volume": "volume",
+                    "mass": "mass",
+                    "treatment": "treatment",
+                    "start": "from",
+                    "end": "to",
+                    "n": "pairs",
+                    "n_effective": "effective n",
+                    "correlation": "r (95 %)",
+                    "p": "p",
+                    "density": "density, kg/m³ (95 %)",
+                    "density_ols_kg_m3": "least squares",
+                    "reason": "note",
+                },
+            )
+        )
+    for (volume, reason), group in coupling.drop(known.index).groupby(["volume", "reason"]):
+        masses = ", ".join(group["mass"].unique())
+        parts.append(_paragraph(f"Not coupled: {volume} with {masses} ({reason})."))
+    return "".join(parts)
+
+
+def _with_interval(frame: pd.DataFrame, name: str, form: str, unit: str = "") -> pd.Series:
+    """Return a column with its interval as people read them, e.g. ``0.92 (0.60 to 0.99)``."""
+    columns = [f"{name}{unit}", f"{name}_lower{unit}", f"{name}_upper{unit}"]
+
+    def read(value: float, lower: float, upper: float) -> str | None:
+        if not np.isfinite(value):
+            return None
+        text = form.format(value)
+        if np.isfinite(lower):
+            text += f" ({form.format(lower)} to {form.format(upper)})"
+        return text.replace("-", "−")
+
+    texts = [read(*row) for row in frame[columns].astype(float).to_numpy()]
+    return pd.Series(texts, frame.index, dtype="str")
+
+
+def describe_sea_level(sea_level: pd.DataFrame) -> str:
+    """Return the trends of the totals as mass and sea level."""
+    density = _with_interval(sea_level, "density", "{:.0f}", "_kg_m3")
+    return render_table(
+        sea_level.assign(density=density),
+        {
+            "source": "source",
+            "density": "density, kg/m³ (95 %)",
+            "start": "from",
+            "end": "to",
+            "n": "months",
+            "trend_gt_yr": "trend, Gt/yr",
+            "trend_sigma_gt_yr": "σ",
+            "sea_level_mm_yr": "sea level, mm/yr",
+            "sea_level_sigma_mm_yr": "σ",
+            "reason": "note",
+        },
+    ) + _paragraph(
+        "σ is that of the fitted trend, for autocorrelated residuals. Not in it: glacial isostatic "
+        "adjustment, leakage, and the density, for which there is a row each."
+    )
+
+
+def describe_comparison(comparison: pd.DataFrame) -> str:
+    """Return how the totals agree with published series; what could not be compared, and why."""
+    if comparison.empty:
+        return ""
+    known = comparison[comparison["rmse_gt"].notna()]
+    parts = []
+    if len(known):
+        apart = _with_interval(known, "trend_difference", "{:.1f}", "_gt_yr")
+        parts.append(
+            render_table(
+                known.assign(apart=apart),
+                {
+                    "series": "reference series",
+                    "source": "compared with",
+                    "start": "from",
+                    "end": "to",
+                    "n": "values",
+                    "bias_gt": "bias, Gt",
+                    "rmse_gt": "RMSE, Gt",
+                    "r": "r",
+                    "trend_gt_yr": "trend, Gt/yr",
+                    "reference_trend_gt_yr": "its trend, Gt/yr",
+                    "apart": "difference, Gt/yr (95 %)",
+                },
+            )
+        )
+        parts.append(
+            _paragraph(
+                "Bias: mean difference once both are zero over the first twelve months of the "
+                "common record. RMSE: without the mean difference. The interval is that of the "
+                "difference's own trend, for autocorrelated differences."
+            )
+        )
+    for (series, reason), group in comparison.drop(known.index).groupby(["series", "reason"]):
+        sources = ", ".join(group["source"])
+        parts.append(_paragraph(f"Not compared: {series} with {sources} ({reason})."))
+    return "".join(parts)
+
+
 def describe_validation(validation: dict[str, Any]) -> str:
     """Return the comparison with the planted truth and the factors of the synthetic world."""
     rows = []
@@ -224,8 +393,12 @@ def render_summary(
     explained: pd.DataFrame,
     coupling: pd.DataFrame,
     fdr: float,
+    min_months: int,
+    granule_times: pd.Series,
+    totals: pd.DataFrame,
     sea_level: pd.DataFrame,
     comparison: pd.DataFrame,
+    sheet_coupling: pd.DataFrame,
     case_study: pd.DataFrame,
     lakes: pd.DataFrame,
     features_ledger: pd.DataFrame,
@@ -237,12 +410,17 @@ def render_summary(
     ----------
     title, source, months
         Region, source of the data, and the months covered, as people read them.
-    filter_report, checks, centroids, explained, coupling, sea_level, comparison, case_study, lakes
+    filter_report, checks, centroids, explained, coupling, totals, sea_level, comparison, \
+    sheet_coupling, case_study, lakes
         The tables of those names (see :mod:`cryofuse.tables`).
     verdict
         The sentence that the skill table gives.
     fdr
         False discovery rate of the coupling map.
+    min_months
+        Fewest common months of a mascon's coupling.
+    granule_times
+        Start times of the granules that were used.
     features_ledger
         Features that are null and why.
     validation
@@ -263,6 +441,9 @@ def render_summary(
         ),
         "<h2>Does elevation change predict mass change?</h2>",
         _paragraph(verdict),
+        describe_archive(
+            granule_times, totals, min_months=min_months, synthetic=source == "synthetic"
+        ),
         "<h2>How much of GRACE's signal does it explain?</h2>",
         describe_explained(explained),
         "<h2>Where is the coupling strongest?</h2>",
@@ -283,34 +464,10 @@ def render_summary(
         if len(centroids)
         else _paragraph("No regimes: too few nodes with a fit."),
         "<h2>Mass and sea level</h2>",
-        render_table(
-            sea_level,
-            {
-                "source": "source",
-                "start": "from",
-                "end": "to",
-                "n": "months",
-                "trend_gt_yr": "trend, Gt/yr",
-                "trend_sigma_gt_yr": "σ",
-                "sea_level_mm_yr": "sea level, mm/yr",
-                "reason": "note",
-            },
-        ),
-        render_table(
-            comparison,
-            {
-                "series": "reference series",
-                "source": "compared with",
-                "n": "months",
-                "r": "r",
-                "rmse_gt": "RMSE, Gt",
-                "trend_gt_yr": "trend, Gt/yr",
-                "reference_trend_gt_yr": "its trend, Gt/yr",
-                "reason": "note",
-            },
-        )
-        if len(comparison)
-        else "",
+        describe_sea_level(sea_level),
+        describe_comparison(comparison),
+        "<h2>Do the sheet's volume and mass go together?</h2>",
+        describe_sheet_coupling(sheet_coupling),
         "<h2>Melt seasons</h2>",
         render_table(
             sheet,

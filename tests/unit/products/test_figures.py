@@ -6,9 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from matplotlib.collections import PolyCollection
+from matplotlib.dates import num2date
 
-from cryofuse.calendar import month_range
-from cryofuse.config import ApplicationSettings, CaseStudySettings, SkillSettings
+from cryofuse.calendar import month_middle, month_range
+from cryofuse.config import (
+    ApplicationSettings,
+    CaseStudySettings,
+    CouplingSettings,
+    SkillSettings,
+)
 from cryofuse.products import (
     figures_altimetry,
     figures_learning,
@@ -17,7 +24,9 @@ from cryofuse.products import (
     style,
 )
 from cryofuse.products.case_study import COLUMNS, study_melt_seasons
+from cryofuse.products.figures_sheet import draw_sheet_coupling
 from cryofuse.products.reference import Reference
+from cryofuse.products.sheet import couple_sheet
 from cryofuse.products.totals import compare_series, sum_totals
 
 MONTHS = month_range("2018-10", "2024-12")
@@ -299,6 +308,95 @@ def test_totals_without_altimetry_still_draw_gravity(world):
     figure = figures_series.draw_totals(totals, compare_series(totals, []), [], "Testland")
     assert len(artists(figure, "gravity")) == 2
     assert "at most 0 of the selected" in texts(figure)
+
+
+def published():
+    """A monthly mass with a gap, and a quarterly volume with one."""
+    value = -200.0 * np.arange(75) / 12
+    mass = pd.DataFrame({"month": MONTHS, "time": month_middle(MONTHS), "value": value})
+    mass["sigma"] = np.sqrt(np.arange(75.0))
+    quarters = MONTHS[3::3]
+    volume = pd.DataFrame({"month": quarters, "time": quarters, "value": np.arange(24.0)})
+    volume["sigma"] = 30.0
+    return [
+        Reference("Summed", "mass", "month", mass.drop(index=[30, 31]), cumulative=True),
+        Reference("Volume", "volume", "instant", volume.drop(index=10)),
+    ]
+
+
+def test_few_months_of_altimetry_keep_the_common_record_of_gravity_and_published_series(world):
+    fusion = world["fusion"]
+    fusion = fusion[fusion["month"].between("2020-01-01", "2020-03-01")]
+    references = published()
+    totals = sum_totals(fusion, world["mass"], world["mascons"], ApplicationSettings())
+    comparison = compare_series(totals, references)
+    figure = figures_series.draw_totals(totals, comparison, references, "Testland")
+    middle = figure.axes[1]
+    recent = artists(figure, "gravity")[1]
+    # The window is the published volume's, January 2019 to October 2024.
+    assert np.isfinite(recent.get_ydata()).sum() == 69
+    line = next(a for a in artists(figure, "reference Summed") if a.axes is middle)
+    assert np.isnan(line.get_ydata()).sum() == 2, "no line across the gap"
+    # A zero of its own for each would hide a level: all stand on gravity's common mean.
+    gravity = totals[totals["source"] == "gravity"].set_index("month")["mass_gt"]
+    mass = references[0].frame.set_index("month")["value"]
+    window = gravity.loc["2019-01-01":"2024-10-01"]
+    zero = gravity.loc["2020-01-01":"2020-03-01"].mean()
+    shift = (window - mass).mean()
+    drawn = pd.Series(line.get_ydata(), pd.date_range("2019-01-01", "2024-10-01", freq="MS"))
+    expected = (mass + shift - zero).reindex(drawn.index)
+    np.testing.assert_allclose(drawn, expected)
+    for axes in figure.axes[:2]:
+        shade = next(a for a in artists(figure, "period") if a.axes is axes)
+        days = shade.get_extents().transformed(axes.transData.inverted())
+        assert [f"{d:%Y-%m-%d}" for d in num2date([days.x0 + 0.01, days.x1 + 0.01])] == [
+            "2020-01-01", "2020-04-01"
+        ]  # fmt: skip
+    marks = artists(figure, "months of altimetry")[0]
+    assert len(marks.get_xdata()) == 3
+    labels = {t.get_text() for t in figure.legends[0].get_texts()}
+    assert {"gravity", "Summed", "Volume at 850 kg/m³"} <= labels
+
+
+def test_bands_of_a_cumulative_series_start_with_the_panel(world):
+    references = published()
+    totals = sum_totals(world["fusion"], world["mass"], world["mascons"], ApplicationSettings())
+    figure = figures_series.draw_totals(totals, compare_series(totals, []), references, "T")
+    bands = [
+        c for c in figure.axes[1].collections
+        if c.get_alpha() == 0.13 and isinstance(c, PolyCollection)
+    ]  # fmt: skip
+    heights = np.concatenate([p.vertices for p in bands[0].get_paths()])
+    first = heights[heights[:, 0] == heights[:, 0].min()][:, 1]
+    assert np.ptp(first) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_sheets_coupling_draws_pairs_line_and_numbers(world):
+    totals = sum_totals(world["fusion"], world["mass"], world["mascons"], ApplicationSettings())
+    coupling = couple_sheet(totals, published()[1:], CouplingSettings(surrogates=50))
+    figure = draw_sheet_coupling(totals, published()[1:], coupling, "Testland")
+    raw = artists(figure, "pairs")[0].get_offsets()
+    assert raw.shape == (74, 2)
+    volume = totals[totals["source"] == "altimetry_850"]["volume_km3"].to_numpy()
+    mass = totals[totals["source"] == "gravity"]["mass_gt"].to_numpy()
+    both = np.isfinite(mass)
+    np.testing.assert_allclose(raw[:, 0], volume[both] - volume[both].mean(), atol=1e-9)
+    np.testing.assert_allclose(raw[:, 1], mass[both] - mass[both].mean(), atol=1e-9)
+    line = artists(figure, "line")[0].get_xydata()
+    row = coupling.iloc[0]
+    assert np.diff(line[:, 1]) / np.diff(line[:, 0]) * 1e3 == pytest.approx(row["density_kg_m3"])
+    numbers = artists(figure, "numbers")[0].get_text()
+    assert f"n 74, nₑ {row['n_effective']:.1f}" in numbers
+    assert f"{row['density_kg_m3']:.0f} (" in numbers
+    assert len(artists(figure, "pairs")) == 6, "two pairs of series, three treatments"
+
+
+def test_no_coupling_of_the_sheet_states_why(world):
+    fusion = world["fusion"].assign(dh_m=np.nan, dh_sigma_m=np.nan)
+    totals = sum_totals(fusion, world["mass"], world["mascons"], ApplicationSettings())
+    coupling = couple_sheet(totals, [], CouplingSettings(surrogates=50))
+    figure = draw_sheet_coupling(totals, [], coupling, "Testland")
+    assert "a coupling needs 12" in texts(figure).replace("\n", " ")
 
 
 def test_case_study_draws_the_tables_seasons(world):

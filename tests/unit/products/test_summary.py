@@ -17,6 +17,7 @@ from cryofuse.products.summary import (
     render_summary,
     render_table,
     report_run,
+    used_granules,
 )
 
 from .conftest import centroids, checks, coupling, explained, filter_report, lakes
@@ -71,6 +72,10 @@ def sea_level(**changed):
         "trend_gt_yr": -263.4,
         "trend_sigma_gt_yr": 12.0,
         "sea_level_mm_yr": 0.7276,
+        "sea_level_sigma_mm_yr": 0.0332,
+        "density_kg_m3": np.nan,
+        "density_lower_kg_m3": np.nan,
+        "density_upper_kg_m3": np.nan,
         "reason": None,
     }
     return pd.DataFrame([row | changed])
@@ -86,8 +91,29 @@ def case_study(**changed):
 
 def comparison(**changed):
     row = {"series": "JPL", "source": "gravity", "n": 38, "r": 0.99, "rmse_gt": 55.0}
-    row |= {"trend_gt_yr": -263.4, "reference_trend_gt_yr": -261.0, "reason": None}
+    row |= {"start": pd.Timestamp("2018-10-01"), "end": pd.Timestamp("2021-12-01")}
+    row |= {"bias_gt": 12.0, "trend_gt_yr": -263.4, "reference_trend_gt_yr": -261.0}
+    row |= {"trend_difference_gt_yr": -2.4, "trend_difference_lower_gt_yr": -5.04}
+    row |= {"trend_difference_upper_gt_yr": 0.24, "reason": None}
     return pd.DataFrame([row | changed])
+
+
+def sheet_coupling(**changed):
+    row = {"volume": "ATL15", "mass": "JPL", "treatment": "raw", "n": 23, "n_effective": 7.8}
+    row |= {"start": pd.Timestamp("2019-01-01"), "end": pd.Timestamp("2024-07-01"), "p": 0.002}
+    row |= {"r": 0.92, "r_lower": 0.6, "r_upper": 0.99, "reason": None}
+    row |= {"density_kg_m3": 766.4, "density_lower_kg_m3": 486.0, "density_upper_kg_m3": 1053.0}
+    return pd.DataFrame([row | {"density_ols_kg_m3": 764.0} | changed])
+
+
+def totals(seen=3, months=12):
+    """A year of gravity and of altimetry that sees a mascon in its first months."""
+    month = pd.date_range("2019-01-01", periods=months, freq="MS")
+    n = np.where(np.arange(months) < seen, 5, 0)
+    altimetry = {"source": "altimetry_850", "month": month, "n_mascons": n}
+    altimetry |= {"volume_km3": np.where(np.arange(months) < seen - 1, 1.0, np.nan)}
+    gravity = {"source": "gravity", "month": month, "n_mascons": 27, "volume_km3": np.nan}
+    return pd.concat([pd.DataFrame(gravity), pd.DataFrame(altimetry)], ignore_index=True)
 
 
 def metric(**changed):
@@ -124,6 +150,10 @@ def page(**changed):
         "explained": explained(),
         "coupling": coupling(),
         "fdr": 0.1,
+        "min_months": 24,
+        "granule_times": pd.Series(pd.to_datetime(["2019-01-03", "2019-01-30", "2019-04-01"])),
+        "totals": totals(),
+        "sheet_coupling": sheet_coupling(),
         "sea_level": sea_level(),
         "comparison": comparison(),
         "case_study": case_study(),
@@ -195,6 +225,7 @@ def test_missing_values_of_the_page_are_dashes_and_their_reason_stands_beside():
             trend_gt_yr=np.nan,
             trend_sigma_gt_yr=np.nan,
             sea_level_mm_yr=np.nan,
+            sea_level_sigma_mm_yr=np.nan,
             reason="fewer than 24 months",
         ),
         comparison=comparison(r=np.nan, rmse_gt=np.nan, reason="no common month"),
@@ -207,8 +238,8 @@ def test_missing_values_of_the_page_are_dashes_and_their_reason_stands_beside():
     )
     assert "nan" not in re.sub(r"<style>.*</style>", "", text).lower()
     rows = {row[0]: row for row in read(text).rows}
-    assert rows["gravity"][-4:] == ["–", "–", "–", "fewer than 24 months"]
-    assert rows["JPL"][3:5] == ["–", "–"] and rows["JPL"][-1] == "no common month"
+    assert rows["gravity"][-5:] == ["–", "–", "–", "–", "fewer than 24 months"]
+    assert "JPL" not in rows and "Not compared: JPL with gravity (no common month)." in text
     assert rows["2019"][-4:] == ["–", "–", "–", "no other year to train on"]
     assert "1999" not in rows, "the table of melt seasons is the sheet's"
 
@@ -297,6 +328,44 @@ def test_a_metric_without_a_tolerance_shows_a_dash_not_none():
 
 def test_a_run_without_truth_has_no_section_on_it():
     assert "planted truth" not in page(validation=None)
+
+
+def test_the_page_says_how_many_months_of_granules_it_had():
+    few = page(source="local")
+    assert "granules of 2 months, of 12 asked for" in few
+    assert "some mascon in 3 of them, a total of the region in 2" in few
+    assert "real skill at mascon scale needs a multi-year archive" in few
+    many = page(totals=totals(36, 40), source="local")
+    assert "fewer than the 24" not in many
+    assert "Real skill at mascon scale needs a multi-year archive" in many
+    synthetic = page(totals=totals(36, 40))
+    assert "synthetic granules of" in synthetic and "proves the method, not nature" in synthetic
+
+
+def test_superseded_granules_do_not_count():
+    manifest = pd.DataFrame(
+        {
+            "start_time": pd.to_datetime(["2019-01-01", "2019-02-01"]),
+            "superseded_by": [None, "ATL06_other.h5"],
+        }
+    )
+    assert used_granules(manifest).tolist() == [pd.Timestamp("2019-01-01")]
+
+
+def test_the_sheets_coupling_is_read_with_its_intervals():
+    rows = [row for row in read(page()).rows if row and row[0] == "ATL15"]
+    assert rows == [
+        ["ATL15", "JPL", "raw", "2019-01", "2024-07", "23", "7.8", "0.92 (0.60 to 0.99)", "0.002",
+         "766 (486 to 1053)", "764", "–"]
+    ]  # fmt: skip
+    none = dict.fromkeys(("r", "density_kg_m3", "p"), np.nan) | {"reason": "3 pairs over 9 months"}
+    text = page(sheet_coupling=sheet_coupling(**none))
+    assert "Not coupled: ATL15 with JPL (3 pairs over 9 months)." in text
+
+
+def test_the_comparison_shows_the_difference_of_trends_with_its_interval():
+    row = next(row for row in read(page()).rows if row and row[0] == "JPL")
+    assert row[-1] == "−2.4 (−5.0 to 0.2)"
 
 
 def test_empty_tables_leave_a_sentence():

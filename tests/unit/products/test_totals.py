@@ -55,6 +55,51 @@ def test_sigma_of_independent_and_of_fully_correlated_mascons(world, totals):
     assert together["mass_sigma_gt"].iloc[0] == pytest.approx(parts.sum(), rel=1e-5)
 
 
+def test_sigma_of_correlated_mascons_is_that_of_planted_noise(world):
+    """Mascon errors drawn with exp(−distance/L) scatter the total by its σ; so does a change."""
+    chosen = world["mascons"][world["mascons"]["selected"]].sort_values("mascon_id")
+    lon, lat = (np.radians(chosen[c].to_numpy()) for c in ("longitude", "latitude"))
+    xyz = np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+    chord = np.linalg.norm(xyz[:, None] - xyz[None], axis=2)
+    kilometres = 2 * 6371.0 * np.arcsin(chord / 2)
+    sigma = np.array([5.6, 5.04, 4.48])
+    covariance = np.exp(-kilometres / 800.0) * np.outer(sigma, sigma)
+    months = month_range("1900-01", "2199-12")
+    noise = np.random.default_rng(8).multivariate_normal(np.zeros(3), covariance, months.size)
+    mass = pd.DataFrame(
+        {
+            "mascon_id": np.tile(IDS, months.size),
+            "month": np.repeat(months, 3),
+            "mass_gt": noise.ravel(),
+            "mass_sigma_gt": np.tile(sigma, months.size),
+        }
+    )
+    settings = ApplicationSettings(mass_correlation_km=800)
+    total = sum_totals(world["fusion"], mass, world["mascons"], settings)
+    gravity = total[total["source"] == "gravity"]
+    expected = np.sqrt(covariance.sum())
+    np.testing.assert_allclose(gravity["mass_sigma_gt"], expected, rtol=1e-6)
+    assert gravity["mass_gt"].std() == pytest.approx(expected, rel=0.04)
+    change = gravity["mass_change_sigma_gt"]
+    np.testing.assert_allclose(change[1:], np.sqrt(2) * expected, rtol=1e-6)
+    assert gravity["mass_change_gt"].std() == pytest.approx(change.iloc[-1], rel=0.04)
+    assert np.isnan(change.iloc[0])
+    inside = (gravity["mass_gt"].abs() < 2 * gravity["mass_sigma_gt"]).mean()
+    assert 0.94 < inside < 0.97
+
+
+def test_a_shift_of_baseline_leaves_sigma_and_changes_alone(world, totals):
+    """Gravity on another baseline moves altimetry's level, nothing else."""
+    mass = world["mass"].assign(mass_gt=world["mass"]["mass_gt"] + 1000.0)
+    moved = sum_totals(world["fusion"], mass, world["mascons"], SETTINGS)
+    for source in ("altimetry_850", "altimetry_fitted", "gravity"):
+        one, other = (t[t["source"] == source].reset_index(drop=True) for t in (totals, moved))
+        np.testing.assert_allclose(other["mass_gt"] - one["mass_gt"], np.where(
+            one["mass_gt"].isna(), np.nan, 3000.0), rtol=1e-9)  # fmt: skip
+        for name in ("mass_sigma_gt", "mass_change_gt", "mass_change_sigma_gt"):
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-6, atol=1e-8)
+
+
 def test_altimetry_is_volume_times_density_on_gravitys_baseline(world, totals):
     volume = by_hand(world["fusion"], "dh_m", lambda n: ICE[n] * 1e-3)
     gravity = by_hand(world["mass"], "mass_gt", lambda _: 1.0)
@@ -70,7 +115,13 @@ def test_fitted_density_is_the_planted_one(world, totals):
     volume = by_hand(world["fusion"], "dh_m", lambda n: ICE[n] * 1e-3)
     gravity = by_hand(world["mass"], "mass_gt", lambda _: 1.0)
     here = np.isfinite(gravity)
-    assert density == pytest.approx(1e3 * np.polyfit(volume[here], gravity[here], 1)[0])
+    assert density == pytest.approx(1e3 * np.polyfit(volume[here], gravity[here], 1)[0], rel=1e-3)
+    row = totals[totals["source"] == "altimetry_fitted"].iloc[0]
+    assert row["density_lower_kg_m3"] < 600 < row["density_upper_kg_m3"]
+    chosen = totals[totals["source"] == "altimetry_850"]
+    assert chosen["density_lower_kg_m3"].isna().all()
+    # The fitted density is the one of the coupling table too.
+    np.testing.assert_allclose(chosen["volume_km3"], volume)
 
 
 def test_a_mascon_not_seen_in_a_month_follows_its_own_fit(world):
@@ -124,13 +175,19 @@ def test_monthly_change_only_between_consecutive_months(totals):
 def test_a_month_without_rows_is_no_neighbour(world):
     mass = world["mass"][world["mass"]["month"] != pd.Timestamp("2021-01-01")]
     total = sum_totals(world["fusion"], mass, world["mascons"], SETTINGS)
-    row = total[(total["source"] == "gravity") & (total["month"] == "2021-02-01")].iloc[0]
-    assert np.isnan(row["mass_change_gt"])
+    gravity = total[total["source"] == "gravity"].set_index("month")
+    assert np.isnan(gravity.loc[pd.Timestamp("2021-02-01"), "mass_change_gt"])
+    gap = gravity.loc[pd.Timestamp("2021-01-01")]
+    assert gap["n_mascons"] == 0 and gap[["mass_gt", "mass_sigma_gt", "sea_level_mm"]].isna().all()
 
 
 def test_sea_level_identity(totals):
     np.testing.assert_allclose(totals["sea_level_mm"], -totals["mass_gt"] / 361.8)
     np.testing.assert_allclose(totals["sea_level_sigma_mm"], totals["mass_sigma_gt"] / 361.8)
+    np.testing.assert_allclose(totals["sea_level_change_mm"], -totals["mass_change_gt"] / 361.8)
+    np.testing.assert_allclose(
+        totals["sea_level_change_sigma_mm"], totals["mass_change_sigma_gt"] / 361.8
+    )
     table = sea_level_trends(totals)
     np.testing.assert_allclose(table["sea_level_mm_yr"], -table["trend_gt_yr"] / 361.8)
     years = (table["end"].dt.year - table["start"].dt.year) + (
@@ -179,8 +236,27 @@ def test_sigma_covers_the_truth_on_red_noise():
         for i in range(1, shocks.size):
             red[i] = 0.6 * red[i - 1] + shocks[i]
         found = fit_trend(months, red[50:])
-        hits += abs(found.value) < 2 * found.sigma
-    assert hits / 200 > 0.85
+        hits += found.lower < 0 < found.upper
+        assert found.upper - found.value == pytest.approx(found.value - found.lower)
+    assert 0.88 < hits / 200 < 0.99
+
+
+def test_interval_of_a_trend_difference_covers_at_quarters(totals):
+    """23 quarters of two series that share their noise: only what differs widens the interval."""
+    quarters = month_range("2019-01", "2024-07")[::3]
+    rng = np.random.default_rng(11)
+    years = year_fraction(quarters)
+    shared = 300 * np.sin(years) + 50 * rng.standard_normal(quarters.size)
+    hits, widths = 0, []
+    for _ in range(150):
+        noise = np.zeros(quarters.size)
+        for i in range(1, noise.size):
+            noise[i] = 0.4 * noise[i - 1] + rng.normal(0, 5)
+        found = fit_trend(quarters, shared + 10 * years + noise - shared, quarters)
+        hits += found.lower < 10 < found.upper
+        widths.append(found.upper - found.lower)
+    assert 0.88 < hits / 150 < 0.99
+    assert np.median(widths) < 10
 
 
 def test_short_records_have_no_trend_but_a_reason():
@@ -221,8 +297,13 @@ def test_comparison_with_a_shifted_and_tilted_series(world, totals):
     centred = difference - difference.mean()
     assert row["n"] == 74
     assert row["rmse_gt"] == pytest.approx(np.sqrt((centred**2).mean()))
-    assert row["bias_gt"] == pytest.approx(difference.mean() - difference[:12].mean())
+    # Of the first twelve months one is a gap.
+    assert row["bias_gt"] == pytest.approx(
+        difference.mean() - difference[:11].mean()
+    )  # one of twelve
+    assert row["start"] == pd.Timestamp("2018-10-01")
     assert row["reference_trend_gt_yr"] - row["trend_gt_yr"] == pytest.approx(10, abs=1e-6)
+    assert row["trend_difference_gt_yr"] == pytest.approx(-10, abs=1e-6)
     assert row["r"] == pytest.approx(np.corrcoef(gravity.to_numpy()[here], theirs[here])[0, 1])
     check(from_pandas(table), COMPARISON)
 
@@ -261,5 +342,15 @@ def test_no_reference_gives_an_empty_table(totals):
 def test_too_few_common_months_give_nulls_and_a_reason(totals):
     months = month_range("2019-01", "2019-06")
     table = compare_series(totals, [reference(np.arange(6.0), months)])
-    assert table["rmse_gt"].isna().all()
+    assert table["rmse_gt"].isna().all() and table["trend_difference_gt_yr"].isna().all()
     assert table["reason"].str.contains("common values").all()
+
+
+def test_a_total_without_values_says_so_in_the_comparison(world):
+    fusion = world["fusion"].assign(dh_m=np.nan, dh_sigma_m=np.nan)
+    total = sum_totals(fusion, world["mass"], world["mascons"], SETTINGS)
+    months = month_range("2019-01", "2022-12")
+    table = compare_series(total, [reference(np.arange(48.0), months)])
+    rows = table[table["source"] != "gravity"]
+    assert (rows["reason"] == "the total has no value").all() and rows["start"].isna().all()
+    check(from_pandas(table), COMPARISON)
