@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from cryofuse.geo import project, reproject, transformer, unproject
+from cryofuse.geo import great_circle_km, project, reproject, transformer, unproject
 from cryofuse.logs import UserError
 from cryofuse.mascons.blocks import degree_box
-from cryofuse.mascons.solutions import EARTH_RADIUS_KM, Extent
+from cryofuse.mascons.solutions import Extent
 
 if TYPE_CHECKING:
     import geopandas
@@ -207,11 +207,11 @@ def measure_ice(
     local = area_crs(*centre)
     moved = shapely.make_valid(reproject(dense, crs, local))
     shapely.prepare(moved)
-    reach = _distance_km(centre, lon, lat).max()
+    reach = great_circle_km(*centre, lon, lat).max()
     areas = np.zeros(len(mascons))
     for number, geometry in enumerate(mascons.geometry):
         corners = shapely.get_coordinates(geometry)
-        away = _distance_km(centre, corners[:, 0], corners[:, 1])
+        away = great_circle_km(*centre, corners[:, 0], corners[:, 1])
         # A footprint whose nearest corner is farther than ice and its own width cannot touch it.
         if away.min() > reach + np.ptp(away) + _width_km(geometry):
             continue
@@ -243,21 +243,9 @@ def measure_ice(
     return out
 
 
-def _distance_km(
-    centre: tuple[float, float], longitude: np.ndarray, latitude: np.ndarray
-) -> np.ndarray:
-    """Return great-circle distances from a point (km)."""
-    lon0, lat0 = np.radians(centre)
-    lon, lat = np.radians(longitude), np.radians(latitude)
-    half = (
-        np.sin((lat - lat0) / 2) ** 2 + np.cos(lat) * np.cos(lat0) * np.sin((lon - lon0) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
-
-
 def _width_km(geometry: BaseGeometry) -> float:
     lon, lat = shapely.get_coordinates(geometry).T
-    return float(_distance_km((lon[0], lat[0]), lon, lat).max())
+    return float(great_circle_km(lon[0], lat[0], lon, lat).max())
 
 
 def select_mascons(

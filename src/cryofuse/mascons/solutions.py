@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, month_index, year_fraction
+from cryofuse.geo import EARTH_RADIUS_KM
 from cryofuse.logs import UserError
 from cryofuse.units import GT_PER_CM_KM2, lwe_to_mass
 
 if TYPE_CHECKING:
     import geopandas
 
-#: Radius of the sphere on which the centres sum cells (km).
-EARTH_RADIUS_KM = 6371.0
 _DAY = np.timedelta64(86_400_000_000, "us")
 _SINCE = re.compile(r"days since (\d{4})-(\d{2})-(\d{2})", re.IGNORECASE)
 #: Window of the running mean that takes the slow signal out of the empirical scatter (months).

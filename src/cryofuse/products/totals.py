@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import add_months, month_index, month_middle, year_fraction
+from cryofuse.geo import distance_matrix_km
 from cryofuse.units import FIRN_MIX_DENSITY_KG_M3, mass_to_sea_level
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 MIN_TREND_MONTHS, MIN_TREND_VALUES = 24, 12
 #: Common values on which two series are aligned before their bias is measured.
 ALIGN_VALUES = 12
-#: Radius of the sphere on which distances between mascons are measured (km).
-_EARTH_RADIUS_KM = 6371.0
 _TOTALS = [
     "source",
     "density_kg_m3",
@@ -150,12 +149,8 @@ def _correlation(mascons: pd.DataFrame, length_km: float) -> np.ndarray:
     """Return exp(−distance/length) between mascon centres, the identity for length 0."""
     if length_km <= 0:
         return np.eye(len(mascons))
-    lon = np.radians(mascons["longitude"].to_numpy())
-    lat = np.radians(mascons["latitude"].to_numpy())
-    cosine = np.sin(lat)[:, None] * np.sin(lat) + np.cos(lat)[:, None] * np.cos(lat) * np.cos(
-        lon[:, None] - lon
-    )
-    return np.exp(-_EARTH_RADIUS_KM * np.arccos(np.clip(cosine, -1, 1)) / length_km)
+    apart = distance_matrix_km(mascons["longitude"], mascons["latitude"])
+    return np.exp(-apart / length_km)
 
 
 def _sum_months(

@@ -28,7 +28,14 @@ from cryofuse.calendar import (
     parse_month,
     year_fraction,
 )
-from cryofuse.geo import project, read_vector, scale_factor, unproject
+from cryofuse.geo import (
+    EARTH_RADIUS_KM,
+    distance_matrix_km,
+    project,
+    read_vector,
+    scale_factor,
+    unproject,
+)
 from cryofuse.simulate.world import HISTORY_START, REGIMES, World
 from cryofuse.tables import written
 from cryofuse.units import DAYS_PER_YEAR, ICE_DENSITY_KG_M3, mass_to_lwe
@@ -67,8 +74,8 @@ NOISY_SPANS = (("2002-04", "2002-12", 1.6), ("2016-08", "2017-06", 2.0))
 BASELINE = ("2004-01", "2009-12")
 #: Memory of the mascon residual (months).
 RESIDUAL_MEMORY_MONTHS = 2.5
-#: Side of a cell of the file's grid (degrees), and the sphere on which cells are measured (km).
-CELL_DEG, EARTH_RADIUS_KM = 0.5, 6371.0
+#: Side of a cell of the file's grid (degrees).
+CELL_DEG = 0.5
 FILL = -99999.0
 #: Part of a mascon's value in its ocean cells, which the coastline filter sets apart.
 _OCEAN_SHARE = 0.1
@@ -137,14 +144,15 @@ def load_footprints(name: str) -> Footprints:
 def band_footprints() -> Footprints:
     """Return mascons by the rule of JPL's placement: bands of 3° with boxes of about 3° of arc.
 
-    A band holds ⌊119.9·cos(latitude)⌋ mascons, whose edges are rounded to half a degree;
-    numbers run from the north. Around Greenland this gives JPL's own boxes and numbers.
+    A band holds n = ⌊119.98·cos(latitude of its middle)⌋ mascons (six about a pole), whose
+    edges are k·360°/n rounded half up to half a degree; numbers run from the north. There are
+    4551, as many as JPL has, and around Greenland they are JPL's own boxes and numbers.
     """
     rows: list[tuple[int, float, float, float, float]] = []
     number = 1
     for south in np.arange(85.5, -90.0, -3.0):
         middle = south + 1.5
-        count = max(1, int(119.9 * np.cos(np.radians(middle))))
+        count = max(1, int(119.98 * np.cos(np.radians(middle))))
         # The caps beyond the outermost bands belong to them.
         low = -90.0 if south <= -88.5 else south
         high = 90.0 if south >= 85.5 else south + 3.0
@@ -291,14 +299,6 @@ def list_solutions(first: str, last: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(months, dtype=TIME_DTYPE), np.array(spans)
 
 
-def _distances_km(footprints: Footprints) -> np.ndarray:
-    longitude, latitude = (np.radians(v) for v in footprints.centre)
-    cosine = np.sin(latitude[:, None]) * np.sin(latitude) + np.cos(latitude[:, None]) * np.cos(
-        latitude
-    ) * np.cos(longitude[:, None] - longitude)
-    return EARTH_RADIUS_KM * np.arccos(np.clip(cosine, -1.0, 1.0))
-
-
 def leakage_matrix(
     footprints: Footprints, land_area_km2: np.ndarray, leakage_km: float
 ) -> np.ndarray:
@@ -320,7 +320,7 @@ def leakage_matrix(
     """
     if leakage_km <= 0:
         return np.eye(footprints.mascon_id.size)
-    spread = np.exp(-0.5 * (_distances_km(footprints) / (leakage_km / 2)) ** 2)
+    spread = np.exp(-0.5 * (distance_matrix_km(*footprints.centre) / (leakage_km / 2)) ** 2)
     spread = spread * land_area_km2[:, None]
     return spread / spread.sum(axis=0)
 
@@ -460,7 +460,7 @@ def plant_mass(world: World) -> MassTruth:
     shape = own.shape
     rng = np.random.default_rng([settings.seed, 909])
     residual = _red_noise(rng, shape, month_index(months)) * settings.mascon_residual_cm
-    apart = _distances_km(cells.footprints) / settings.mass_noise_correlation_km
+    apart = distance_matrix_km(*cells.footprints.centre) / settings.mass_noise_correlation_km
     factor = np.linalg.cholesky(np.exp(-apart) + 1e-9 * np.eye(count))
     sigma = settings.mass_noise_cm * noise_factor(months)
     # One generator for each month: a longer record leaves its first years as they are.
