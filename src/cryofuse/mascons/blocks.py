@@ -34,6 +34,13 @@ def degree_box(west: float, south: float, east: float, north: float) -> BaseGeom
     )
 
 
+def grid_box(latitude: np.ndarray, longitude: np.ndarray) -> BaseGeometry:
+    """Return the box that the cells of a grid cover (degrees, ascending longitudes)."""
+    lat, lon = cell_edges(latitude), cell_edges(longitude)
+    low, high = max(float(lat.min()), -90.0), min(float(lat.max()), 90.0)
+    return degree_box(float(lon[0]), low, float(lon[-1]), high)
+
+
 def block_geometry(
     rows: np.ndarray, columns: np.ndarray, latitude: np.ndarray, longitude: np.ndarray
 ) -> BaseGeometry:
