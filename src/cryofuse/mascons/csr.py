@@ -80,15 +80,15 @@ def read_solutions(
     """
     import netCDF4
 
-    if not land_mask:
-        raise UserError(
-            f"{path}: CSR mascons need a separate land mask with LO_val (local: land_mask_file)"
-        )
     with netCDF4.Dataset(path) as file:
         file.set_auto_mask(False)
         missing = [name for name in _NEEDED if name not in file.variables]
         if missing:
             raise UserError(f"{path}: not in the layout of CSR mascons (no {', '.join(missing)})")
+        if not land_mask:
+            raise UserError(
+                f"{path}: CSR mascons need a separate land mask with LO_val (local: land_mask_file)"
+            )
         latitude, longitude = (cell_centres(file[name], path) for name in ("lat", "lon"))
         variable = file["lwe_thickness"]
         cube = (int(file["time"].shape[0]), latitude.size, longitude.size)

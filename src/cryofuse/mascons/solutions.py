@@ -127,7 +127,10 @@ def cell_centres(variable: Any, path: str) -> np.ndarray:
         centre = np.unwrap(centre, period=360.0)
     steps = np.diff(centre)
     if np.ptp(steps) > 1e-3 or steps[0] == 0 or (east and steps[0] < 0):
-        raise UserError(f"{path}: {variable.name} is not evenly spaced from end to end")
+        raise UserError(
+            f"{path}: {variable.name} is not evenly spaced from end to end (a crop that was put "
+            "together across its seam?)"
+        )
     return centre
 
 

@@ -12,8 +12,10 @@ from cryofuse.mascons import read_mascons
 BOUNDS = np.array([[0.0, 31.0], [31.0, 59.0], [90.0, 120.0]])
 
 
-def write_jpl(path, *, descending=False, west=False, coast=False, damage=None):
-    """Write four 3° × 6° blocks on half-degree cells: ids 11, 12, 21 and 0; return the values."""
+def write_jpl(
+    path, *, descending=False, west=False, coast=False, damage=None, seam=False, empty=None
+):
+    """Write four 3° × 6° blocks on half-degree cells across Greenwich: ids 11, 12, 21 and 0."""
     lat = np.arange(70.25, 76.0, 0.5)
     lon = np.arange(354.25, 366.0, 0.5)
     rows, columns = np.meshgrid((lat > 73).astype(int), (lon > 360).astype(int), indexing="ij")
@@ -27,8 +29,11 @@ def write_jpl(path, *, descending=False, west=False, coast=False, damage=None):
     lwe[1][ids == 21] = -99999.0
     if damage:
         lwe[2, 0, 0] += damage
+    if empty is not None:
+        lwe[empty] = -99999.0
     lon = (lon + 180) % 360 - 180 if west else lon % 360
-    order = np.argsort(lon)
+    # Columns follow each other over the end of the circle, unless they are sorted.
+    order = np.argsort(lon) if west or seam else np.arange(lon.size)
     lon, ids, land, lwe = lon[order], ids[:, order], land[:, order], lwe[:, :, order]
     if descending:
         lat, ids, land, lwe = lat[::-1], ids[::-1], land[::-1], lwe[:, ::-1]
