@@ -69,7 +69,20 @@ def test_local_source_names_both_missing_files_on_lines_of_their_own():
     [
         ({"regions": ["greenland", "greenland"]}, "named twice"),
         ({"region_settings": {"grenland": {"title": "x"}}}, "'grenland' is not among regions"),
-        ({"source": "synthetic", "mascons": {"product": "csr"}}, "source: local only"),
+        ({"source": "earthdata", "mascons": {"product": "csr"}}, "csr files are not fetched"),
+        (
+            {
+                "source": "local",
+                "local": {"atl06_dir": ".", "mascons_file": "m.nc"},
+                "mascons": {"product": "csr"},
+            },
+            "csr needs local: land_mask_file",
+        ),
+        ({"local": {"mapping_file": "m.nc"}}, "mapping_file belongs to mascons: product: csr"),
+        (
+            {"regions": ["vatnajokull"], "source": "synthetic", "mascons": {"product": "gsfc"}},
+            "region vatnajokull: mascons: product: jpl is not that of the configuration",
+        ),
         ({"source": "synthetic", "world": {"rate_raster": "no.tif"}}, "no file no.tif"),
         ({"filters": {"order": ["quality_summary"]}}, "finite_height must be in it"),
         ({"features": {"step": "season"}}, "no whole seasons"),

@@ -29,9 +29,10 @@ def main(snakemake: Any) -> None:
             snakemake.input.get("land_mask"),
             extent=region_extent(ice, region.crs),
             footprints=known,
+            mapping=snakemake.input.get("mapping"),
         )
         origin = provenance(snakemake) | {"gravimetry": mascons.attrs}
-        if not mascons["mascon_id"].isin([] if known is None else known["mascon_id"]).all():
+        if known is not None and mascons.attrs["footprints"] != known.attrs["title"]:
             known = None  # the product has footprints of its own
         mascons = select_mascons(measure_ice(mascons, ice, region.crs, known), settings.select)
         mass = mass[mass["mascon_id"].isin(mascons["mascon_id"])]

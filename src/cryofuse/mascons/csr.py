@@ -25,6 +25,7 @@ from cryofuse.mascons.solutions import (
     in_extent,
     read_bounds,
     reading,
+    stated_title,
     west_longitude,
 )
 
@@ -162,7 +163,7 @@ def _find_tiles(
     if footprints is None:
         stated, footprints = "equal-area cells of 1°", degree_cells(latitude, longitude)
     else:
-        stated = footprints.attrs.get("title", "the footprints given")
+        stated = stated_title(footprints)
     logger.info("%s: no tiles found: averaged onto %s", path, stated)
     return _members(latitude, longitude, footprints), stated, False
 

@@ -23,6 +23,7 @@ from cryofuse.mascons.solutions import (
     check_shapes,
     in_extent,
     read_bounds,
+    stated_title,
 )
 
 if TYPE_CHECKING:
@@ -110,7 +111,12 @@ def read_solutions(
         release = _release(file)
     area = cell_area_km2(latitude, longitude)
     mascons = _outlines(ids, kept, land, area, latitude, longitude, footprints, path)
-    return Solutions(mascons, lwe, sigma, start, end, "jpl", release, sigma=origin)
+    stated = "blocks of mascon_ID in the file"
+    if footprints is not None:
+        stated = stated_title(footprints)
+    return Solutions(
+        mascons, lwe, sigma, start, end, "jpl", release, sigma=origin, footprints=stated
+    )
 
 
 def place_bands() -> np.ndarray:

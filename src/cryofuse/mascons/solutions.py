@@ -68,7 +68,7 @@ class Solutions:
     release: str
     unit: str = "native"
     sigma: str = "file"
-    footprints: str = "the product's own mascons"
+    footprints: str = "cells of the file"
 
 
 @contextmanager
@@ -151,6 +151,11 @@ def read_bounds(
     bounds = np.asarray(file[variable][:], dtype=float)
     units = time_units(file["time"])
     return decode_days(bounds[:, 0], units, path), decode_days(bounds[:, 1], units, path)
+
+
+def stated_title(footprints: geopandas.GeoDataFrame) -> str:
+    """Return what footprints are called: their title, where they have one."""
+    return str(footprints.attrs.get("title", "the footprints given"))
 
 
 def time_units(variable: Any) -> str:
