@@ -140,7 +140,8 @@ def sum_totals(
         ("altimetry_fitted", fitted),
     ]:
         total = volume.copy()
-        total[["value", "sigma"]] *= density * 1e-3
+        # A fitted density may be negative, where noise outweighs the signal; σ never is.
+        total[["value", "sigma"]] *= [density * 1e-3, abs(density) * 1e-3]
         parts.append(_finish(_shift_to(total, gravity), name, density))
     return pd.concat(parts, ignore_index=True)[_TOTALS]
 

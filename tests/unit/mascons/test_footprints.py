@@ -12,7 +12,7 @@ import shapely
 
 from cryofuse.config import SelectSettings
 from cryofuse.logs import UserError
-from cryofuse.mascons.blocks import degree_box
+from cryofuse.mascons.blocks import block_geometry, degree_box
 from cryofuse.mascons.footprints import (
     load_footprints,
     locate,
@@ -66,6 +66,28 @@ def test_footprint_area_is_that_of_the_ellipsoid_anywhere(box):
     assert measured["area_km2"].iloc[0] == pytest.approx(
         _zone_km2(south, north, east - west), rel=2e-4
     )
+
+
+def test_cells_that_end_at_the_antimeridian_are_one_box_whatever_their_last_bits():
+    for count in range(3, 361):
+        width = 360 / count
+        centre = (width * np.arange(count) + width / 2 + 180) % 360 - 180
+        boxes = [degree_box(c - width / 2, 10.0, c + width / 2, 11.0) for c in centre]
+        assert sum(box.area for box in boxes) == pytest.approx(360, rel=1e-6)
+        cut = [box for box in boxes if box.geom_type == "MultiPolygon"]
+        # With an even number a meridian between two cells is the antimeridian.
+        assert len(cut) == count % 2
+        assert all(-180 <= box.bounds[0] < box.bounds[2] <= 180 for box in boxes)
+
+
+def test_blocks_of_any_form_are_their_cells():
+    rng = np.random.default_rng(2)
+    latitude, longitude = np.arange(60.125, 64, 0.25), np.arange(0.125, 360, 0.25)
+    rows, columns = np.nonzero(rng.random((8, 8)) < 0.6)
+    block = block_geometry(rows, (columns + 1436) % 1440, latitude, longitude)
+    assert block.area == pytest.approx(rows.size * 0.25**2)
+    lon = (longitude[(columns + 1436) % 1440] + 180) % 360 - 180
+    assert shapely.contains_xy(block, lon, latitude[rows]).all()
 
 
 def _globe():
