@@ -79,7 +79,14 @@ class LocalSettings(Settings):
         None, description="Folder of ATL11 files (altimetry: product: atl11; searched in depth)"
     )
     mascons_file: str | None = Field(None, description="Mascon file of the configured product")
-    land_mask_file: str | None = Field(None, description="Separate land mask (CSR only)")
+    land_mask_file: str | None = Field(
+        None, description="Separate land mask with LO_val, 1 on land (CSR only, which needs it)"
+    )
+    mapping_file: str | None = Field(
+        None,
+        description="Number of each quarter-degree cell's tile, mascon_id(lat, lon) (CSR only; "
+        "without it tiles are found in the data)",
+    )
 
 
 class AltimetrySettings(Settings):
@@ -744,14 +751,23 @@ class Config(Settings):
             folder = getattr(self.local, f"{product}_dir")
             if folder and not Path(folder).is_dir():
                 found.append(f"local: {product}_dir: no folder {folder}")
+            if self.mascons.product == "csr" and not self.local.land_mask_file:
+                found.append("mascons: product: csr needs local: land_mask_file")
         elif product != "atl06":
             found.append(
                 f"altimetry: product: {product} files are read with source: local only "
                 f"(found source: {self.source})"
             )
-        if self.source != "local" and self.mascons.product != "jpl":
+        if self.mascons.product != "csr":
+            found += [
+                f"local: {key} belongs to mascons: product: csr (found {self.mascons.product})"
+                for key in ("land_mask_file", "mapping_file")
+                if getattr(self.local, key)
+            ]
+        if self.source == "earthdata" and self.mascons.product != "jpl":
             found.append(
-                f"mascons: product: {self.mascons.product} files are read with source: local only"
+                f"mascons: product: {self.mascons.product} files are not fetched: download one, "
+                "and name it with source: local"
             )
         if "finite_height" not in self.filters.order:
             found.append("filters: order: finite_height must be in it: nodes need a height")
@@ -891,6 +907,12 @@ def load_config(
         else:
             if judged.fusion.unit == "basin":
                 problems += _basins_missing(name, regions[name])
+    problems += [
+        f"region {name}: mascons: product: {region.mascons.product} is not that of the "
+        f"configuration ({judged.mascons.product}): a run has one mascon file"
+        for name, region in regions.items()
+        if region.mascons and region.mascons.product != judged.mascons.product
+    ]
     if problems or config is None:
         raise ConfigError(problems)
     return config, regions

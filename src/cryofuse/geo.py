@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from cryofuse.config import ElevationSettings, RegionSettings, WindowSettings
 
+#: Radius of the sphere on which the centres sum cells, and of every great circle (km).
+EARTH_RADIUS_KM = 6371.0
 #: Regular expression of the workflow's ``{tile}`` wildcard.
 TILE_PATTERN = r"x-?\d+_y-?\d+"
 _TILE = re.compile(r"^x(-?\d+)_y(-?\d+)$")
@@ -71,6 +73,36 @@ def reproject(geometry: BaseGeometry, source: str, target: str) -> BaseGeometry:
         return np.column_stack(move(xy[:, 0], xy[:, 1]))
 
     return shapely.transform(geometry, moved)
+
+
+def great_circle_km(
+    longitude: ArrayLike,
+    latitude: ArrayLike,
+    other_longitude: ArrayLike,
+    other_latitude: ArrayLike,
+) -> np.ndarray:
+    """Return great-circle distances between points on the sphere (km), by the haversine.
+
+    Parameters
+    ----------
+    longitude, latitude, other_longitude, other_latitude
+        Degrees, any turn; arrays that broadcast against each other.
+    """
+    lon, lat, other_lon, other_lat = (
+        np.radians(np.asarray(value, dtype=float))
+        for value in (longitude, latitude, other_longitude, other_latitude)
+    )
+    half = (
+        np.sin((lat - other_lat) / 2) ** 2
+        + np.cos(lat) * np.cos(other_lat) * np.sin((lon - other_lon) / 2) ** 2
+    )
+    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+
+
+def distance_matrix_km(longitude: ArrayLike, latitude: ArrayLike) -> np.ndarray:
+    """Return the great-circle distances (km, shape n × n) between n points in degrees."""
+    lon, lat = np.asarray(longitude, dtype=float), np.asarray(latitude, dtype=float)
+    return great_circle_km(lon[:, np.newaxis], lat[:, np.newaxis], lon, lat)
 
 
 def equal_area_crs(latitude: float) -> str:

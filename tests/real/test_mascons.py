@@ -88,11 +88,11 @@ def test_greenland_mass_is_the_cell_sum_and_falls_by_263_gt_a_year(jpl, own_27, 
     assert len(own_27) == 27
     total = _sum(jpl[1], own_27)
     assert total.dropna().to_numpy() == pytest.approx(expected, rel=1e-6)
-    assert np.polyfit(years, expected, 1)[0] == pytest.approx(-263, abs=2)
+    assert np.polyfit(years, expected, 1)[0] == pytest.approx(-263, abs=1)
     held = jpl[1][jpl[1]["mascon_id"] == 17].dropna(subset=["lwe_cm"])
     middle = held["solution_start"] + (held["solution_end"] - held["solution_start"]) / 2
     time = (middle.to_numpy() - EPOCH) / np.timedelta64(1, "D") / 365.25
-    assert np.polyfit(time, total.dropna().to_numpy(), 1)[0] == pytest.approx(-263, abs=2)
+    assert np.polyfit(time, total.dropna().to_numpy(), 1)[0] == pytest.approx(-263, abs=1)
     year_2019 = total[pd.Timestamp("2020-01-01")] - total[pd.Timestamp("2019-01-01")]
     assert year_2019 == pytest.approx(-593, abs=30)
 
@@ -101,12 +101,16 @@ def test_greenland_mass_follows_the_official_series(jpl, own_27, independent, re
     reference = np.loadtxt(
         real_folder / "reference" / "greenland_mass_200204_202408.txt", comments="HDR"
     )
-    years, _ = independent
+    years, expected = independent
     total = _sum(jpl[1], own_27).dropna().to_numpy()
+    # January 2019 to January 2020 of the official series.
+    at = [np.abs(reference[:, 0] - year).argmin() for year in (2019.04, 2020.04)]
+    assert np.diff(reference[at, 1])[0] == pytest.approx(-593, abs=1)
     nearest = np.abs(years[:, np.newaxis] - reference[:, 0]).argmin(axis=1)
     near = np.abs(years - reference[nearest, 0]) < 0.02
     assert near.sum() >= 220
-    assert np.corrcoef(total[near], reference[nearest[near], 1])[0, 1] >= 0.999
+    for series in (total, expected):
+        assert np.corrcoef(series[near], reference[nearest[near], 1])[0, 1] >= 0.999
 
 
 def test_sigma_is_that_of_a_mascon_not_divided_by_cells(jpl, jpl_file):
@@ -135,18 +139,76 @@ def test_ice_of_the_real_outline_is_shared_out_and_27_mascons_are_selected(
     assert mascons.set_index("mascon_id")["ice_fraction"][[57, 58, 88, 124]].min() > 1.0
 
 
-def test_csr_is_averaged_onto_stated_footprints_and_agrees(real_folder, own_27):
-    path = real_folder / "grace" / "CSR_MSCN_layout_greenland_200204_202404.nc"
-    mask = real_folder / "grace" / "CSR_LandMask_layout_greenland.nc"
-    mascons, mass = read_mascons(
-        str(path), "csr", str(mask), footprints=load_footprints("jpl_greenland")
+@pytest.fixture(scope="module")
+def csr_files(real_folder):
+    folder = real_folder / "grace"
+    return (
+        str(folder / "CSR_MSCN_layout_greenland_200204_202404.nc"),
+        str(folder / "CSR_LandMask_layout_greenland.nc"),
     )
+
+
+@pytest.fixture(scope="module")
+def csr_cells(csr_files, real_folder, own_27):
+    """Time (years), and lwe × area of the land cells inside JPL's own 27 boxes (Gt)."""
+    path, mask = csr_files
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_mask(False)
+        lat, lon, bounds = (file[name][:] for name in ("lat", "lon", "time_bounds"))
+        lwe = file["lwe_thickness"][:].astype(float)
+    with netCDF4.Dataset(mask) as file:
+        land = np.asarray(file["LO_val"][:]) == 1
+    box = np.zeros(land.shape, bool)
+    with (real_folder / "geometry" / "jpl_mascon_greenland_geometry.csv").open() as stream:
+        for row in csv.DictReader(stream):
+            if int(row["mascon_ID"]) in own_27:
+                south, north, west, east = (
+                    float(row[key]) for key in ("lat_s", "lat_n", "lon_w", "lon_e")
+                )
+                inside = (lat[:, None] > south) & (lat[:, None] < north)
+                box |= inside & (lon > west) & (lon < east)
+    half = np.radians(0.125)
+    band = 6371.0**2 * np.radians(0.25) * 2 * np.cos(np.radians(lat)) * np.sin(half)
+    weight = (box & land) * band[:, np.newaxis] * 1e-5
+    return 2002 + bounds.mean(axis=1) / 365.25, np.einsum("tyx,yx->t", lwe, weight)
+
+
+def test_csr_is_averaged_onto_stated_footprints_and_agrees(csr_files, csr_cells, own_27):
+    path, mask = csr_files
+    mascons, mass = read_mascons(path, "csr", mask, footprints=load_footprints("jpl_greenland"))
     assert mascons.attrs["unit"] == "derived"
+    assert mascons.attrs["footprints"] == "the shipped table jpl_greenland"
+    assert "DERIVED TEST FILE" in mascons.attrs["release"]
     assert len(mascons) == 31
     held = mass[mass["mascon_id"] == 166].dropna(subset=["lwe_cm"])
     assert len(held) == held["month"].nunique() == 231
     assert {"2011-11-01", "2015-05-01"} <= set(held["month"].dt.strftime("%Y-%m-%d"))
-    with netCDF4.Dataset(path) as file:
-        years = 2002 + np.asarray(file["time_bounds"][:]).mean(axis=1) / 365.25
+    years, expected = csr_cells
+    assert np.polyfit(years, expected, 1)[0] == pytest.approx(-264, abs=3)
     total = _sum(mass, own_27).dropna().to_numpy()
+    assert total == pytest.approx(expected, rel=1e-6, abs=1e-3)
     assert np.polyfit(years, total, 1)[0] == pytest.approx(-264, abs=3)
+
+
+def test_csr_without_a_table_is_averaged_onto_cells_of_one_degree(csr_files):
+    mascons, mass = read_mascons(*csr_files[:1], "csr", csr_files[1])
+    assert mascons.attrs["unit"] == "derived"
+    assert mascons.attrs["footprints"] == "equal-area cells of 1°"
+    # No quarter-degree cell is a sample: an arc degree squared is 12 364 km².
+    assert mascons["area_km2"].min() > 11_000 and mascons["area_km2"].max() < 14_000
+    assert len(mascons) < 1000
+    assert mass["mascon_id"].nunique() == len(mascons)
+
+
+def test_jpl_numbers_and_boxes_are_those_of_the_rule(jpl_file):
+    from cryofuse.mascons.jpl import place_bands
+
+    bands = {int(row[0]): row[1:] for row in place_bands()}
+    with netCDF4.Dataset(jpl_file) as file:
+        ids, lat, lon = (np.asarray(file[name][:]) for name in ("mascon_ID", "lat", "lon"))
+    for number in np.unique(ids[ids > 0]):
+        rows, columns = np.nonzero(ids == number)
+        south, north, west, east = bands[int(number)]
+        assert lon[columns].min() - 0.25 == west and lon[columns].max() + 0.25 == east
+        assert lat[rows].min() - 0.25 == south
+        assert lat[rows].max() + 0.25 == min(north, lat.max() + 0.25)

@@ -79,7 +79,6 @@ def test_local_source_asks_for_the_products_own_folder(tmp_path):
     [
         ({"regions": ["greenland", "greenland"]}, "named twice"),
         ({"region_settings": {"grenland": {"title": "x"}}}, "'grenland' is not among regions"),
-        ({"source": "synthetic", "mascons": {"product": "csr"}}, "source: local only"),
         ({"source": "synthetic", "altimetry": {"product": "atl11"}}, "source: local only"),
         ({"altimetry": {"product": "atl11"}}, "atl11 files are read with source: local only"),
         ({"fusion": {"unit": "basin"}}, "unit: basin needs the region's key basins"),
@@ -89,6 +88,20 @@ def test_local_source_asks_for_the_products_own_folder(tmp_path):
                 "region_settings": {"greenland": {"basins": {"file": "no.gpkg", "name": "n"}}},
             },
             "region greenland: basins: no file no.gpkg",
+        ),
+        ({"source": "earthdata", "mascons": {"product": "csr"}}, "csr files are not fetched"),
+        (
+            {
+                "source": "local",
+                "local": {"atl06_dir": ".", "mascons_file": "m.nc"},
+                "mascons": {"product": "csr"},
+            },
+            "csr needs local: land_mask_file",
+        ),
+        ({"local": {"mapping_file": "m.nc"}}, "mapping_file belongs to mascons: product: csr"),
+        (
+            {"regions": ["vatnajokull"], "source": "synthetic", "mascons": {"product": "gsfc"}},
+            "region vatnajokull: mascons: product: jpl is not that of the configuration",
         ),
         ({"source": "synthetic", "world": {"rate_raster": "no.tif"}}, "no file no.tif"),
         ({"filters": {"order": ["quality_summary"]}}, "finite_height must be in it"),

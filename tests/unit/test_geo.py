@@ -113,3 +113,16 @@ def test_points_are_located_over_any_turn_of_longitude() -> None:
     latitude = np.array([62.0, 62.0, 62.0, 62.0, 62.0, 80.0])
     # The first polygon wins where both hold a point.
     assert geo.locate(longitude, latitude, boxes).tolist() == [0, 0, 1, 1, -1, -1]
+
+
+def test_distances_are_great_circles():
+    # Angle between unit vectors: another formula.
+    lon, lat = np.array([-50.0, 315.0, 179.0, -179.0]), np.array([60.0, 84.0, -75.5, -75.5])
+    a, b = np.radians(lat), np.radians(lon)
+    xyz = np.column_stack([np.cos(a) * np.cos(b), np.cos(a) * np.sin(b), np.sin(a)])
+    cross = np.linalg.norm(np.cross(xyz[:, None], xyz[None]), axis=-1)
+    expected = 6371.0 * np.arctan2(cross, xyz @ xyz.T)
+    np.testing.assert_allclose(geo.distance_matrix_km(lon, lat), expected, atol=1e-6)
+    # A quarter of the Earth's round, from the equator to a pole; and no distance to oneself.
+    assert geo.great_circle_km(20.0, 0.0, -75.0, 90.0) == pytest.approx(np.pi / 2 * 6371.0)
+    assert geo.great_circle_km(20.0, 50.0, 380.0, 50.0) == pytest.approx(0.0, abs=1e-6)

@@ -41,6 +41,8 @@ def fresh(tmp_path_factory):
         ("--config", "regions=vatnajokull"),
         ("--config", "regions=[greenland,vatnajokull]"),
         ("--config", "regions=antarctica", "source=synthetic"),
+        ("--config", "regions=demo", "source=synthetic", "mascons={product: csr}"),
+        ("--config", "regions=demo", "source=synthetic", "mascons={product: gsfc}"),
     ],
     ids=" ".join,
 )

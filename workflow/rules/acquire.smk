@@ -77,6 +77,7 @@ elif CONFIG.source == "synthetic":
             raster=[CONFIG.world.rate_raster] if CONFIG.world.rate_raster else [],
             region=region_files("outline"),
         output:
+            **mascon_companions("{region}"),
             mascons=mascon_file("{region}"),
             truth=directory("resources/{region}/synthetic/truth"),
         log:
@@ -93,7 +94,7 @@ elif CONFIG.source == "synthetic":
             world=settings("world"),
             elevation=world_elevation,
             period=settings("period"),
-            mascons=settings("mascons"),
+            product=CONFIG.mascons.product,
             region=region_settings,
         message:
             "Writing the synthetic mascon file and the truth"

@@ -161,16 +161,32 @@ def mascon_file(region):
     if CONFIG.source == "local":
         return CONFIG.local.mascons_file
     if CONFIG.source == "synthetic":
-        return f"resources/{region}/synthetic/mascons.nc"
+        end = "h5" if CONFIG.mascons.product == "gsfc" else "nc"
+        return f"resources/{region}/synthetic/mascons.{end}"
     return f"{CONFIG.download.cache_dir}/mascons/{CONFIG.mascons.product}.nc"
 
 
+def mascon_companions(region):
+    """Return the files that a product keeps beside its mascon file: CSR's mask and mapping."""
+    if CONFIG.mascons.product != "csr":
+        return {}
+    if CONFIG.source == "synthetic":
+        folder = f"resources/{region}/synthetic"
+        return {
+            "land_mask": f"{folder}/land_mask.nc",
+            "mapping": f"{folder}/mapping.nc",
+        }
+    files = {
+        "land_mask": CONFIG.local.land_mask_file,
+        "mapping": CONFIG.local.mapping_file,
+    }
+    return {name: path for name, path in files.items() if path}
+
+
 def mascon_inputs(wildcards):
-    """Return the mascon file and, where the product keeps it apart, the land mask."""
-    files = {"mascons": mascon_file(wildcards.region)}
-    if CONFIG.source == "local" and CONFIG.local.land_mask_file:
-        files["land_mask"] = CONFIG.local.land_mask_file
-    return files
+    """Return the mascon file and what the product keeps beside it."""
+    region = wildcards.region
+    return {"mascons": mascon_file(region), **mascon_companions(region)}
 
 
 FIGURES = {

@@ -30,9 +30,10 @@ def main(snakemake: Any) -> None:
             snakemake.input.get("land_mask"),
             extent=region_extent(ice, region.crs),
             footprints=known,
+            mapping=snakemake.input.get("mapping"),
         )
         origin = provenance(snakemake) | {"gravimetry": mascons.attrs}
-        if not mascons["mascon_id"].isin([] if known is None else known["mascon_id"]).all():
+        if known is not None and mascons.attrs["footprints"] != known.attrs["title"]:
             known = None  # the product has footprints of its own
         by_basin = snakemake.params.fusion["unit"] == "basin"
         rule = mascon_rule(settings.select) if by_basin else settings.select

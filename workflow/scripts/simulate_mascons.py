@@ -1,4 +1,4 @@
-"""Adapter of rule simulate_mascons: a planted world in, its mascon file and the truth out."""
+"""Adapter of rule simulate_mascons: a planted world in, its mascon files and the truth out."""
 
 from typing import Any
 
@@ -17,8 +17,13 @@ def main(snakemake: Any) -> None:
             PeriodSettings.model_validate(snakemake.params.period),
             ElevationSettings.model_validate(snakemake.params.elevation),
         )
-        truth = plant_mass(world)
-        write_mascons(truth, snakemake.output.mascons)
+        truth = plant_mass(world, snakemake.params.product)
+        write_mascons(
+            truth,
+            snakemake.output.mascons,
+            snakemake.output.get("land_mask"),
+            snakemake.output.get("mapping"),
+        )
         write_truth(world, truth, snakemake.output.truth)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from cryofuse.calendar import month_index
+from cryofuse.geo import distance_matrix_km
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from cryofuse.config import SkillSettings
 
-#: Mean radius of the Earth (km); IUGG.
-EARTH_RADIUS_KM = 6371.0088
 #: Fewest months in a training set that can still be cut into inner folds in time.
 MIN_INNER_MONTHS = 6
 #: Fewest samples a model is trained on, in outer and inner folds.
@@ -36,16 +35,6 @@ class Fold(NamedTuple):
     number: int
     train: np.ndarray
     test: np.ndarray
-
-
-def distances_km(latitude: ArrayLike, longitude: ArrayLike) -> np.ndarray:
-    """Return the great-circle distances (km, shape n × n) between n points in degrees."""
-    lat, lon = np.radians(np.asarray(latitude, float)), np.radians(np.asarray(longitude, float))
-    half = (
-        np.sin((lat[:, None] - lat) / 2) ** 2
-        + np.cos(lat[:, None]) * np.cos(lat) * np.sin((lon[:, None] - lon) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
 
 
 def group_mascons(distance_km: np.ndarray, folds: int, seed: int) -> list[np.ndarray]:
@@ -143,7 +132,7 @@ def leave_mascon_out(
     ids, first, inverse = np.unique(np.asarray(mascon_id), return_index=True, return_inverse=True)
     if len(ids) < 2:
         raise SplitError(f"{len(ids)} mascon leaves none to train on")
-    distance = distances_km(np.asarray(latitude)[first], np.asarray(longitude)[first])
+    distance = distance_matrix_km(np.asarray(longitude)[first], np.asarray(latitude)[first])
     wanted = min(folds, len(ids))
     while True:
         groups = group_mascons(distance, wanted, seed)

@@ -25,13 +25,21 @@ def degree_box(west: float, south: float, east: float, north: float) -> BaseGeom
     width = east - west if east > west else east - west + 360
     if width >= 360:
         return box_polygon(-180.0, south, 180.0, north)
-    west = (west + 180.0) % 360.0 - 180.0
-    east = west + width
+    # Centre and span of a cell give its edges but for the last bits; a sliver is no box.
+    west = round((west + 180.0) % 360.0, 9) % 360.0 - 180.0
+    east = round(west + width, 9)
     if east <= 180:
         return box_polygon(west, south, east, north)
     return shapely.MultiPolygon(
         [box_polygon(west, south, 180.0, north), box_polygon(-180.0, south, east - 360.0, north)]
     )
+
+
+def grid_box(latitude: np.ndarray, longitude: np.ndarray) -> BaseGeometry:
+    """Return the box that the cells of a grid cover (degrees, ascending longitudes)."""
+    lat, lon = cell_edges(latitude), cell_edges(longitude)
+    low, high = max(float(lat.min()), -90.0), min(float(lat.max()), 90.0)
+    return degree_box(float(lon[0]), low, float(lon[-1]), high)
 
 
 def block_geometry(
@@ -65,8 +73,11 @@ def block_geometry(
     if span * tall == rows.size:
         west = lon[start]
         return degree_box(west, max(low, -90.0), west + span * step, min(high, 90.0))
-    cells = [
-        degree_box(lon[j], min(lat[i], lat[i + 1]), lon[j] + step, max(lat[i], lat[i + 1]))
-        for i, j in zip(rows, columns, strict=True)
-    ]
-    return shapely.union_all(cells)
+    boxes = []
+    for row in heights:
+        held = np.sort((columns[rows == row] - start) % longitude.size)
+        for run in np.split(held, np.flatnonzero(np.diff(held) > 1) + 1):
+            west = lon[start] + run[0] * step
+            edges = lat[row], lat[row + 1]
+            boxes.append(degree_box(west, min(edges), west + run.size * step, max(edges)))
+    return shapely.union_all(boxes)

@@ -7,6 +7,7 @@ longitude/latitude, −180 … 180, cut at the antimeridian.
 
 from __future__ import annotations
 
+import logging
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,21 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from cryofuse.geo import project, reproject, transformer, unproject
+from cryofuse.geo import great_circle_km, project, reproject, transformer, unproject
 from cryofuse.logs import UserError
 from cryofuse.mascons.blocks import degree_box
-from cryofuse.mascons.solutions import EARTH_RADIUS_KM, Extent
+from cryofuse.mascons.solutions import Extent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import geopandas
+    from numpy.typing import ArrayLike
     from shapely.geometry.base import BaseGeometry
 
     from cryofuse.config import SelectSettings
+
+logger = logging.getLogger(__name__)
 
 #: Tables of footprints that are shipped, by the name a region gives.
 FOOTPRINT_TABLES = {"jpl_greenland": "jpl_mascons_greenland.csv"}
@@ -32,6 +38,10 @@ _STEP_DEGREES = 0.25
 _STEP_M = 10_000.0
 #: Ice of less than this in a mascon is a sliver of the outline's simplification (km²).
 _SLIVER_KM2 = 1.0
+#: Pieces into which ice is cut before it is intersected have about so many corners.
+_PIECE_CORNERS = 256
+#: Share of the ice in no mascon that is worth a remark, and that is refused.
+_REMARKED_SHARE, _REFUSED_SHARE = 1e-3, 1e-2
 #: Footprints this close share an edge or a corner (km).
 TOUCH_KM = 0.1
 
@@ -49,7 +59,7 @@ def load_footprints(name: str) -> geopandas.GeoDataFrame:
     geopandas.GeoDataFrame
         mascon_id, in_product_set, whole_land_km2 (all land of the mascon, sphere),
         whole_ice_fraction (all its ice, glaciers off the ice sheet included, over that land),
-        geometry.
+        geometry; ``attrs`` hold a title.
 
     Raises
     ------
@@ -65,7 +75,7 @@ def load_footprints(name: str) -> geopandas.GeoDataFrame:
         facts = pd.read_csv(stream, comment="#")
     edges = facts[["lon_w", "lat_s", "lon_e", "lat_n"]].to_numpy(dtype=float)
     boxes = [degree_box(*map(float, box)) for box in edges]
-    return geopandas.GeoDataFrame(
+    table = geopandas.GeoDataFrame(
         {
             "mascon_id": facts["mascon_id"].astype("int32"),
             "in_product_set": facts["in_greenland_set"] == 1,
@@ -75,6 +85,8 @@ def load_footprints(name: str) -> geopandas.GeoDataFrame:
         geometry=boxes,
         crs="EPSG:4326",
     )
+    table.attrs = {"title": f"the shipped table {name}"}
+    return table
 
 
 def area_crs(longitude: float, latitude: float) -> str:
@@ -117,14 +129,16 @@ def region_extent(outline: BaseGeometry, crs: str, margin_degrees: float = 1.0) 
     return west, max(south, -90.0), east, min(north, 90.0)
 
 
-def project_footprint(geometry: BaseGeometry, crs: str) -> BaseGeometry:
-    """Return a longitude/latitude footprint in a CRS, its parallels bent as they should be.
+def project_footprints(geometries: ArrayLike, crs: str) -> np.ndarray:
+    """Return longitude/latitude footprints in a CRS, their parallels bent as they should be.
 
     The ring of a cap or belt around a pole meets itself along one meridian; making it valid
     dissolves that seam.
     """
-    dense = shapely.segmentize(geometry, _STEP_DEGREES)
-    return shapely.make_valid(reproject(dense, "EPSG:4326", crs))
+    dense = shapely.segmentize(np.asarray(geometries, dtype=object), _STEP_DEGREES)
+    move = transformer("EPSG:4326", crs).transform
+    moved = shapely.transform(dense, lambda xy: np.column_stack(move(xy[:, 0], xy[:, 1])))
+    return shapely.make_valid(moved)
 
 
 def _centre(geometry: BaseGeometry) -> tuple[float, float]:
@@ -150,19 +164,30 @@ def measure_footprints(mascons: geopandas.GeoDataFrame) -> geopandas.GeoDataFram
     geopandas.GeoDataFrame
         The same with area_km2 (ellipsoid), latitude, longitude (degrees, −180 … 180).
     """
-    out = mascons.copy()
-    areas, lons, lats = [], [], []
-    for geometry in mascons.geometry:
-        lon0, lat0 = _centre(geometry)
-        # Turned to the prime meridian, so that few projections serve all footprints.
-        turned = shapely.transform(geometry, lambda xy, turn=lon0: xy - [turn, 0.0])
-        crs = area_crs(0.0, round(lat0))
-        moved = project_footprint(turned, crs)
-        lon, lat = unproject(moved.centroid.x, moved.centroid.y, crs)
-        areas.append(moved.area / 1e6)
-        lons.append((float(lon) + lon0 + 180.0) % 360.0 - 180.0)
-        lats.append(float(lat))
-    return out.assign(area_km2=areas, latitude=lats, longitude=lons)
+    geometries = mascons.geometry.to_numpy()
+    centres = np.array([_centre(geometry) for geometry in geometries]).reshape(-1, 2)
+    # Turned to the prime meridian, so that one projection serves all footprints of a latitude.
+    turned = np.array(
+        [
+            shapely.transform(geometry, lambda xy, east=east: xy - [east, 0.0])
+            for geometry, (east, _) in zip(geometries, centres, strict=True)
+        ],
+        dtype=object,
+    )
+    area, lon, lat = (np.empty(len(mascons)) for _ in range(3))
+    band = np.round(centres[:, 1])
+    for latitude in np.unique(band):
+        here = band == latitude
+        crs = area_crs(0.0, float(latitude))
+        moved = project_footprints(turned[here], crs)
+        middle = shapely.centroid(moved)
+        area[here] = shapely.area(moved) / 1e6
+        lon[here], lat[here] = unproject(shapely.get_x(middle), shapely.get_y(middle), crs)
+    return mascons.assign(
+        area_km2=area,
+        latitude=lat,
+        longitude=(lon + centres[:, 0] + 180.0) % 360.0 - 180.0,
+    )
 
 
 def measure_ice(
@@ -198,7 +223,8 @@ def measure_ice(
     Raises
     ------
     UserError
-        If no mascon holds ice.
+        If no mascon holds ice, more than 1 % of the ice lies in no mascon, or ice lies in the
+        part of a mascon that a cropped file lacks.
     """
     dense = shapely.segmentize(ice, _STEP_M)
     points = shapely.get_coordinates(dense)
@@ -206,18 +232,21 @@ def measure_ice(
     centre = _centre(shapely.MultiPoint(np.column_stack([lon, lat])))
     local = area_crs(*centre)
     moved = shapely.make_valid(reproject(dense, crs, local))
-    shapely.prepare(moved)
-    reach = _distance_km(centre, lon, lat).max()
-    areas = np.zeros(len(mascons))
-    for number, geometry in enumerate(mascons.geometry):
-        corners = shapely.get_coordinates(geometry)
-        away = _distance_km(centre, corners[:, 0], corners[:, 1])
-        # A footprint whose nearest corner is farther than ice and its own width cannot touch it.
-        if away.min() > reach + np.ptp(away) + _width_km(geometry):
-            continue
-        footprint = project_footprint(geometry, local)
-        if moved.intersects(footprint):
-            areas[number] = moved.intersection(footprint).area / 1e6
+    pieces = np.array(_subdivide(moved), dtype=object)
+    tree = shapely.STRtree(pieces)
+    reach = great_circle_km(*centre, lon, lat).max()
+
+    def ice_within(geometries: np.ndarray) -> np.ndarray:
+        found = np.zeros(geometries.size)
+        near = np.flatnonzero([_may_touch(geometry, centre, reach) for geometry in geometries])
+        outlines = project_footprints(geometries[near], local)
+        which, piece = tree.query(outlines, predicate="intersects")
+        parts = shapely.area(shapely.intersection(outlines[which], pieces[piece])) / 1e6
+        found[near] = np.bincount(which, weights=parts, minlength=near.size)
+        return found
+
+    areas = ice_within(mascons.geometry.to_numpy())
+    _check_coverage(mascons, areas, moved.area / 1e6, ice_within)
     out = mascons.assign(ice_area_km2=areas)
     land = out["land_area_km2"].to_numpy(dtype=float)
     in_set = pd.array([None] * len(out), dtype="boolean")
@@ -237,27 +266,62 @@ def measure_ice(
         ice_fraction=fraction, in_product_set=in_set, whole_ice_fraction=whole_fraction
     )
     listed = (areas >= _SLIVER_KM2) | np.isfinite(whole_fraction)
-    out = out[listed].sort_values("mascon_id").reset_index(drop=True)
-    if not (out["ice_area_km2"] >= _SLIVER_KM2).any():
-        raise UserError("no mascon of the file touches the region's ice")
-    return out
+    out = out[listed].drop(columns="beyond_file", errors="ignore")
+    return out.sort_values("mascon_id").reset_index(drop=True)
 
 
-def _distance_km(
-    centre: tuple[float, float], longitude: np.ndarray, latitude: np.ndarray
-) -> np.ndarray:
-    """Return great-circle distances from a point (km)."""
-    lon0, lat0 = np.radians(centre)
-    lon, lat = np.radians(longitude), np.radians(latitude)
-    half = (
-        np.sin((lat - lat0) / 2) ** 2 + np.cos(lat) * np.cos(lat0) * np.sin((lon - lon0) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
-
-
-def _width_km(geometry: BaseGeometry) -> float:
+def _may_touch(geometry: BaseGeometry, centre: tuple[float, float], reach_km: float) -> bool:
+    """Return whether a footprint can touch ice that lies within a distance of its centre."""
+    if geometry.is_empty:
+        return False
     lon, lat = shapely.get_coordinates(geometry).T
-    return float(_distance_km((lon[0], lat[0]), lon, lat).max())
+    away = great_circle_km(*centre, lon, lat)
+    width = great_circle_km(lon[0], lat[0], lon, lat).max()
+    # One whose nearest corner is farther than ice and its own width cannot.
+    return bool(away.min() <= reach_km + np.ptp(away) + width)
+
+
+def _subdivide(geometry: BaseGeometry) -> list[BaseGeometry]:
+    """Cut a geometry into pieces of few corners, so that each meets few others."""
+    if geometry.is_empty:
+        return []
+    if shapely.get_num_coordinates(geometry) <= _PIECE_CORNERS:
+        return [geometry]
+    west, south, east, north = geometry.bounds
+    if east - west > north - south:
+        middle = (west + east) / 2
+        halves = shapely.box([west, middle], south, [middle, east], north)
+    else:
+        middle = (south + north) / 2
+        halves = shapely.box(west, [south, middle], east, [middle, north])
+    return [piece for half in halves for piece in _subdivide(geometry.intersection(half))]
+
+
+def _check_coverage(
+    mascons: geopandas.GeoDataFrame,
+    areas: np.ndarray,
+    whole_km2: float,
+    ice_within: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Refuse mascons that leave out ice, as those of a cropped file do."""
+    if "beyond_file" in mascons:
+        lacking = ice_within(mascons["beyond_file"].to_numpy())
+        worst = int(np.argmax(lacking))
+        if lacking[worst] >= _SLIVER_KM2:
+            raise UserError(
+                f"mascon {mascons['mascon_id'].iloc[worst]} is cut by the edge of the file: "
+                f"{lacking[worst]:.0f} km² of its ice lie outside; take a file that holds it whole"
+            )
+    if not (areas >= _SLIVER_KM2).any():
+        raise UserError("no mascon of the file touches the region's ice")
+    share = 1 - areas.sum() / whole_km2
+    if share > _REFUSED_SHARE:
+        raise UserError(
+            f"{share:.1%} of the region's ice lie in no mascon of the file: is it cropped? Take a "
+            "file that holds all of the region (or name the footprints that belong to it)"
+        )
+    if share > _REMARKED_SHARE:
+        logger.warning("%.2f %% of the region's ice lie in no mascon of the file", 100 * share)
 
 
 def select_mascons(
@@ -312,7 +376,7 @@ def neighbours(mascons: geopandas.GeoDataFrame, buffer_km: float = 0.0) -> pd.Da
     """
     corners = shapely.MultiPoint(shapely.get_coordinates(mascons.geometry.to_numpy()))
     crs = area_crs(*_centre(corners))
-    moved = np.array([project_footprint(g, crs) for g in mascons.geometry])
+    moved = project_footprints(mascons.geometry.to_numpy(), crs)
     ids = mascons["mascon_id"].to_numpy()
     left, right = shapely.STRtree(moved).query(
         moved, predicate="dwithin", distance=max(buffer_km, TOUCH_KM) * 1e3

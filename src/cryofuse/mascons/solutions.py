@@ -1,12 +1,14 @@
 """What the readers of all centres share: nominal months, cell areas, and the mass table.
 
 A product is one module with one function, ``read_solutions(path, land_mask, extent,
-footprints) -> Solutions``; everything after it knows no product.
+footprints, mapping) -> Solutions``; everything after it knows no product.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +16,18 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, month_index, year_fraction
+from cryofuse.geo import EARTH_RADIUS_KM
 from cryofuse.logs import UserError
 from cryofuse.units import GT_PER_CM_KM2, lwe_to_mass
 
 if TYPE_CHECKING:
     import geopandas
 
-#: Radius of the sphere on which the centres sum cells (km).
-EARTH_RADIUS_KM = 6371.0
 _DAY = np.timedelta64(86_400_000_000, "us")
+#: No day of the record lies so far from the epoch; fill does.
+_DAYS_LIMIT = 1e5
+#: Water equivalents beyond this are fill of one kind or another (cm).
+LWE_LIMIT_CM = 9e4
 _SINCE = re.compile(r"days since (\d{4})-(\d{2})-(\d{2})", re.IGNORECASE)
 #: Window of the running mean that takes the slow signal out of the empirical scatter (months).
 _SCATTER_WINDOW = 13
@@ -37,7 +42,9 @@ class Solutions:
     Attributes
     ----------
     mascons
-        GeoDataFrame of mascon_id, geometry (longitude/latitude), land_area_km2.
+        GeoDataFrame of mascon_id, geometry (longitude/latitude), land_area_km2; where outlines
+        are known and the file may be cropped, also ``beyond_file``: the part of each outline
+        that no cell of the file covers.
     lwe_cm, sigma_cm
         Water equivalent and its 1σ (cm), shape (solutions, mascons); NaN where missing.
     start, end
@@ -48,6 +55,8 @@ class Solutions:
         ``native`` (the product's own mascons) or ``derived`` (averages onto a stated set).
     sigma
         Where σ comes from.
+    footprints
+        Whose footprints the samples stand on.
     """
 
     mascons: geopandas.GeoDataFrame
@@ -59,6 +68,94 @@ class Solutions:
     release: str
     unit: str = "native"
     sigma: str = "file"
+    footprints: str = "cells of the file"
+
+
+@contextmanager
+def reading(path: str, kind: str) -> Iterator[None]:
+    """Turn what the HDF5 and NetCDF libraries say of a broken file into one line.
+
+    Parameters
+    ----------
+    path
+        The file that is read inside the block.
+    kind
+        What it should be.
+
+    Raises
+    ------
+    UserError
+        If it is no such file, is cut short, or its data cannot be inflated.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        # netCDF4 reports broken data as RuntimeError, h5py a broken object as KeyError.
+        text = str(error).strip("'\"")
+        if isinstance(error, OSError) or text.startswith(("NetCDF:", "Unable to")):
+            raise UserError(f"{path}: unreadable as {kind} ({text})") from None
+        raise
+
+
+def check_shapes(file: Any, path: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a NetCDF or HDF5 file whose variables are not of the expected shapes.
+
+    Raises
+    ------
+    UserError
+        With the first variable that differs; a mask on another grid is one.
+    """
+    for name, expected in shapes.items():
+        found = tuple(int(n) for n in file[name].shape)
+        if found != expected:
+            raise UserError(f"{path}: {name} has the shape {found}, expected {expected}")
+
+
+def cell_centres(variable: Any, path: str) -> np.ndarray:
+    """Return the centres of a grid's rows or columns, longitudes unwound over the seam.
+
+    Raises
+    ------
+    UserError
+        If they are not evenly spaced, or longitudes do not ascend.
+    """
+    centre = np.ravel(np.asarray(variable[:], dtype=float))
+    east = variable.name.lower().startswith("lon")
+    if centre.size < 2 or not np.isfinite(centre).all():
+        raise UserError(f"{path}: {variable.name} holds {centre.size} values, expected a grid")
+    if east:
+        centre = np.unwrap(centre, period=360.0)
+    steps = np.diff(centre)
+    if np.ptp(steps) > 1e-3 or steps[0] == 0 or (east and steps[0] < 0):
+        raise UserError(
+            f"{path}: {variable.name} is not evenly spaced from end to end (a crop that was put "
+            "together across its seam?)"
+        )
+    return centre
+
+
+def read_bounds(
+    file: Any, path: str, variable: str = "time_bounds"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return first and last instant of each solution of a NetCDF file, datetime64[us].
+
+    Raises
+    ------
+    UserError
+        If there is no solution, or bounds are not two to a solution.
+    """
+    count = int(file["time"].shape[0])
+    if count == 0:
+        raise UserError(f"{path}: holds no solution")
+    check_shapes(file, path, {variable: (count, 2)})
+    bounds = np.asarray(file[variable][:], dtype=float)
+    units = time_units(file["time"])
+    return decode_days(bounds[:, 0], units, path), decode_days(bounds[:, 1], units, path)
+
+
+def stated_title(footprints: geopandas.GeoDataFrame) -> str:
+    """Return what footprints are called: their title, where they have one."""
+    return str(footprints.attrs.get("title", "the footprints given"))
 
 
 def time_units(variable: Any) -> str:
@@ -81,9 +178,12 @@ def decode_days(days: np.ndarray, units: str, path: str) -> np.ndarray:
     match = _SINCE.search(units)
     if not match:
         raise UserError(f"{path}: time is not counted in `days since YYYY-MM-DD` (found {units!r})")
+    days = np.asarray(days, dtype=float)
+    if not (np.abs(days) < _DAYS_LIMIT).all():
+        raise UserError(f"{path}: time holds fill or days beyond {_DAYS_LIMIT:g}")
     year, month, day = match.groups()
     epoch = np.datetime64(f"{year}-{month}-01", "us") + (int(day) - 1) * _DAY
-    seconds = np.round(np.asarray(days, dtype=float) * 86_400).astype(np.int64)
+    seconds = np.round(days * 86_400).astype(np.int64)
     return epoch + seconds * np.timedelta64(1_000_000, "us")
 
 

@@ -28,6 +28,7 @@ import pandas as pd
 from scipy.stats import t
 
 from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
+from cryofuse.geo import distance_matrix_km
 from cryofuse.products.sheet import CONFIDENCE, Density, fit_density, mean_at_instants
 from cryofuse.units import FIRN_MIX_DENSITY_KG_M3, mass_to_sea_level
 
@@ -42,8 +43,6 @@ MIN_TREND_MONTHS, MIN_TREND_VALUES = 24, 12
 ALIGN_MONTHS = 12
 #: Largest lag-1 autocorrelation that residuals of a trend are taken to have.
 MAX_AUTOCORRELATION = 0.95
-#: Radius of the sphere on which distances between mascons are measured (km).
-_EARTH_RADIUS_KM = 6371.0
 _DENSITY = ("density_kg_m3", "density_lower_kg_m3", "density_upper_kg_m3")
 _TOTALS = [
     "source",
@@ -171,7 +170,8 @@ def sum_totals(
         ("altimetry_fitted", fitted.value, fitted.lower, fitted.upper),
     ]:
         total = volume.copy()
-        total[["value", "sigma"]] *= density * 1e-3
+        # A fitted density may be negative, where noise outweighs the signal; σ never is.
+        total[["value", "sigma"]] *= [density * 1e-3, abs(density) * 1e-3]
         part = _finish(_shift_to(total, gravity), name)
         part["density_kg_m3"] = density
         part["density_lower_kg_m3"], part["density_upper_kg_m3"] = lower, upper
@@ -186,12 +186,8 @@ def _correlation(mascons: pd.DataFrame, length_km: float) -> np.ndarray:
     """Return exp(−distance/length) between mascon centres, the identity for length 0."""
     if length_km <= 0:
         return np.eye(len(mascons))
-    lon = np.radians(mascons["longitude"].to_numpy())
-    lat = np.radians(mascons["latitude"].to_numpy())
-    cosine = np.sin(lat)[:, None] * np.sin(lat) + np.cos(lat)[:, None] * np.cos(lat) * np.cos(
-        lon[:, None] - lon
-    )
-    return np.exp(-_EARTH_RADIUS_KM * np.arccos(np.clip(cosine, -1, 1)) / length_km)
+    apart = distance_matrix_km(mascons["longitude"], mascons["latitude"])
+    return np.exp(-apart / length_km)
 
 
 def _sum_months(

@@ -1,18 +1,21 @@
-"""The mass of the synthetic world as a mascon file in JPL's layout, and the truth behind it.
+"""The mass of the synthetic world in a product's mascons, and the truth behind its file.
 
 Mass is summed over cells into the product's own footprints, leaks between neighbours, gets a
 residual that elevation does not show and spatially correlated noise, and is written for the
 months that the real record has. Mass in Gt, water equivalent in cm over the land area.
+
+All products see the same ice, leakage and months. Their errors are independent of each other,
+but of one size and one correlation length, as those of fields of one resolution are: a mascon
+of 1° is as noisy as one of 3°, and shares its error with its neighbours. The residual is one
+number to a 3° mascon, and a field as wide in mascons of 1°.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +31,38 @@ from cryofuse.calendar import (
     parse_month,
     year_fraction,
 )
-from cryofuse.geo import project, read_vector, scale_factor, unproject
+from cryofuse.geo import (
+    EARTH_RADIUS_KM,
+    distance_matrix_km,
+    project,
+    read_vector,
+    scale_factor,
+    unproject,
+)
+from cryofuse.simulate.mascon_files import (
+    GSFC_LEAKAGE_SHARE,
+    box_area_km2,
+    write_csr,
+    write_gsfc,
+    write_jpl,
+)
+from cryofuse.simulate.placement import (
+    CSR_CELL_DEG,
+    Footprints,
+    Placement,
+    Tiles,
+    band_footprints,
+    degree_footprints,
+    load_footprints,
+    tile_footprints,
+)
 from cryofuse.simulate.world import HISTORY_START, REGIMES, World
 from cryofuse.tables import written
 from cryofuse.units import DAYS_PER_YEAR, ICE_DENSITY_KG_M3, mass_to_lwe
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 logger = logging.getLogger(__name__)
 
@@ -67,111 +95,44 @@ NOISY_SPANS = (("2002-04", "2002-12", 1.6), ("2016-08", "2017-06", 2.0))
 BASELINE = ("2004-01", "2009-12")
 #: Memory of the mascon residual (months).
 RESIDUAL_MEMORY_MONTHS = 2.5
-#: Side of a cell of the file's grid (degrees), and the sphere on which cells are measured (km).
-CELL_DEG, EARTH_RADIUS_KM = 0.5, 6371.0
-FILL = -99999.0
-#: Part of a mascon's value in its ocean cells, which the coastline filter sets apart.
-_OCEAN_SHARE = 0.1
+#: Side of a cell of JPL's grid (degrees).
+_JPL_CELL_DEG = 0.5
+#: Correlation length of the residual in products of finer mascons than JPL's (km): the width
+#: of one of those.
+_RESIDUAL_KM = 300.0
+#: Degrees around the ice that a file of CSR or GSFC holds.
+_MARGIN_DEG = 2.0
+#: A GSFC mascon is land if at least this share of its points is, or any of its ice.
+_LAND_SHARE = 0.5
+#: What tells the random numbers of the products apart: none for the first.
+_SEEDS: dict[str, tuple[int, ...]] = {"jpl": (), "csr": (1,), "gsfc": (2,)}
 _EPOCH = np.datetime64("2002-01-01", "D")
 _SUBCELLS = 5
 
 
 @dataclass(frozen=True)
-class Footprints:
-    """Boxes of mascons: ids and edges (degrees; longitudes 0 to 360), arrays of one length."""
-
-    mascon_id: np.ndarray
-    south: np.ndarray
-    north: np.ndarray
-    west: np.ndarray
-    east: np.ndarray
-
-    def locate(self, longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-        """Return the index of the footprint that holds each point, −1 where none does."""
-        longitude = np.asarray(longitude) % 360.0
-        latitude = np.asarray(latitude)
-        found = np.full(np.broadcast(longitude, latitude).shape, -1)
-        longitude, latitude = np.broadcast_arrays(longitude, latitude)
-        for south in np.unique(self.south):
-            row = np.flatnonzero(self.south == south)
-            row = row[np.argsort(self.west[row])]
-            inside = (latitude >= south) & (latitude < self.north[row[0]])
-            at = np.searchsorted(self.west[row], longitude[inside], side="right") - 1
-            box = row[np.clip(at, 0, None)]
-            held = (at >= 0) & (longitude[inside] < self.east[box])
-            found[inside] = np.where(held, box, -1)
-        return found
-
-    def take(self, index: np.ndarray) -> Footprints:
-        """Return some of the footprints."""
-        fields = (self.mascon_id, self.south, self.north, self.west, self.east)
-        return Footprints(*(values[index] for values in fields))
-
-    @property
-    def centre(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the boxes' middles: longitude and latitude (degrees)."""
-        return (self.west + self.east) / 2, (self.south + self.north) / 2
-
-
-def load_footprints(name: str) -> Footprints:
-    """Return a shipped table of footprints (``jpl_greenland``).
-
-    Raises
-    ------
-    ValueError
-        If no such table is shipped.
-    """
-    if name != "jpl_greenland":
-        raise ValueError(f"region: footprints: {name!r} is not jpl_greenland")
-    text = resources.files("cryofuse.data").joinpath("jpl_mascons_greenland.csv").read_text()
-    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-    return Footprints(
-        np.array([int(row["mascon_id"]) for row in rows]),
-        *(
-            np.array([float(row[key]) for row in rows])
-            for key in ("lat_s", "lat_n", "lon_w", "lon_e")
-        ),
-    )
-
-
-def band_footprints() -> Footprints:
-    """Return mascons by the rule of JPL's placement: bands of 3° with boxes of about 3° of arc.
-
-    A band holds ⌊119.9·cos(latitude)⌋ mascons, whose edges are rounded to half a degree;
-    numbers run from the north. Around Greenland this gives JPL's own boxes and numbers.
-    """
-    rows: list[tuple[int, float, float, float, float]] = []
-    number = 1
-    for south in np.arange(85.5, -90.0, -3.0):
-        middle = south + 1.5
-        count = max(1, int(119.9 * np.cos(np.radians(middle))))
-        # The caps beyond the outermost bands belong to them.
-        low = -90.0 if south <= -88.5 else south
-        high = 90.0 if south >= 85.5 else south + 3.0
-        edges = np.floor(np.arange(count + 1) * 360.0 / count * 2 + 0.5) / 2
-        for west, east in zip(edges[:-1], edges[1:], strict=True):
-            rows.append((number, low, high, west, east))
-            number += 1
-    table = np.array(rows)
-    return Footprints(table[:, 0].astype(int), *table[:, 1:].T)
-
-
-@dataclass(frozen=True)
 class Cells:
-    """Cells of ice: middles (m, region's CRS), and the ice area of each mascon in each (m²)."""
+    """Cells of ice: middles (m, region's CRS), and the ice area of each mascon in each (m²).
+
+    ``area_m2`` is sparse, shape (mascons, cells).
+    """
 
     x_m: np.ndarray
     y_m: np.ndarray
-    area_m2: np.ndarray
-    footprints: Footprints
+    area_m2: csr_array
+    footprints: Placement
 
     @property
     def ice_area_m2(self) -> np.ndarray:
         """Return each mascon's ice area (m²)."""
-        return self.area_m2.sum(axis=1)
+        return np.asarray(self.area_m2.sum(axis=1))
+
+    def in_mascon(self, index: int) -> np.ndarray:
+        """Return the ice area of each cell in one mascon (m²)."""
+        return self.area_m2[[index], :].toarray()[0]
 
 
-def cut_cells(world: World, footprints: Footprints, *, keep_all: bool = False) -> Cells:
+def cut_cells(world: World, footprints: Placement, *, keep_all: bool = False) -> Cells:
     """Cut the ice into cells and share them out between mascons.
 
     Parameters
@@ -186,10 +147,11 @@ def cut_cells(world: World, footprints: Footprints, *, keep_all: bool = False) -
     Returns
     -------
     Cells
-        ``area_m2`` has shape (mascons, cells).
+        All cells of ice, also those outside the mascons.
     """
     from rasterio.features import rasterize
     from rasterio.transform import from_origin
+    from scipy.sparse import coo_array
 
     side = world.settings.cell_m
     fine = side / _SUBCELLS
@@ -212,29 +174,37 @@ def cut_cells(world: World, footprints: Footprints, *, keep_all: bool = False) -
     cell = (row // _SUBCELLS) * columns + column // _SUBCELLS
     cell, row_of = np.unique(cell, return_inverse=True)
     used = np.arange(footprints.mascon_id.size) if keep_all else np.unique(owner[owner >= 0])
-    area = np.zeros((used.size, cell.size))
     held = owner >= 0
-    np.add.at(area, (np.searchsorted(used, owner[held]), row_of[held]), fine**2)
     middle_x = left + (cell % columns + 0.5) * side
     middle_y = top - (cell // columns + 0.5) * side
-    area *= scale_factor(middle_x, middle_y, world.crs)
+    true = fine**2 * scale_factor(middle_x, middle_y, world.crs)
+    at = row_of[held]
+    area = coo_array(
+        (true[at], (np.searchsorted(used, owner[held]), at)), shape=(used.size, cell.size)
+    ).tocsr()
     return Cells(middle_x, middle_y, area, footprints.take(used))
 
 
 @dataclass(frozen=True)
 class CellGrid:
-    """The file's grid: half-degree cells, the mascon of each (index, −1 none), and its land."""
+    """The file's grid: cells, the mascon of each (index, −1 none), and its land.
+
+    ``tile`` numbers each cell's tile, also at sea, where the product has tiles there.
+    """
 
     latitude: np.ndarray
     longitude: np.ndarray
     owner: np.ndarray
     land: np.ndarray
+    cell_deg: float
+    tile: np.ndarray | None = None
 
     @property
     def area_km2(self) -> np.ndarray:
         """Return the area of a cell in each row (km²), on the sphere."""
-        edges = np.radians(np.stack([self.latitude - CELL_DEG / 2, self.latitude + CELL_DEG / 2]))
-        width = np.radians(CELL_DEG)
+        half = self.cell_deg / 2
+        edges = np.radians(np.stack([self.latitude - half, self.latitude + half]))
+        width = np.radians(self.cell_deg)
         return EARTH_RADIUS_KM**2 * width * (np.sin(edges[1]) - np.sin(edges[0]))
 
     def land_area_km2(self, count: int) -> np.ndarray:
@@ -243,29 +213,85 @@ class CellGrid:
         return np.array([area[self.owner == k].sum() for k in range(count)])
 
 
-def lay_grid(world: World, cells: Cells) -> CellGrid:
-    """Lay half-degree cells over the footprints, and find the land among them."""
-    boxes = cells.footprints
-    low, high = max(boxes.south.min() - 1.0, -90.0), min(boxes.north.max() + 1.0, 90.0)
-    latitude = np.arange(low + CELL_DEG / 2, high, CELL_DEG)
-    west, east = max(boxes.west.min() - 1.0, 0.0), min(boxes.east.max() + 1.0, 360.0)
-    longitude = np.arange(west + CELL_DEG / 2, east, CELL_DEG)
-    lon, lat = np.meshgrid(longitude, latitude)
-    owner = boxes.locate(lon, lat)
-    x, y = project(lon, lat, world.crs)
+def _on_land(world: World, longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """Return which points stand on ice or on the region's coast."""
+    x, y = project(longitude, latitude, world.crs)
     shape = world.outline
     if world.region.coast:
         shape = shapely.union(shape, read_vector(world.region.coast, world.crs))
     shapely.prepare(shape)
-    land = np.isfinite(x) & np.asarray(shapely.contains_xy(shape, x, y))
-    # Ice that misses every cell's middle still needs a cell to stand in.
-    for k in range(boxes.mascon_id.size):
-        if cells.area_m2[k].any() and not (land & (owner == k)).any():
-            heaviest = int(np.argmax(cells.area_m2[k]))
-            at_lon, at_lat = unproject(cells.x_m[heaviest], cells.y_m[heaviest], world.crs)
-            near = np.hypot((lon - at_lon % 360.0) * np.cos(np.radians(lat)), lat - at_lat)
-            land.flat[int(np.argmin(np.where(owner == k, near, np.inf)))] = True
-    return CellGrid(latitude, longitude, owner, land)
+    return np.isfinite(x) & np.asarray(shapely.contains_xy(shape, x, y))
+
+
+def _find_land(
+    world: World, cells: Cells, owner: np.ndarray, longitude: np.ndarray, latitude: np.ndarray
+) -> np.ndarray:
+    """Return the grid's land; ice that misses every cell's middle still has a cell to stand in."""
+    lon, lat = np.meshgrid(longitude, latitude)
+    land = _on_land(world, lon, lat)
+    for k in np.setdiff1d(np.flatnonzero(cells.ice_area_m2), owner[land]):
+        heaviest = int(np.argmax(cells.in_mascon(int(k))))
+        at_lon, at_lat = unproject(cells.x_m[heaviest], cells.y_m[heaviest], world.crs)
+        near = np.hypot((lon - at_lon % 360.0) * np.cos(np.radians(lat)), lat - at_lat)
+        land.flat[int(np.argmin(np.where(owner == k, near, np.inf)))] = True
+    return land
+
+
+def lay_grid(world: World, cells: Cells) -> CellGrid:
+    """Lay half-degree cells over JPL's footprints, and find the land among them."""
+    boxes = cells.footprints
+    assert isinstance(boxes, Footprints)
+    low, high = max(boxes.south.min() - 1.0, -90.0), min(boxes.north.max() + 1.0, 90.0)
+    latitude = np.arange(low + _JPL_CELL_DEG / 2, high, _JPL_CELL_DEG)
+    west, east = max(boxes.west.min() - 1.0, 0.0), min(boxes.east.max() + 1.0, 360.0)
+    longitude = np.arange(west + _JPL_CELL_DEG / 2, east, _JPL_CELL_DEG)
+    owner = boxes.locate(*np.meshgrid(longitude, latitude))
+    land = _find_land(world, cells, owner, longitude, latitude)
+    return CellGrid(latitude, longitude, owner, land, _JPL_CELL_DEG)
+
+
+def _surroundings(world: World) -> tuple[float, float, float, float]:
+    """Return west, south, east, north of the ice and a margin, whole degrees from 0 to 360."""
+    from cryofuse.mascons.footprints import region_extent
+
+    west, south, east, north = region_extent(world.outline, world.crs, _MARGIN_DEG)
+    south, north = np.floor(south), np.ceil(north)
+    width = np.ceil(east) - np.floor(west)
+    west = np.floor(west) % 360
+    if width >= 360 or west + width > 360:
+        return 0.0, float(south), 360.0, float(north)
+    return float(west), float(south), float(west + width), float(north)
+
+
+def lay_tiles(world: World) -> tuple[Cells, CellGrid]:
+    """Lay CSR's cells and tiles over the ice and around it; tiles with land are the mascons."""
+    west, south, east, north = _surroundings(world)
+    latitude = np.arange(south + CSR_CELL_DEG / 2, north, CSR_CELL_DEG)
+    longitude = np.arange(west + CSR_CELL_DEG / 2, east, CSR_CELL_DEG)
+    every = tile_footprints()
+    tile = every.mascon_id[every.locate(*np.meshgrid(longitude, latitude))]
+    present = Tiles(np.unique(tile))
+    owner = np.searchsorted(present.mascon_id, tile)
+    land = _find_land(world, cut_cells(world, present, keep_all=True), owner, longitude, latitude)
+    cells = cut_cells(world, present.take(np.unique(owner[land])), keep_all=True)
+    place = cells.footprints.locate(*np.meshgrid(longitude, latitude))
+    return cells, CellGrid(latitude, longitude, place, land, CSR_CELL_DEG, tile)
+
+
+def lay_boxes(world: World) -> tuple[Cells, Footprints]:
+    """Lay GSFC's mascons over the ice and around it; return those of land, and the ocean's."""
+    west, south, east, north = _surroundings(world)
+    every = degree_footprints()
+    longitude, latitude = every.centre
+    here = (longitude >= west) & (longitude <= east) & (latitude >= south) & (latitude <= north)
+    boxes = every.take(np.flatnonzero(here))
+    place = (np.arange(_SUBCELLS) + 0.5) / _SUBCELLS
+    lon = boxes.west[:, None, None] + (boxes.east - boxes.west)[:, None, None] * place
+    lat = boxes.south[:, None, None] + place[:, None]
+    share = _on_land(world, *np.broadcast_arrays(lon, lat)).mean(axis=(1, 2))
+    land = (cut_cells(world, boxes, keep_all=True).ice_area_m2 > 0) | (share >= _LAND_SHARE)
+    cells = cut_cells(world, boxes.take(np.flatnonzero(land)), keep_all=True)
+    return cells, boxes.take(np.flatnonzero(~land))
 
 
 def list_solutions(first: str, last: str) -> tuple[np.ndarray, np.ndarray]:
@@ -291,16 +317,8 @@ def list_solutions(first: str, last: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(months, dtype=TIME_DTYPE), np.array(spans)
 
 
-def _distances_km(footprints: Footprints) -> np.ndarray:
-    longitude, latitude = (np.radians(v) for v in footprints.centre)
-    cosine = np.sin(latitude[:, None]) * np.sin(latitude) + np.cos(latitude[:, None]) * np.cos(
-        latitude
-    ) * np.cos(longitude[:, None] - longitude)
-    return EARTH_RADIUS_KM * np.arccos(np.clip(cosine, -1.0, 1.0))
-
-
 def leakage_matrix(
-    footprints: Footprints, land_area_km2: np.ndarray, leakage_km: float
+    footprints: Placement, land_area_km2: np.ndarray, leakage_km: float
 ) -> np.ndarray:
     """Return how mass spreads between mascons; every column sums to 1, so mass is conserved.
 
@@ -320,7 +338,7 @@ def leakage_matrix(
     """
     if leakage_km <= 0:
         return np.eye(footprints.mascon_id.size)
-    spread = np.exp(-0.5 * (_distances_km(footprints) / (leakage_km / 2)) ** 2)
+    spread = np.exp(-0.5 * (distance_matrix_km(*footprints.centre) / (leakage_km / 2)) ** 2)
     spread = spread * land_area_km2[:, None]
     return spread / spread.sum(axis=0)
 
@@ -335,12 +353,18 @@ def noise_factor(months: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MassTruth:
-    """Everything that a mascon file is made of: arrays of shape (mascons, solutions)."""
+    """Everything that a mascon file is made of: arrays of shape (mascons, solutions).
 
+    ``grid`` is that of JPL's or CSR's file, ``ocean`` are the mascons around those of GSFC's.
+    """
+
+    product: str
+    seed: int
     months: np.ndarray
     days: np.ndarray
     cells: Cells
-    grid: CellGrid
+    grid: CellGrid | None
+    ocean: Footprints | None
     land_area_km2: np.ndarray
     own_gt: np.ndarray
     law_cm: np.ndarray
@@ -424,54 +448,54 @@ def _unrelated(own: np.ndarray, days: np.ndarray, seed: int) -> np.ndarray:
     return unrelated
 
 
-def plant_mass(world: World) -> MassTruth:
+def plant_mass(world: World, product: str = "jpl") -> MassTruth:
     """Return the mass of a world in its mascons, from the file's first month to the period's end.
 
     Parameters
     ----------
     world
         The planted truth.
+    product
+        ``jpl``, ``csr`` or ``gsfc``: whose mascons.
 
     Raises
     ------
     ValueError
         If no month of the record has a solution, or no ice lies in a footprint.
     """
-    settings, region = world.settings, world.region
-    shipped = region.footprints
-    if shipped:
-        cells = cut_cells(world, load_footprints(shipped), keep_all=True)
-    else:
-        cells = cut_cells(world, band_footprints())
-    if not cells.area_m2.any():
-        raise ValueError("no ice of the region lies in a mascon footprint")
+    settings = world.settings
     months, days = list_solutions(settings.mass_start, world.period.end)
     if not months.size:
         raise ValueError(f"no gravity solution from {settings.mass_start} to {world.period.end}")
-    grid = lay_grid(world, cells)
-    count = cells.footprints.mascon_id.size
-    land = grid.land_area_km2(count)
+    cells, grid, ocean, land = _survey(world, product)
+    ids = cells.footprints.mascon_id
     own = weigh_mascons(world, cells, days)
     leaked = leakage_matrix(cells.footprints, land, settings.leakage_km) @ own
     if (land == 0).any():
-        bare = cells.footprints.mascon_id[land == 0].tolist()
-        raise ValueError(f"mascons {bare} hold no land: name the region's coast")
+        raise ValueError(f"mascons {ids[land == 0].tolist()} hold no land: name the region's coast")
     law = mass_to_lwe(leaked, land[:, None])
-    shape = own.shape
-    rng = np.random.default_rng([settings.seed, 909])
-    residual = _red_noise(rng, shape, month_index(months)) * settings.mascon_residual_cm
-    apart = _distances_km(cells.footprints) / settings.mass_noise_correlation_km
-    factor = np.linalg.cholesky(np.exp(-apart) + 1e-9 * np.eye(count))
-    sigma = settings.mass_noise_cm * noise_factor(months)
+    own_seed = _SEEDS[product]
+    apart = distance_matrix_km(*cells.footprints.centre)
+    rng = np.random.default_rng([settings.seed, 909, *own_seed])
+    residual = _red_noise(rng, own.shape, month_index(months)) * settings.mascon_residual_cm
+    if product != "jpl":
+        residual = _spread(apart, _RESIDUAL_KM) @ residual
+    factor = noise_factor(months)
+    if product == "gsfc":
+        # What its file calls leakage is the same in every month.
+        factor = GSFC_LEAKAGE_SHARE + (1 - GSFC_LEAKAGE_SHARE) * factor
+    sigma = settings.mass_noise_cm * factor
     # One generator for each month: a longer record leaves its first years as they are.
     white = np.stack(
         [
-            np.random.default_rng([settings.seed, 1001, int(m)]).standard_normal(count)
+            np.random.default_rng([settings.seed, 1001, int(m), *own_seed]).standard_normal(
+                ids.size
+            )
             for m in month_index(months)
         ],
         axis=1,
     )
-    noise = factor @ white * sigma
+    noise = _spread(apart, settings.mass_noise_correlation_km) @ white * sigma
     base = (months >= parse_month(BASELINE[0])) & (months <= parse_month(BASELINE[1]))
     if not base.any():
         base[:] = True
@@ -479,8 +503,37 @@ def plant_mass(world: World) -> MassTruth:
         v - v[:, base].mean(axis=1, keepdims=True) for v in (law, residual, noise)
     )
     return MassTruth(
-        months, days, cells, grid, land, own, law, residual, noise, np.broadcast_to(sigma, shape)
-    )
+        product, settings.seed, months, days, cells, grid, ocean, land, own, law, residual, noise,
+        np.broadcast_to(sigma, own.shape),
+    )  # fmt: skip
+
+
+def _survey(
+    world: World, product: str
+) -> tuple[Cells, CellGrid | None, Footprints | None, np.ndarray]:
+    """Return a product's mascons on ice, what its file stands on, and their land (km²)."""
+    grid: CellGrid | None = None
+    ocean: Footprints | None = None
+    if product == "csr":
+        cells, grid = lay_tiles(world)
+    elif product == "gsfc":
+        cells, ocean = lay_boxes(world)
+    elif world.region.footprints:
+        cells = cut_cells(world, load_footprints(world.region.footprints), keep_all=True)
+    else:
+        cells = cut_cells(world, band_footprints())
+    if not cells.ice_area_m2.any():
+        raise ValueError("no ice of the region lies in a mascon footprint")
+    if product == "gsfc":
+        assert isinstance(cells.footprints, Footprints)
+        return cells, None, ocean, box_area_km2(cells.footprints)
+    grid = grid or lay_grid(world, cells)
+    return cells, grid, None, grid.land_area_km2(cells.footprints.mascon_id.size)
+
+
+def _spread(apart_km: np.ndarray, length_km: float) -> np.ndarray:
+    """Return what turns white noise into noise that is correlated as exp(−distance/length)."""
+    return np.linalg.cholesky(np.exp(-apart_km / length_km) + 1e-9 * np.eye(len(apart_km)))
 
 
 def _red_noise(rng: np.random.Generator, shape: tuple[int, int], month: np.ndarray) -> np.ndarray:
@@ -495,81 +548,31 @@ def _red_noise(rng: np.random.Generator, shape: tuple[int, int], month: np.ndarr
     return values
 
 
-def write_mascons(truth: MassTruth, path: str | os.PathLike[str]) -> None:
-    """Write a mascon file in JPL's layout.
+def write_mascons(
+    truth: MassTruth,
+    path: str | os.PathLike[str],
+    land_mask: str | os.PathLike[str] | None = None,
+    mapping: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write the mascon file of a truth in its product's layout.
 
     Parameters
     ----------
     truth
         The planted mass.
     path
-        NetCDF file; it appears under its name when it is complete.
+        The file; it appears under its name when it is complete.
+    land_mask, mapping
+        The files beside it that CSR's layout has.
     """
-    import netCDF4
-
-    grid, owner = truth.grid, truth.grid.owner
-    known = owner >= 0
-    with written(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
-        file.title = "Synthetic mass anomalies in the layout of JPL RL06.3Mv04 CRI mascons"
-        file.comment = "Made by cryofuse from a planted truth; not data of GRACE or GRACE-FO"
-        file.product_version = "synthetic"
-        file.time_mean_removed = "2004.000 to 2009.999"
-        file.GIA_removed = "none planted"
-        file.Conventions = "CF-1.6"
-        for name, size in (
-            ("time", None),
-            ("lat", grid.latitude.size),
-            ("lon", grid.longitude.size),
-            ("bounds", 2),
-        ):
-            file.createDimension(name, size)
-
-        def put(name: str, dimensions: tuple[str, ...], values: np.ndarray, **about: Any) -> None:
-            fill = about.pop("fill", None)
-            variable = file.createVariable(
-                name, "f8", dimensions, zlib=True, complevel=4, fill_value=fill
-            )
-            variable.setncatts(about)
-            variable[:] = values
-
-        half = CELL_DEG / 2
-        put(
-            "lon", ("lon",), grid.longitude, units="degrees_east", standard_name="longitude",
-            axis="X", bounds="lon_bounds", valid_min=0.25, valid_max=359.75,
-        )  # fmt: skip
-        put(
-            "lat", ("lat",), grid.latitude, units="degrees_north", standard_name="latitude",
-            axis="Y", bounds="lat_bounds", valid_min=-89.75, valid_max=89.75,
-        )  # fmt: skip
-        put(
-            "time", ("time",), truth.days.mean(axis=1), units="days since 2002-01-01T00:00:00Z",
-            calendar="gregorian", standard_name="time", axis="T", bounds="time_bounds",
-        )  # fmt: skip
-        put("time_bounds", ("time", "bounds"), truth.days)
-        for name, values in (("lat", grid.latitude), ("lon", grid.longitude)):
-            edges = np.stack([values - half, values + half], axis=1)
-            put(f"{name}_bounds", (name, "bounds"), edges)
-        share = np.where(grid.land, 1.0, _OCEAN_SHARE)
-        for name, values, label in (
-            ("lwe_thickness", truth.lwe_cm, "Liquid_Water_Equivalent_Thickness"),
-            ("uncertainty", truth.sigma_cm, "1-sigma uncertainty per 3-degree mascon"),
-        ):
-            field = values.T[:, np.clip(owner, 0, None)]
-            if name == "lwe_thickness":
-                field = field * share
-            put(
-                name, ("time", "lat", "lon"), np.where(known, field, FILL), fill=FILL, units="cm",
-                long_name=label, grid_mapping="WGS84",
-            )  # fmt: skip
-        put("land_mask", ("lat", "lon"), grid.land & known, units="1", long_name="Land_Mask")
-        # A gain for land hydrology, never applied over ice: not 1, so that applying it shows.
-        gain = 1.2 + 0.5 * np.sin(np.radians(7 * grid.longitude)) * np.ones_like(share)
-        put(
-            "scale_factor", ("lat", "lon"), np.where(grid.land & known, gain, FILL), fill=FILL,
-            units="1", long_name="hydrology gain factor (not for ice)",
-        )  # fmt: skip
-        ids = np.where(known, truth.cells.footprints.mascon_id[np.clip(owner, 0, None)], 0)
-        put("mascon_ID", ("lat", "lon"), ids, units="1", long_name="3-degree mascon placement")
+    if truth.product == "gsfc":
+        write_gsfc(truth, path)
+    elif truth.product == "jpl":
+        write_jpl(truth, path)
+    elif land_mask and mapping:
+        write_csr(truth, path, land_mask, mapping)
+    else:
+        raise ValueError("CSR's layout has a land mask and a mapping beside the mascon file")
 
 
 # ---------------------------------------------------------------------- truth tables
@@ -688,8 +691,8 @@ def _mascon_rows(
             # Its water equivalent is its neighbours' leakage; it has no elevation to lag behind.
             row |= {"lag_months": np.nan, "density_kg_m3": np.nan, "regime": None}
             continue
-        share = np.array([cells.area_m2[k, labels == r].sum() for r in range(len(REGIMES))])
-        share /= share.sum()
+        share = np.bincount(labels, cells.in_mascon(k), len(REGIMES))
+        share = share / share.sum()
         moving = _detrended(parts[k], years, seasons=False).var(axis=1)
         lag = float((moving * [r.lag_months for r in REGIMES]).sum() / (moving.sum() or 1.0))
         law, own = truth.law_cm[k, column], truth.own_gt[k, column]

@@ -33,6 +33,7 @@ def write_world(
     region: RegionSettings | None = None,
     period: PeriodSettings | None = None,
     elevation: ElevationSettings | None = None,
+    product: str = "jpl",
 ) -> list[pa.Table]:
     """Write a synthetic world: ``atl06/{period}/*.h5``, ``mascons.nc`` and ``truth/``.
 
@@ -45,6 +46,9 @@ def write_world(
     region, period, elevation
         Where and when the world is seen, and its windows; by default a small piece of ice over
         the default period, without windows.
+    product
+        Whose mascons: ``jpl``, ``csr`` (with ``land_mask.nc`` and ``mapping.nc`` beside) or
+        ``gsfc`` (then the file is ``mascons.h5``).
 
     Returns
     -------
@@ -63,8 +67,9 @@ def write_world(
         manifest, ledger = write_granules(world, target / "atl06" / name, first, stop)
         manifests.append(manifest)
         ledgers.append(ledger)
-    truth = plant_mass(world)
-    write_mascons(truth, target / "mascons.nc")
+    truth = plant_mass(world, product)
+    name = "mascons.h5" if product == "gsfc" else "mascons.nc"
+    write_mascons(truth, target / name, target / "land_mask.nc", target / "mapping.nc")
     write_truth(world, truth, target / "truth")
     with written(target / "truth" / "file_ledger.parquet") as temporary:
         pd.concat(ledgers, ignore_index=True).to_parquet(temporary, index=False)

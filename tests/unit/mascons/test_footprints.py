@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import yaml
+from pyproj import Transformer
 
-from cryofuse.config import SelectSettings
+from cryofuse.config import RegionSettings, SelectSettings
 from cryofuse.logs import UserError
-from cryofuse.mascons.blocks import degree_box
+from cryofuse.mascons.blocks import block_geometry, degree_box
+from cryofuse.mascons.csr import degree_cells
 from cryofuse.mascons.footprints import (
     load_footprints,
     locate,
@@ -22,6 +25,10 @@ from cryofuse.mascons.footprints import (
     region_extent,
     select_mascons,
 )
+from cryofuse.mascons.jpl import place_bands
+from cryofuse.rasters import load_ice
+from cryofuse.simulate.placement import degree_footprints, tile_footprints
+from cryofuse.tables import MASCONS, write_geo_table
 
 #: Semi-axes of WGS84 (km).
 A, B = 6378.137, 6356.752314245
@@ -66,6 +73,28 @@ def test_footprint_area_is_that_of_the_ellipsoid_anywhere(box):
     assert measured["area_km2"].iloc[0] == pytest.approx(
         _zone_km2(south, north, east - west), rel=2e-4
     )
+
+
+def test_cells_that_end_at_the_antimeridian_are_one_box_whatever_their_last_bits():
+    for count in range(3, 361):
+        width = 360 / count
+        centre = (width * np.arange(count) + width / 2 + 180) % 360 - 180
+        boxes = [degree_box(c - width / 2, 10.0, c + width / 2, 11.0) for c in centre]
+        assert sum(box.area for box in boxes) == pytest.approx(360, rel=1e-6)
+        cut = [box for box in boxes if box.geom_type == "MultiPolygon"]
+        # With an even number a meridian between two cells is the antimeridian.
+        assert len(cut) == count % 2
+        assert all(-180 <= box.bounds[0] < box.bounds[2] <= 180 for box in boxes)
+
+
+def test_blocks_of_any_form_are_their_cells():
+    rng = np.random.default_rng(2)
+    latitude, longitude = np.arange(60.125, 64, 0.25), np.arange(0.125, 360, 0.25)
+    rows, columns = np.nonzero(rng.random((8, 8)) < 0.6)
+    block = block_geometry(rows, (columns + 1436) % 1440, latitude, longitude)
+    assert block.area == pytest.approx(rows.size * 0.25**2)
+    lon = (longitude[(columns + 1436) % 1440] + 180) % 360 - 180
+    assert shapely.contains_xy(block, lon, latitude[rows]).all()
 
 
 def _globe():
@@ -158,21 +187,148 @@ def test_points_are_found_in_either_longitude_convention_and_edges_have_one_owne
     assert found.tolist() == [1, 1, 1, 1, 2, 0]
 
 
+def _boxes(ids, west, south, east, north):
+    frame = _frame(*zip(west, south, east, north, strict=True))
+    return frame.assign(mascon_id=np.asarray(ids, dtype=np.int32))
+
+
+@pytest.fixture(scope="module")
+def footprints_of():
+    """Footprints of each product over the two caps of the globe, measured."""
+    bands = place_bands()
+    boxes = degree_footprints()
+    boxes = boxes.take(np.flatnonzero(np.abs(boxes.south) >= 55))
+    latitude, longitude = np.arange(-89.875, 90, 0.25), np.arange(0.125, 360, 0.25)
+    polar = latitude[np.abs(latitude) > 59]
+    cells = [degree_cells(part, longitude) for part in (polar[polar < 0], polar[polar > 0])]
+    owner = tile_footprints().locate(*np.meshgrid(longitude, polar))
+    rows, columns = np.indices(owner.shape)
+    order = np.argsort(owner, axis=None, kind="stable")
+    numbers, first = np.unique(owner.ravel()[order], return_index=True)
+    parts = [np.split(v.ravel()[order], first[1:]) for v in (rows, columns)]
+    # Rows of both caps: the grid between them is left out, so rows count from the south pole.
+    whole_row = np.flatnonzero(np.abs(latitude) > 59)
+    tiles = [
+        block_geometry(whole_row[i], j, latitude, longitude) for i, j in zip(*parts, strict=True)
+    ]
+    frames = {
+        "jpl": _boxes(bands[:, 0], *bands[:, [3, 1, 4, 2]].T),
+        "gsfc": _boxes(boxes.mascon_id, boxes.west, boxes.south, boxes.east, boxes.north),
+        "csr cells": pd.concat(cells, ignore_index=True),
+        "csr tiles": geopandas.GeoDataFrame(
+            {"mascon_id": (numbers + 1).astype(np.int32)}, geometry=tiles, crs="EPSG:4326"
+        ),
+    }
+    return {k: measure_footprints(v.assign(land_area_km2=1e5)) for k, v in frames.items()}
+
+
+def _geodesic_km2(geometry, crs):
+    """Return the ellipsoidal area of polygons by their geodesic edges, without a projection."""
+    from pyproj import Geod, Transformer
+
+    geod = Geod(ellps="WGS84")
+    move = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
+
+    def ring(line):
+        x, y = shapely.get_coordinates(shapely.segmentize(line, 5_000)).T
+        area = abs(geod.polygon_area_perimeter(*move(x, y))[0]) / 1e6
+        return min(area, 510_065_621.7 - area)
+
+    polygons = [p for p in shapely.get_parts(geometry) if p.geom_type == "Polygon"]
+    return sum(ring(p.exterior) - sum(map(ring, p.interiors)) for p in polygons)
+
+
 @pytest.mark.parametrize("name", ["greenland", "antarctica", "vatnajokull"])
-def test_shipped_outlines_are_shared_out_to_a_thousandth(name):
-    import yaml
-
-    from cryofuse.config import RegionSettings
-    from cryofuse.geo import area_km2
-    from cryofuse.rasters import load_ice
-
+@pytest.mark.parametrize("product", ["jpl", "gsfc", "csr cells", "csr tiles"])
+def test_shipped_outlines_are_shared_out_to_a_thousandth(name, product, footprints_of):
     root = Path(__file__).parents[3]
     content = yaml.safe_load((root / "config" / "regions" / f"{name}.yaml").read_text())
     content["outline"] = str(root / content["outline"])
     region = RegionSettings.model_validate(content)
     ice = load_ice(region).polygon
-    parts = measure_ice(measure_footprints(_globe()), ice, region.crs)
-    assert parts["ice_area_km2"].sum() == pytest.approx(area_km2(ice, region.crs), rel=1e-3)
+    parts = measure_ice(footprints_of[product], ice, region.crs)
+    assert parts["ice_area_km2"].sum() == pytest.approx(_geodesic_km2(ice, region.crs), rel=1e-3)
+    assert (parts["ice_area_km2"] <= parts["area_km2"] * (1 + 1e-4)).all()
+    if name == "greenland":
+        # The ice of one mascon alone, cut by its own parallels and meridians.
+        number = parts["mascon_id"].iloc[len(parts) // 2]
+        outline = footprints_of[product].set_index("mascon_id").geometry[number]
+        dense = shapely.segmentize(outline, 0.02)
+        move = Transformer.from_crs("EPSG:4326", region.crs, always_xy=True).transform
+        there = shapely.transform(dense, lambda xy: np.column_stack(move(xy[:, 0], xy[:, 1])))
+        alone = _geodesic_km2(ice.intersection(there), region.crs)
+        found = parts.set_index("mascon_id")["ice_area_km2"][number]
+        assert found == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.parametrize("product", ["jpl", "gsfc", "csr tiles"])
+def test_neighbours_of_the_pole_and_the_antimeridian_touch(product, footprints_of):
+    mascons = footprints_of[product]
+    cap = mascons[mascons["latitude"] < -75]
+    pairs = neighbours(cap)
+    touching = set(zip(pairs["mascon_id"], pairs["neighbour_id"], strict=True))
+    # Every two footprints that hold points a little apart are neighbours: about the pole, on
+    # either side of the antimeridian, and anywhere.
+    rng = np.random.default_rng(6)
+    lon = np.concatenate([np.full(200, 180.0), rng.uniform(-180, 180, 400)])
+    lat = np.concatenate(
+        [rng.uniform(-88, -80, 200), np.full(200, -90.0), rng.uniform(-88, -80, 200)]
+    )
+    turn = 0.05 / np.maximum(np.cos(np.radians(lat)), 1e-2)
+    lat[200:400] += 0.02
+    a, b = locate(cap, lon - turn, lat), locate(cap, lon + turn, lat + 0.01)
+    assert (a > 0).all() and (b > 0).all()
+    crossed = {(i, j) for i, j in zip(a.tolist(), b.tolist(), strict=True) if i != j}
+    assert len(crossed) > 5
+    assert crossed <= touching
+    assert {(j, i) for i, j in touching} == touching
+
+
+def test_ice_of_a_raster_mask_over_the_pole_is_shared_out(tmp_path, footprints_of):
+    import rasterio
+    from pyproj import Geod
+
+    side = 50_000.0
+    x = (np.arange(40) - 19.5) * side
+    ice = np.hypot(x[:, np.newaxis], x - 3e5) < 7e5
+    path = tmp_path / "mask.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=40, height=40, count=1, dtype="uint8",
+        crs="EPSG:3031", transform=rasterio.transform.from_origin(-1e6, 1e6, side, side),
+    ) as file:  # fmt: skip
+        file.write(ice.astype("uint8"), 1)
+    region = RegionSettings(
+        title="Cells", crs="EPSG:3031", outline={
+            "type": "Polygon",
+            "coordinates": [[[lon, -60.0] for lon in range(-180, 181, 5)]],
+        }, ice_mask={"file": str(path)},
+    )  # fmt: skip
+    polygon = load_ice(region).polygon
+    move = Transformer.from_crs("EPSG:3031", "EPSG:4326", always_xy=True).transform
+    geod = Geod(ellps="WGS84")
+    expected = 0.0
+    # Row 0 of the file is its northern edge, at the largest y.
+    for row, column in np.argwhere(ice):
+        west, north = -1e6 + column * side, 1e6 - row * side
+        ring = shapely.segmentize(shapely.box(west, north - side, west + side, north), 5_000)
+        lon, lat = move(*shapely.get_coordinates(ring).T)
+        expected += abs(geod.polygon_area_perimeter(lon, lat)[0]) / 1e6
+    for product in ("jpl", "gsfc"):
+        parts = measure_ice(footprints_of[product], polygon, "EPSG:3031")
+        assert parts["ice_area_km2"].sum() == pytest.approx(expected, rel=1e-3)
+
+
+def test_footprints_are_geoparquet(tmp_path, footprints_of):
+    mascons = measure_ice(
+        footprints_of["gsfc"], shapely.Point(0, 0).buffer(5e5, quad_segs=90), "EPSG:3031"
+    )
+    table = select_mascons(mascons, SelectSettings())
+    path = tmp_path / "mascons.parquet"
+    write_geo_table(table[[*MASCONS.columns, "geometry"]], str(path), MASCONS, {"a": "b"})
+    read = geopandas.read_parquet(path)
+    assert read.crs == "EPSG:4326" and len(read) == len(mascons) > 40
+    assert read.geometry.geom_equals_exact(mascons.geometry, 1e-9).all()
+    assert np.isclose(read["ice_area_km2"].sum(), np.pi * 5e5**2 / 1e6, rtol=0.07)
 
 
 def test_the_package_loads_its_parts_only_when_they_are_asked_for():

@@ -109,6 +109,14 @@ def test_altimetry_is_volume_times_density_on_gravitys_baseline(world, totals):
     np.testing.assert_allclose(series(totals, "altimetry_917").to_numpy(), expected)
 
 
+def test_sigma_stays_positive_where_the_fitted_density_is_not(world):
+    mass = world["mass"].assign(mass_gt=-world["mass"]["mass_gt"])
+    table = sum_totals(world["fusion"], mass, world["mascons"], SETTINGS)
+    fitted = table[table["source"] == "altimetry_fitted"]
+    assert (fitted["density_kg_m3"] < 0).all()
+    assert (fitted["mass_sigma_gt"].dropna() > 0).all() and fitted["mass_sigma_gt"].notna().any()
+
+
 def test_fitted_density_is_the_planted_one(world, totals):
     density = totals.loc[totals["source"] == "altimetry_fitted", "density_kg_m3"].iloc[0]
     assert density == pytest.approx(600, abs=10)

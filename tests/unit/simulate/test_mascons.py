@@ -2,6 +2,7 @@ import csv
 import json
 from importlib import resources
 
+import h5py
 import netCDF4
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from cryofuse.simulate.mascons import (
     write_mascons,
     write_truth,
 )
+from cryofuse.simulate.placement import degree_footprints, tile_footprints
 from cryofuse.simulate.world import World
 
 
@@ -37,7 +39,11 @@ def facts():
 
 def test_band_rule_gives_the_products_own_boxes_around_greenland(facts):
     bands = band_footprints()
-    assert abs(bands.mascon_id.size - 4551) <= 2
+    assert bands.mascon_id.tolist() == list(range(1, 4552))
+    # Six mascons about each pole, so that the band about 84°N begins with number 7.
+    assert (bands.north == 90).sum() == (bands.south == -90).sum() == 6
+    assert bands.mascon_id[bands.south == 82.5].min() == 7
+    assert len(facts) == 31
     for number, fact in facts.items():
         k = int(np.flatnonzero(bands.mascon_id == number)[0])
         box = [bands.south[k], bands.north[k], bands.west[k], bands.east[k]]
@@ -56,6 +62,42 @@ def test_bands_cover_the_globe_once():
     assert (found >= 0).all()
     assert (bands.south[found] <= lat).all() and (lat < bands.north[found]).all()
     assert (bands.west[found] <= lon % 360).all() and (lon % 360 < bands.east[found]).all()
+
+
+def test_boxes_of_a_degree_cover_the_globe_once_and_are_of_one_size():
+    boxes = degree_footprints()
+    area = (
+        6371.0**2
+        * np.radians(boxes.east - boxes.west)
+        * (np.sin(np.radians(boxes.north)) - np.sin(np.radians(boxes.south)))
+    )
+    assert area.sum() == pytest.approx(4 * np.pi * 6371.0**2)
+    # GSFC has 41 168; an arc degree squared is 12 364 km².
+    assert boxes.mascon_id.size == pytest.approx(41_168, rel=0.005)
+    assert np.percentile(area, [0.1, 99.9]) == pytest.approx(12_364, rel=0.06)
+
+
+def test_tiles_are_hexagons_of_quarter_degree_cells():
+    tiles = tile_footprints()
+    # 40 962 points of a geodesic grid, which CSR cuts into 42 107 tiles along coasts.
+    assert tiles.mascon_id.size == pytest.approx(40_962, rel=0.005)
+    lon, lat = np.meshgrid(np.arange(280.125, 360, 0.25), np.arange(60.125, 84, 0.25))
+    owner = tiles.locate(lon, lat)
+    # The nearest of all middles, by the angle between unit vectors.
+    rng = np.random.default_rng(4)
+    east, north = (np.radians(v) for v in tiles.centre)
+    for i, j in rng.integers(0, [lat.shape], (40, 2)):
+        a, b = np.radians([lon[i, j], lat[i, j]])
+        cosine = np.sin(b) * np.sin(north) + np.cos(b) * np.cos(north) * np.cos(a - east)
+        assert owner[i, j] == np.argmax(cosine)
+    # Tiles that the crop does not cut are of one size.
+    area = 6371.0**2 * np.radians(0.25) ** 2 * np.cos(np.radians(lat))
+    inner = np.setdiff1d(owner, np.concatenate([owner[[0, -1]].ravel(), owner[:, [0, -1]].ravel()]))
+    size = np.array([area[owner == k].sum() for k in inner])
+    assert size.mean() == pytest.approx(4 * np.pi * 6371.0**2 / 40_962, rel=0.02)
+    assert size.std() / size.mean() < 0.12
+    # A point belongs to the tile of its cell, in any longitude convention.
+    assert (tiles.locate(lon - 360 + 0.1, lat - 0.1) == owner).all()
 
 
 def test_leakage_keeps_mass_and_falls_with_distance(truth):
@@ -212,6 +254,206 @@ def test_reader_finds_every_mascon_and_month(truth, tmp_path):
     assert np.array_equal(one["month"].to_numpy().astype("M8[M]"), truth.months.astype("M8[M]"))
     k = truth.cells.footprints.mascon_id.tolist().index(165)
     assert np.allclose(one["lwe_cm"], truth.lwe_cm[k])
+
+
+@pytest.fixture(scope="module")
+def fine(greenland):
+    """The same world in the finer mascons of CSR and GSFC."""
+    return {product: plant_mass(greenland, product) for product in ("csr", "gsfc")}
+
+
+@pytest.fixture(scope="module")
+def files(truth, fine, tmp_path_factory):
+    """The three products' files: arguments of the reader."""
+    folder = tmp_path_factory.mktemp("products")
+    arguments = {}
+    for product, planted in (fine | {"jpl": truth}).items():
+        path, mask, mapping = (folder / f"{product}_{n}" for n in ("mass", "land", "tiles"))
+        write_mascons(planted, path, mask, mapping)
+        beside = {"land_mask": str(mask), "mapping": str(mapping)} if product == "csr" else {}
+        arguments[product] = (str(path), product), beside
+    return arguments
+
+
+def test_file_is_in_csrs_layout(fine, files):
+    truth = fine["csr"]
+    (path, _), beside = files["csr"]
+    with netCDF4.Dataset(path) as file:
+        assert "ynthetic" in file.title
+        # Spelt so that no reader of CF conventions decodes it.
+        assert file["time"].Units == "days since 2002-01-01T00:00:00Z"
+        assert "units" not in file["time"].ncattrs()
+        lat, lon = file["lat"][:].data, file["lon"][:].data
+        assert np.allclose(np.diff(lat), 0.25) and np.allclose(np.diff(lon), 0.25)
+        assert lat[0] % 0.25 == lon[0] % 0.25 == 0.125 and 0 < lon.min() < lon.max() < 360
+        assert file["lwe_thickness"].dtype == np.float32
+        assert file["time_bounds"].dimensions == ("time", "timebound")
+        lwe = file["lwe_thickness"][:].data
+    with netCDF4.Dataset(beside["land_mask"]) as file:
+        land = file["LO_val"][:].data
+    with netCDF4.Dataset(beside["mapping"]) as file:
+        tile = file["mascon_id"][:].data
+    assert np.isfinite(lwe).all() and set(np.unique(land)) == {0.0, 1.0}
+    # One number to a tile, of its own; the ocean has some, too.
+    ids = truth.cells.footprints.mascon_id.tolist()
+    for number in np.unique(tile)[::7]:
+        cells = lwe[:, tile == number]
+        assert np.ptp(cells, axis=1).max() == 0
+        if number in ids:
+            expected = truth.lwe_cm[ids.index(int(number))]
+            assert np.allclose(cells[:, 0], expected, atol=1e-4)
+            area = (np.cos(np.radians(lat)) * (6371.0 * np.radians(0.25)) ** 2)[:, None]
+            held = (area * ((tile == number) & (land == 1))).sum()
+            assert truth.land_area_km2[ids.index(int(number))] == pytest.approx(held, rel=1e-4)
+        else:
+            assert not (land[tile == number] == 1).any() and 0.5 < cells.std() < 2
+
+
+def test_file_is_in_gsfcs_layout(fine, files):
+    truth = fine["gsfc"]
+    with h5py.File(files["gsfc"][0][0]) as file:
+        count = file["mascon/labels"].size
+        assert file["solution/cmwe"].shape == (count, 240)
+        assert file["mascon/labels"].shape == (1, count)
+        assert file["solution"].attrs["Version"] == "synthetic"
+        first, last = file["time/ref_days_first"][0], file["time/ref_days_last"][0]
+        # Days of 2002-01-00: 1 August 2020 is the 6788th after 31 December 2001.
+        august = np.flatnonzero(truth.months == np.datetime64("2020-08-01"))[0]
+        assert first[august] == (np.datetime64("2020-08-01") - np.datetime64("2001-12-31")).astype(
+            int
+        )
+        assert last[august] - first[august] == 30
+        location, labels = file["mascon/location"][0], file["mascon/labels"][0]
+        cmwe = file["solution/cmwe"][()]
+        assert np.isfinite(cmwe).all() and set(np.unique(location)) == {1, 80, 90}
+        assert (labels[location != 90] == truth.cells.footprints.mascon_id).all()
+        assert np.allclose(cmwe[location != 90], truth.lwe_cm)
+        assert 0.5 < cmwe[location == 90].std() < 2
+        parts = [file[f"uncertainty/{n}_2sigma"][()] for n in ("noise", "leakage")]
+        assert np.allclose(sum(parts)[location != 90] / 2, truth.sigma_cm)
+        # Kangerlussuaq stands in Greenland, Thingvellir in other land.
+        for lon, lat, place in ((309.4, 67.2, 1), (339.0, 64.3, 80), (320.2, 61.4, 90)):
+            near = np.abs(file["mascon/lat_center"][0] - lat) <= 0.5
+            near &= np.abs(file["mascon/lon_center"][0] - lon) <= file["mascon/lon_span"][0] / 2
+            assert location[near].tolist() == [place]
+
+
+@pytest.mark.parametrize("product", ["csr", "gsfc"])
+def test_reader_gives_the_planted_mass_of_each_product(product, fine, files):
+    from cryofuse.mascons.read import read_mascons
+
+    truth = fine[product]
+    arguments, beside = files[product]
+    found, mass = read_mascons(*arguments, **beside)
+    ids = truth.cells.footprints.mascon_id
+    area = found.set_index("mascon_id")["land_area_km2"]
+    assert np.allclose(area[ids], truth.land_area_km2, rtol=1e-6)
+    assert (area.drop(ids) == 0).all()
+    held = mass.dropna(subset="lwe_cm").set_index(["month", "mascon_id"])
+    wide, sigma = (held[name].unstack()[ids] for name in ("lwe_cm", "lwe_sigma_cm"))  # noqa: PD010
+    assert np.array_equal(wide.index.to_numpy().astype("M8[M]"), truth.months.astype("M8[M]"))
+    assert np.allclose(wide.to_numpy().T, truth.lwe_cm, atol=1e-4)
+    if product == "gsfc":
+        assert np.allclose(sigma.to_numpy().T, truth.sigma_cm)
+    else:
+        # Scatter of the series: an upper bound of the noise, and no wild one.
+        noise = np.sqrt((truth.sigma_cm**2).mean())
+        assert 0.9 < sigma.to_numpy().mean() / noise < 1.5
+
+
+def test_csr_tiles_are_found_without_the_mapping(fine, files):
+    from cryofuse.mascons.read import read_mascons
+
+    truth = fine["csr"]
+    arguments, beside = files["csr"]
+    mapped, _ = read_mascons(*arguments, **beside)
+    found, mass = read_mascons(*arguments, beside["land_mask"])
+    assert not set(found["mascon_id"]) <= set(mapped["mascon_id"])
+    assert found.attrs["unit"] == "native" and len(found) == len(mapped)
+    assert sorted(found["land_area_km2"]) == pytest.approx(sorted(mapped["land_area_km2"]))
+    last = mass[mass["month"] == mass["month"].max()].merge(found[found["land_area_km2"] > 0])
+    assert sorted(last["lwe_cm"]) == pytest.approx(sorted(truth.lwe_cm[:, -1]), abs=1e-4)
+
+
+def test_noise_of_finer_mascons_is_as_large_and_shared_with_neighbours(fine):
+    for truth in fine.values():
+        late = truth.months >= np.datetime64("2018-06-01")
+        noise = truth.noise_cm[:, late]
+        assert noise.std() == pytest.approx(5.6, rel=0.12)
+        assert np.allclose(truth.sigma_cm[:, late], 5.6)
+        lon, lat = (np.radians(v) for v in truth.cells.footprints.centre)
+        cosine = np.sin(lat[:, None]) * np.sin(lat) + np.cos(lat[:, None]) * np.cos(lat) * np.cos(
+            lon[:, None] - lon
+        )
+        apart = 6371.0 * np.arccos(np.clip(cosine, -1, 1))
+        correlation = np.corrcoef(noise)
+        for low, high in ((50, 150), (300, 400), (900, 1100)):
+            pairs = (apart > low) & (apart < high)
+            expected = np.exp(-apart[pairs] / 500).mean()
+            assert correlation[pairs].mean() == pytest.approx(expected, abs=0.12)
+        residual = np.corrcoef(truth.residual_cm)[(apart > 50) & (apart < 150)].mean()
+        assert residual == pytest.approx(np.exp(-100 / 300), abs=0.1)
+    assert not np.allclose(fine["csr"].noise_cm[:9, :9], fine["gsfc"].noise_cm[:9, :9])
+
+
+def test_three_products_give_one_trend_within_their_planted_noise(greenland, truth, fine, files):
+    from cryofuse.mascons.read import read_mascons
+
+    settings = greenland.settings
+    trends, sigmas, planted = {}, {}, {}
+    for product, mass_truth in (fine | {"jpl": truth}).items():
+        arguments, beside = files[product]
+        _, mass = read_mascons(*arguments, **beside)
+        total = mass.groupby("month")["mass_gt"].sum(min_count=1).dropna()
+        years = mass_truth.days.mean(axis=1) / 365.2425
+        assert len(total) == years.size
+        trends[product] = np.polyfit(years, total.to_numpy(), 1)[0]
+        planted[product] = np.polyfit(years, mass_truth.own_gt.sum(axis=0), 1)[0]
+        # Weights of a slope; variance of a sum of correlated mascons (m) and months (k).
+        c = (years - years.mean()) / ((years - years.mean()) ** 2).sum()
+        a = mass_truth.land_area_km2 * 1e-5
+        lon, lat = (np.radians(v) for v in mass_truth.cells.footprints.centre)
+        xyz = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+        apart = 6371.0 * np.arccos(np.clip(xyz.T @ xyz, -1, 1))
+        noise = a @ np.exp(-apart / settings.mass_noise_correlation_km) @ a
+        wide = np.eye(a.size) if product == "jpl" else np.exp(-apart / 300.0)
+        month = mass_truth.months.astype("M8[M]").astype(int)
+        memory = np.exp(-np.abs(month[:, None] - month) / 2.5)
+        variance = (c**2 * mass_truth.sigma_cm[0] ** 2).sum() * noise
+        variance += settings.mascon_residual_cm**2 * (a @ wide @ a) * (c @ memory @ c)
+        sigmas[product] = np.sqrt(variance)
+    # All three were planted the same ice, whose mass leaks but is not lost.
+    assert max(planted.values()) - min(planted.values()) < 0.5
+    for product, trend in trends.items():
+        assert sigmas[product] < 4.0
+        assert abs(trend - planted[product]) < 2.5 * sigmas[product]
+        for other in trends:
+            apart_by = np.hypot(sigmas[product], sigmas[other])
+            assert abs(trend - trends[other]) < 2.5 * apart_by
+
+
+def test_csr_files_come_together(fine, tmp_path):
+    with pytest.raises(ValueError, match="land mask and a mapping"):
+        write_mascons(fine["csr"], tmp_path / "alone.nc")
+
+
+def test_longer_record_begins_with_the_shorter_in_finer_mascons(small, small_region):
+    longer = World(small.settings, small_region, PeriodSettings(start="2019-01", end="2024-12"))
+    for product in ("csr", "gsfc"):
+        short = plant_mass(small, product)
+        assert np.allclose(
+            plant_mass(longer, product).noise_cm[:, : short.months.size], short.noise_cm
+        )
+
+
+def test_truth_tables_of_finer_mascons(greenland, fine):
+    tables = mascons.tabulate_truth(greenland, fine["gsfc"])
+    table = tables["mascons"]
+    iced = table[table["ice_area_km2"] > 0]
+    assert iced["ice_area_km2"].sum() == pytest.approx(1_753_605, rel=0.002)
+    assert np.allclose(iced.filter(like="share_").sum(axis=1), 1)
+    assert table[table["ice_area_km2"] == 0]["regime"].isna().all()
+    assert (table["land_area_km2"] >= 0.985 * table["ice_area_km2"]).all()
 
 
 def test_truth_tables(greenland, truth, tmp_path):
