@@ -238,11 +238,12 @@ def describe_sheet_coupling(coupling: pd.DataFrame) -> str:
             "The whole sheet's volume against its mass. A volume at an instant (ATL15, each "
             "quarter) is paired with the mean of the monthly masses before and after it. Effective "
             "n and p come from unrelated surrogates with the autocorrelation and the cycles of "
-            "both series: two series that both fall correlate by that alone, so read the detrended "
-            "rows. The density is the slope with errors in both series and a scatter (least "
-            "squares beside it, biased low by noise in volume); its 95 % interval and that of r "
-            "take the effective number of pairs. Volume is not corrected for firn: trend and "
-            "season then have densities of their own, and neither need be that of ice."
+            "both series; p is never below one over their number. Two series that both fall "
+            "correlate by that alone: read the detrended rows. The density is the slope with "
+            "errors in both series and a scatter (least squares beside it, biased low by noise in "
+            "volume); its 95 % interval and that of r take the effective number of pairs. Volume "
+            "is not corrected for firn: trend and season then have densities of their own, and "
+            "neither need be that of ice."
         )
     ]
     if len(known):
@@ -324,7 +325,8 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
         apart = _with_interval(known, "trend_difference", "{:.1f}", "_gt_yr")
         parts.append(
             render_table(
-                known.assign(apart=apart),
+                # Two digits would call 0.9997 a one.
+                known.assign(apart=apart, r=known["r"].map("{:.4f}".format)),
                 {
                     "series": "reference series",
                     "source": "compared with",

@@ -366,6 +366,7 @@ def test_the_sheets_coupling_is_read_with_its_intervals():
 def test_the_comparison_shows_the_difference_of_trends_with_its_interval():
     row = next(row for row in read(page()).rows if row and row[0] == "JPL")
     assert row[-1] == "−2.4 (−5.0 to 0.2)"
+    assert "0.9900" in row
 
 
 def test_empty_tables_leave_a_sentence():
