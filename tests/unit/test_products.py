@@ -198,7 +198,7 @@ def test_a_toy_of_altimetry_runs_from_files_to_node_months(tmp_path, monkeypatch
 # --- a toy of gravimetry: a table of two mascons ------------------------------------------------
 
 
-def read_toy_solutions(path, land_mask, extent, footprints):
+def read_toy_solutions(path, land_mask, extent, footprints, mapping):
     table = pd.read_csv(path, parse_dates=["start", "end"])
     mascons = geopandas.GeoDataFrame(
         {"mascon_id": np.array([5, 9], np.int32), "land_area_km2": [1000.0, 2000.0]},

@@ -20,7 +20,8 @@ MADE_BY_REPORT = {"report.html"}
 
 def shell_lines(text):
     """Return the lines of a page's code blocks: indented by four, or fenced as a shell's."""
-    fenced = re.findall(r"^```(?:bash|sh|shell|console)?\n(.*?)^```", text, flags=re.M | re.S)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    fenced = [block for kind, block in blocks if kind in ("", "bash", "sh", "shell", "console")]
     bare = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     indented = re.findall(r"^ {4}(\S.*)$", bare, flags=re.MULTILINE)
     lines = [line for block in fenced for line in block.splitlines()] + indented
@@ -51,12 +52,14 @@ INLINE = inline_commands(README, "snakemake")
 
 def overlay(text, folder):
     """Return a page's own mine.yaml with its files in a folder: local, small, and there."""
-    from cryofuse.config import PeriodSettings, WorldSettings
+    from cryofuse.config import Config, PeriodSettings, WorldSettings
     from cryofuse.simulate.mascons import plant_mass, write_mascons
     from cryofuse.simulate.world import World
     from cryofuse.simulate.world_files import DEFAULT_REGION
 
-    (shown,) = fenced_yaml(text)
+    shown, *parts = fenced_yaml(text)
+    for part in parts:
+        Config.model_validate(yaml.safe_load(part))
     assert shown.startswith("# mine.yaml")
     mine = yaml.safe_load(shown)
     local = mine["local"]

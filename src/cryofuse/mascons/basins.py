@@ -20,7 +20,7 @@ import shapely
 from cryofuse.config import BasinSource, SelectSettings
 from cryofuse.geo import reproject, unproject
 from cryofuse.logs import UserError
-from cryofuse.mascons.footprints import area_crs, measure_footprints, project_footprint
+from cryofuse.mascons.footprints import area_crs, measure_footprints, project_footprints
 from cryofuse.units import mass_to_lwe
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _intersect(
         return shapely.make_valid(reproject(shapely.segmentize(shape, _STEP_M), crs, local))
 
     moved = move(ice)
-    footprints = np.array([project_footprint(shape, local) for shape in mascons.geometry])
+    footprints = project_footprints(mascons.geometry, local)
     ice_km2 = shapely.area(shapely.intersection(footprints, moved)) / 1e6
     pieces = np.array([shapely.intersection(move(shape), moved) for shape in basins.geometry])
     basin_ice = np.zeros((pieces.size, footprints.size))
