@@ -517,10 +517,11 @@ class ApplicationSettings(Settings):
         default_factory=lambda: [850.0, 917.0],
         description="Densities of the altimetric totals, beside the fitted one",
     )
-    mass_correlation_km: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="Correlation length of mascon errors in the σ of totals; 0 takes them for "
-        "independent, as JPL's own series does",
+    mass_correlation_km: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Correlation length of mascon errors in the σ of totals, 0 for independent "
+        "ones; null takes the product's: 0 for JPL, as its own series does, 207 for the 1° "
+        "mascons of CSR and GSFC",
     )
 
 

@@ -51,6 +51,7 @@ rule sum_totals:
     params:
         applications=settings("applications"),
         period=settings("period"),
+        product=CONFIG.mascons.product,
         region=region_settings,
     message:
         "Adding up the mass of {wildcards.region}"

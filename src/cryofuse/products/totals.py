@@ -44,6 +44,10 @@ ALIGN_MONTHS = 12
 #: Largest lag-1 autocorrelation that residuals of a trend are taken to have.
 MAX_AUTOCORRELATION = 0.95
 _DENSITY = ("density_kg_m3", "density_lower_kg_m3", "density_upper_kg_m3")
+#: Correlation length (km) of a product's mascon errors. JPL's 3° mascons are taken as independent,
+#: which gives the σ of its own series. Of 1° mascons 22 count as one, as in the regional
+#: uncertainty of GSFC (Loomis et al. 2019): 2π·L² is their area.
+MASS_CORRELATION_KM = {"jpl": 0.0, "csr": 207.0, "gsfc": 207.0}
 _TOTALS = [
     "source",
     *_DENSITY,
@@ -124,6 +128,7 @@ def sum_totals(
     mass: pd.DataFrame,
     mascons: pd.DataFrame,
     settings: ApplicationSettings,
+    product: str = "jpl",
 ) -> pd.DataFrame:
     """Sum the selected mascons' mass by month, from gravity and from altimetry.
 
@@ -137,6 +142,8 @@ def sum_totals(
         Table ``gravimetry/mascons``.
     settings
         Densities, and the correlation length of mascon errors.
+    product
+        Gravimetry product, whose correlation length stands where the settings give none.
 
     Returns
     -------
@@ -148,9 +155,10 @@ def sum_totals(
     """
     selected = mascons[mascons["selected"]].sort_values("mascon_id")
     ids = selected["mascon_id"].to_numpy()
-    gravity = _sum_months(
-        mass, ids, "mass_gt", "mass_sigma_gt", _correlation(selected, settings.mass_correlation_km)
-    )
+    length_km = settings.mass_correlation_km
+    if length_km is None:
+        length_km = MASS_CORRELATION_KM.get(product, 0.0)
+    gravity = _sum_months(mass, ids, "mass_gt", "mass_sigma_gt", _correlation(selected, length_km))
     icy = selected[selected["ice_area_km2"] > 0]
     area = icy.set_index("mascon_id")["ice_area_km2"]
     volume_table = follow_unseen(fusion[fusion["mascon_id"].isin(area.index)])

@@ -21,9 +21,14 @@ RATE_BIAS_M_YR = 0.01
 RATE_RMSE_M_YR = 0.15
 #: Bias and RMSE (m), weighted by ice area, and share of errors within 2σ, of a mascon's
 #: elevation change. A thinned world sees about a fifth of a mascon's ice in a month.
-DH_BIAS_M = 0.03
+DH_BIAS_M = 0.01
 DH_RMSE_M = 0.10
 WITHIN_TWO_SIGMA = 0.8
+#: RMSE of the estimator as a share of the plain mean's; share of errors within 1σ, and how far
+#: from it it may be; share of monthly totals within 2σ.
+RMSE_SHARE = 0.5
+WITHIN_ONE_SIGMA, WITHIN_ONE_SIGMA_ERROR = 0.68, 0.08
+TOTALS_WITHIN_TWO_SIGMA = 0.9
 #: Error of the planted lag (months), share of mascons within it, and the signal-to-noise asked.
 LAG_ERROR_MONTHS = 1.0
 LAG_SHARE = 0.8
@@ -218,10 +223,41 @@ def check_mascon_elevation(truth: Tables, results: Tables) -> list[Metric]:
             plain_rmse_m=float(np.sqrt(np.mean(error**2))),
         ),
     ]
+    if "dh_mean_m" in both:
+        plain = (both["dh_mean_m"] - both["true_dh_m"]).to_numpy(np.float64)
+        share = np.sqrt(np.average(error**2, weights=area) / np.average(plain**2, weights=area))
+        # Every mascon's own mean taken off: what is left when the zero does not count.
+        moving = [
+            np.asarray(v - v.groupby(own).transform("mean")) for v in map(pd.Series, (error, plain))
+        ]
+        found.append(
+            _metric(
+                "mascon_dh_rmse_share",
+                float(share),
+                RMSE_SHARE,
+                error.size,
+                f"RMSE over that of the plain mean of what was seen, of the {about}",
+                without_mascon_means=float(
+                    np.sqrt(np.average(moving[0] ** 2, weights=area))
+                    / np.sqrt(np.average(moving[1] ** 2, weights=area))
+                ),
+            )
+        )
     if "dh_sigma_m" in both:
         sigma = both["dh_sigma_m"].to_numpy(np.float64)
         known = np.isfinite(sigma)
         if known.any():
+            within = float(np.mean(np.abs(error[known]) <= sigma[known]))
+            found.append(
+                _metric(
+                    "mascon_dh_within_1_sigma",
+                    within - WITHIN_ONE_SIGMA,
+                    WITHIN_ONE_SIGMA_ERROR,
+                    int(known.sum()),
+                    f"share of errors within 1σ, less 0.68, of the {about}",
+                    share=within,
+                )
+            )
             found.append(
                 _metric(
                     "mascon_dh_within_2_sigma",
@@ -601,9 +637,42 @@ def check_volume(truth: Tables, results: Tables) -> list[Metric]:
     ]
 
 
+def _within_two_sigma(error: np.ndarray, sigma: np.ndarray, name: str, about: str) -> Metric:
+    known = np.isfinite(error) & np.isfinite(sigma)
+    if not known.any():
+        raise NotComputedError("no month has a total, its σ and a planted one")
+    error, sigma = error[known], sigma[known]
+    return _metric(
+        f"{name}_within_2_sigma",
+        float(np.mean(np.abs(error) <= 2 * sigma)),
+        TOTALS_WITHIN_TWO_SIGMA,
+        error.size,
+        f"share of months in which the {about} is within 2σ of the truth",
+        least=True,
+        mean_error=float(error.mean()),
+        rmse=float(np.sqrt(np.mean(error**2))),
+        sigma=float(np.sqrt(np.mean(sigma**2))),
+    )
+
+
+def check_total_volume(truth: Tables, results: Tables) -> list[Metric]:
+    """Return how often the altimetric total volume is within 2σ of the true one."""
+    totals = _take(results, "totals", "source", "month", "volume_km3", "volume_sigma_km3")
+    months = _take(truth, "mascon_months", "mascon_id", "month", "dh_m")
+    ice = _selected(results).set_index("mascon_id")["ice_area_km2"]
+    own = months[months["mascon_id"].isin(ice.index)]
+    volume = own["dh_m"] * ice.reindex(own["mascon_id"]).to_numpy() * 1e-3
+    true = volume.groupby(own["month"]).sum()
+    part = totals[totals["source"] != "gravity"]
+    part = part[part["source"] == part["source"].iloc[0]].dropna(subset=["volume_km3"])
+    error = part["volume_km3"].to_numpy() - true.reindex(part["month"]).to_numpy()
+    sigma = part["volume_sigma_km3"].to_numpy(np.float64)
+    return [_within_two_sigma(error, sigma, "volume", "altimetric total volume (km³)")]
+
+
 def check_totals(truth: Tables, results: Tables) -> list[Metric]:
-    """Return the error of the gravimetric trend against what is planted after leakage."""
-    totals = _take(results, "totals", "source", "month", "mass_gt")
+    """Return the error of the gravimetric trend and totals against what is planted, leaked."""
+    totals = _take(results, "totals", "source", "month", "mass_gt", "mass_sigma_gt")
     months = _take(truth, "mascon_months", "mascon_id", "month", "lwe_planted_cm", "mass_gt_own")
     gravity = totals[(totals["source"] == "gravity") & totals["mass_gt"].notna()]
     land = _selected(results).set_index("mascon_id")["land_area_km2"]
@@ -630,7 +699,13 @@ def check_totals(truth: Tables, results: Tables) -> list[Metric]:
             found_gt_yr=found,
             planted_gt_yr=true,
             before_leakage_gt_yr=own_trend,
-        )
+        ),
+        _within_two_sigma(
+            (both["mass_gt"] - both["planted_gt"]).to_numpy(np.float64),
+            both["mass_sigma_gt"].to_numpy(np.float64),
+            "gravity",
+            "gravimetric total (Gt)",
+        ),
     ]
 
 
@@ -683,5 +758,6 @@ def validate(truth: Tables, results: Tables, world: PlantedWorld) -> list[Metric
         ("lakes", lambda: check_lakes(truth, results)),
         ("skill", lambda: check_skill(truth, results)),
         ("gravity_trend_error", lambda: check_totals(truth, results)),
+        ("volume_within_2_sigma", lambda: check_total_volume(truth, results)),
     ]
     return [metric for name, check in checks for metric in _guarded(name, check)]

@@ -51,7 +51,13 @@ def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
         bias = {1: 0.01, 2: 0.03, 3: 9.0}[mascon]
         months.append(
             pd.DataFrame(
-                {"mascon_id": mascon, "month": MONTHS, "dh_m": -0.5 * t + bias, "dh_sigma_m": 0.01}
+                {
+                    "mascon_id": mascon,
+                    "month": MONTHS,
+                    "dh_m": -0.5 * t + bias,
+                    "dh_sigma_m": 0.011,
+                    "dh_mean_m": -0.5 * t + 4 * bias,
+                }
             )
         )
         predictions.append(
@@ -73,8 +79,19 @@ def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     chosen = planted[planted["mascon_id"] < 3]
     gravity = chosen.groupby("month")["lwe_cm"].sum().reset_index()
     totals = pd.DataFrame(
-        {"source": "gravity", "month": gravity["month"], "mass_gt": gravity["lwe_cm"] * 1e3 * 1e-5}
+        {
+            "source": "gravity",
+            "month": gravity["month"],
+            "mass_gt": gravity["lwe_cm"] * 1e3 * 1e-5,
+            # The sum of two mascons' noise of 1 cm.
+            "mass_sigma_gt": np.sqrt(2) * 1e3 * 1e-5,
+        }
     )
+    # Volume is off by 1 km³ in every fourth month, σ is 0.3.
+    volume = -0.5 * t * 1.7 + (np.arange(t.size) % 4 == 0)
+    altimetry = pd.DataFrame({"month": MONTHS, "volume_km3": volume, "volume_sigma_km3": 0.3})
+    both = [altimetry.assign(source=f"altimetry_{d}") for d in (850, 917)]
+    totals = pd.concat([totals, *both], ignore_index=True)
     lakes = pd.DataFrame(
         {"lake_id": [1, 2, 3], "x_m": [-25_000.0, 25_000.0, 0.0], "y_m": [0.0, 0.0, 9e5]}
     )
@@ -154,6 +171,10 @@ def test_only_selected_mascons_count(metrics: dict[str, Any]) -> None:
         np.sqrt((0.01**2 + 0.03**2) / 2)
     )
     assert metrics["mascon_dh_within_2_sigma"]["value"] == pytest.approx(0.5)
+    assert metrics["mascon_dh_within_1_sigma"]["value"] == pytest.approx(0.5 - 0.68)
+    assert not metrics["mascon_dh_within_1_sigma"]["holds"]
+    assert metrics["mascon_dh_rmse_share"]["value"] == pytest.approx(0.25)
+    assert metrics["mascon_dh_rmse_share"]["holds"]
     assert metrics["mascon_dh_bias"]["detail"]["largest_mascon_bias_m"] == pytest.approx(0.03)
     assert metrics["volume_trend_error"]["value"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["volume_trend_error"]["detail"]["true_km3_yr"] == pytest.approx(
@@ -172,6 +193,10 @@ def test_lags_regimes_and_totals(metrics: dict[str, Any]) -> None:
     gravity = metrics["gravity_trend_error"]
     assert gravity["holds"]
     assert gravity["detail"]["planted_gt_yr"] == pytest.approx(-20 * 2 * 1e-2, rel=0.01)
+    assert metrics["gravity_within_2_sigma"]["holds"]
+    assert metrics["gravity_within_2_sigma"]["n"] == MONTHS.size
+    assert metrics["volume_within_2_sigma"]["value"] == pytest.approx(0.75)
+    assert not metrics["volume_within_2_sigma"]["holds"]
 
 
 def test_lakes_found_missed_and_false(metrics: dict[str, Any]) -> None:
@@ -224,6 +249,7 @@ def test_what_is_missing_is_null_with_a_reason() -> None:
     assert null["regime_adjusted_rand"] == "no node has a regime"
     assert null["rate"] == "table nodes has no row"
     assert null["gravity_trend_error"] == "no table totals"
+    assert null["volume_within_2_sigma"] == "no table totals"
     assert not any(m["holds"] for m in found if m["value"] is None)
     json.dumps(found, allow_nan=False)
 
