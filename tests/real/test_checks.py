@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import shapely
 
+from cryofuse.altimetry import beam_labels
 from cryofuse.config import ElevationSettings
-from cryofuse.elevation.checks import BEAMS, TrackSegments, check_block, summarise_checks
+from cryofuse.elevation.checks import TrackSegments, check_block, summarise_checks
 from cryofuse.geo import project
 
 pytestmark = pytest.mark.real
@@ -35,7 +36,7 @@ def read_beams(path, rgt):
     """Good segments of each beam in order, as tuples of TrackSegments' arrays."""
     beams = {}
     with h5py.File(path) as file:
-        for code, name in enumerate(BEAMS):
+        for code, name in enumerate(beam_labels()):
             if "land_ice_segments" not in file.get(name, ()):
                 continue
             group = file[name]["land_ice_segments"]
