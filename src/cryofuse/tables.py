@@ -475,8 +475,8 @@ NODE_MONTHS = Table(
         "model_m": Column(F8, "the node's fitted change at the month since the reference date"),
         "response": Column(
             F8,
-            "share of a departure in this month alone that the fit leaves in change and residual; "
-            "the rest is lost in the relief",
+            "share of a departure of the season around this month that the fit leaves in change "
+            "and residual; the rest is lost in the relief",
             low=0,
             high=1,
         ),
@@ -563,9 +563,15 @@ NODE_MONTHS_CAUSAL = Table(
         "residual_sigma_m": _null(F8, "its σ", low=0),
         "response": _null(
             F8,
-            "share of a departure in this month alone that the fit leaves visible",
+            "share of a departure in this month and the three before that the fit leaves visible",
             low=0,
             high=1,
+        ),
+        "start_residual_m": _null(
+            F8, "mean residual of the period's first three months against that fit"
+        ),
+        "start_response": _null(
+            F8, "share of a departure in those months that the fit leaves visible", low=0, high=1
         ),
         "n_segments": Column(I4, "segments seen in the month", low=0),
         "tracks": Column(LIST, "distinct passes in the month, RGT × 1000 + cycle"),

@@ -244,6 +244,7 @@ def _causal_table(
     node, month = np.nonzero(seen >= 0)
     chosen = values[node, month]
     silent = seen[node, month] == 0
+    unstarted = np.isnan(chosen[:, kernels.C_START])
     return _bare(
         pa.table(
             {
@@ -259,6 +260,8 @@ def _causal_table(
                 "residual_m": pa.array(chosen[:, kernels.C_RESIDUAL], mask=silent),
                 "residual_sigma_m": pa.array(chosen[:, kernels.C_RESIDUAL_SIGMA], mask=silent),
                 "response": pa.array(chosen[:, kernels.C_RESPONSE], mask=silent),
+                "start_residual_m": pa.array(chosen[:, kernels.C_START], mask=unstarted),
+                "start_response": pa.array(chosen[:, kernels.C_START_RESPONSE], mask=unstarted),
                 "n_segments": seen[node, month],
                 "tracks": _tracks(segments, block, months, flags, node * months.size + month),
             },

@@ -98,8 +98,13 @@ COUNT_COLUMNS = 5
     C_RESIDUAL,
     C_RESIDUAL_SIGMA,
     C_RESPONSE,
-) = range(10)
-CAUSAL_COLUMNS = 10
+    C_START,
+    C_START_RESPONSE,
+) = range(12)
+CAUSAL_COLUMNS = 12
+#: First months of the period whose mean residual tells where a vintage's change begins: one pass of
+#: every track.
+START_MONTHS = 3
 #: Cells are looked through this much beyond the radius (m): where the grid of cells begins, and
 #: so how its edges round, depends on all segments; which of them a node finds must not.
 CELL_ROUNDING_M = 1e-6
@@ -762,6 +767,18 @@ def _month_mean(variance, residual, member, passes, misfit, parts):
 
 
 @njit(cache=True, error_model="numpy")
+def _weighted_mean(residual, variance, kept, misfit, end):
+    """Return the weighted mean residual of the first segments that are kept, NaN without any."""
+    total = weighted = 0.0
+    for i in range(end):
+        if kept[i]:
+            weight = 1.0 / (variance[i] + misfit)
+            total += weight
+            weighted += weight * residual[i]
+    return weighted / total if total > 0.0 else np.nan
+
+
+@njit(cache=True, error_model="numpy")
 def _add_pulls(terms, variance, kept, month, misfit, begin, end, pulls):
     """Add what a surface 1 m higher in a month would add to the normal equations, by month."""
     for i in range(begin, end):
@@ -1029,6 +1046,10 @@ def _causal_node(
     pulls = np.zeros((middles.size, TERMS))
     cosine, sine = np.cos(_TWO_PI * middles[0]), np.sin(_TWO_PI * middles[0])
     elevation = slope = u = v = 0.0
+    departure = visible = np.nan
+    early = np.int64(0)
+    while early < total and month[early] < START_MONTHS:
+        early += 1
     started = False
     begin = end = 0
     _fill_prior(radius, prior)
@@ -1102,7 +1123,16 @@ def _causal_node(
             elevation = frame[5] + _dot(b, theta)
             along, across = _gradient(theta, u, v, frame)
             slope = np.hypot(along, across)
+            if early:
+                _residuals(terms, z, theta, np.int64(0), early, residual)
+                departure = _weighted_mean(residual, variance, kept, spread[S_MISFIT], early)
+                if np.isfinite(departure):
+                    visible = _response(
+                        terms, variance, kept[:early], spread[S_MISFIT], np.int64(0), early, pulls,
+                        0, START_MONTHS - 1, inverse,
+                    )  # fmt: skip
         values[m, C_ELEVATION], values[m, C_SLOPE] = elevation, slope
+        values[m, C_START], values[m, C_START_RESPONSE] = departure, visible
         values[m, C_MODEL] = _change(theta, middles[m], middles[0])
         for j in range(6):
             b[j] = 0.0

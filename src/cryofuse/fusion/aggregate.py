@@ -23,8 +23,8 @@ import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
 from cryofuse.fusion.estimators import (
-    add_first_month_sigma,
     anchor,
+    count_from_start,
     estimate,
     fill_models,
     smooth_gaussian,
@@ -65,6 +65,8 @@ CAUSAL_COLUMNS = [
     "residual_m",
     "residual_sigma_m",
     "response",
+    "start_residual_m",
+    "start_response",
     "n_segments",
     "tracks",
 ]
@@ -147,6 +149,9 @@ class Sums:
     response: np.ndarray = field(init=False)
     residual: np.ndarray = field(init=False)
     change: np.ndarray = field(init=False)
+    #: Residual and response of the period's first months, over nodes known at the month.
+    start_residual: np.ndarray = field(init=False)
+    start_response: np.ndarray = field(init=False)
     #: (km⁴·m²): area² times the nodes' own variance.
     noise: np.ndarray = field(init=False)
     count: np.ndarray = field(init=False)
@@ -166,7 +171,8 @@ class Sums:
             (frame.patch_mascon.size, "seen residual_variance"),
             (
                 frame.mascon_id.size,
-                "model_square thinning elevation slope response residual change noise count",
+                "model_square thinning elevation slope response residual change "
+                "start_residual start_response noise count",
             ),
             (frame.band_mascon.size, "band_known band_seen band_change"),
         ):
@@ -422,6 +428,8 @@ def add_causal_months(sums: Sums, tile: pd.DataFrame, settings: FusionSettings) 
         (sums.thinning, (value["rate_m_yr"] < 0).astype(float)),
         (sums.elevation, value["elevation_m"]),
         (sums.slope, value["slope"]),
+        (sums.start_residual, np.nan_to_num(value["start_residual_m"])),
+        (sums.start_response, np.nan_to_num(value["start_response"])),
     ):
         _accumulate(target, mascon, month, area * values)
     if sums.frame.band_mascon.size:
@@ -623,14 +631,14 @@ def fuse_causal(
     Returns
     -------
     pandas.DataFrame
-        Every mascon × every month; ``dh_m`` counts from the middle of the first month.
+        Every mascon × every month; ``dh_m`` counts from the period's first months.
     """
     frame = place_nodes(mascons, nodes, months, settings)
     sums = Sums(frame)
     for tile in causal_months:
         add_causal_months(sums, tile, settings)
     models = fill_models(sums)
-    table = add_first_month_sigma(estimate(sums, models, settings, causal=True))
+    table = count_from_start(estimate(sums, models, settings, causal=True), sums)
     if settings.scale == "gaussian_300km":
         table = smooth_gaussian(table, frame, models, settings)
     return _finish(table, sums, mass)

@@ -27,7 +27,7 @@ Three estimators (``fusion: estimator``), each over the ice of one mascon:
   the correlation length).
 - Filling: the kriging variance of the cells without a model, its scale by leaving known cells
   out, errors fully correlated within a patch.
-- Zero: see :func:`anchor` and :func:`add_first_month_sigma`.
+- Zero: see :func:`anchor` and :func:`count_from_start`.
 """
 
 from __future__ import annotations
@@ -351,22 +351,33 @@ def anchor(table: pd.DataFrame, reference: np.datetime64, within_days: float) ->
     )
 
 
-def add_first_month_sigma(table: pd.DataFrame) -> pd.DataFrame:
-    """Return causal estimates whose σ holds the unknown departure of the first month.
+def count_from_start(table: pd.DataFrame, sums: Sums) -> pd.DataFrame:
+    """Count causal changes from what was seen in the period's first months.
 
-    Changes count from where the fits pass the middle of the first month; the surface was off
-    them by a departure like those of the months seen since, whose mean square (up to each month)
-    is added.
+    As :func:`anchor`, by what the vintage of each month says: where the fits pass the middle of
+    the first month the surface was off them, by Σ area·residual / Σ area·response of the
+    segments of the first months. Their variance is taken as that of the month itself. A mascon
+    without segments then keeps the fits' zero; the departures seen since, up to each month, say
+    how far off that may be.
 
     Parameters
     ----------
     table
-        Output of :func:`estimate`, months in order within each mascon.
+        Output of :func:`estimate`, by mascon and month.
+    sums
+        The sums that it was made of.
     """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zero = np.ravel(sums.start_residual / sums.start_response)
     square = (table["dh_m"] - table["model_m"]) ** 2
     total = square.fillna(0.0).groupby(table["mascon_id"]).cumsum()
     count = square.notna().groupby(table["mascon_id"]).cumsum()
-    return table.assign(dh_sigma_m=np.sqrt(table["dh_sigma_m"] ** 2 + total / count))
+    own = table["dh_sigma_m"] ** 2
+    added = np.where(np.isfinite(zero), own, total / count)
+    return table.assign(
+        dh_m=table["dh_m"] - np.nan_to_num(zero),
+        dh_sigma_m=np.sqrt(own + added),
+    )
 
 
 def smooth_gaussian(

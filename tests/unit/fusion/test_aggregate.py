@@ -1,5 +1,7 @@
 """Estimators against closed formulas on a grid of nodes over two mascons."""
 
+from types import SimpleNamespace
+
 import geopandas
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 from cryofuse.calendar import month_middle, month_range, year_fraction
 from cryofuse.config import FusionSettings
 from cryofuse.fusion.aggregate import fuse_causal, fuse_retrospective, place_nodes
-from cryofuse.fusion.estimators import add_first_month_sigma, anchor
+from cryofuse.fusion.estimators import anchor, count_from_start
 from cryofuse.geo import project
 from cryofuse.mascons.blocks import degree_box
 from cryofuse.tables import MASCON_MONTHS, check, from_pandas
@@ -317,6 +319,8 @@ def _causal(nodes, first):
     for number, month in enumerate(MONTHS):
         model = _change(nodes, month, month_middle(MONTHS[:1])[0])
         seen = (np.arange(len(nodes)) + number) % 2 == 0
+        # A fifth of the nodes were seen at first, where half of a departure shows.
+        start = np.arange(len(nodes)) % 5 == 0
         rows.append(
             pd.DataFrame(
                 {
@@ -332,6 +336,8 @@ def _causal(nodes, first):
                     "residual_m": np.where(seen, 0.05, np.nan),
                     "residual_sigma_m": np.where(seen, 0.02, np.nan),
                     "response": np.where(seen, 1.0, np.nan),
+                    "start_residual_m": np.where(start, 0.02, np.nan),
+                    "start_response": np.where(start, 0.5, np.nan),
                     "n_segments": seen * 9,
                     "tracks": [[number] if s else [] for s in seen],
                 }
@@ -360,7 +366,7 @@ def test_causal_means_are_those_of_the_nodes_that_have_a_model():
     weight = nodes["area_km2"].to_numpy()
     for number, used in ((15, here & low), (25, here)):
         model = _change(nodes, MONTHS[number], start)[used]
-        expected = np.average(model, weights=weight[used]) + 0.05
+        expected = np.average(model, weights=weight[used]) + 0.05 - 0.02 / 0.5
         assert west["dh_m"].iloc[number] == pytest.approx(expected)
     assert west["n_tracks"].iloc[25] == 1
     assert check(from_pandas(table), MASCON_MONTHS).num_rows == len(table)
@@ -418,17 +424,23 @@ def test_changes_count_from_what_was_seen_around_the_reference_date():
     assert anchored["dh_m"][7] == 0.1 and anchored["dh_sigma_m"][7] == 0.1
 
 
-def test_the_first_month_departs_as_other_months_do():
+def test_causal_changes_count_from_the_first_months_or_admit_not_to_know():
     table = pd.DataFrame(
         {
-            "mascon_id": [1, 1, 1, 2],
-            "model_m": [0.0, 0.0, 0.0, 0.0],
-            "dh_m": [0.3, np.nan, -0.1, np.nan],
-            "dh_sigma_m": [0.4, np.nan, 0.1, np.nan],
+            "mascon_id": [1, 1, 1, 2, 2, 2],
+            "model_m": np.zeros(6),
+            "dh_m": [0.3, np.nan, -0.1] * 2,
+            "dh_sigma_m": [0.4, np.nan, 0.1] * 2,
         }
     )
-    sigma = add_first_month_sigma(table)["dh_sigma_m"]
-    assert sigma[0] == pytest.approx(0.5)
-    # Mean square of 0.3 and −0.1: 0.05.
-    assert sigma[2] == pytest.approx(np.sqrt(0.01 + 0.05))
-    assert sigma.isna().tolist() == [False, True, False, True]
+    sums = SimpleNamespace(
+        start_residual=np.array([[3.0, 3.0, 6.0], [0.0, 0.0, 0.0]]),
+        start_response=np.array([[20.0, 20.0, 20.0], [0.0, 0.0, 0.0]]),
+    )
+    counted = count_from_start(table, sums)
+    assert counted["dh_m"][[0, 2]].tolist() == pytest.approx([0.3 - 0.15, -0.1 - 0.3])
+    assert counted["dh_sigma_m"][[0, 2]].tolist() == pytest.approx([0.4 * 2**0.5, 0.1 * 2**0.5])
+    # The second was not seen at first: mean square of 0.3 and −0.1 is 0.05.
+    assert counted["dh_m"][[3, 5]].tolist() == [0.3, -0.1]
+    assert counted["dh_sigma_m"][[3, 5]].tolist() == pytest.approx([0.5, np.sqrt(0.01 + 0.05)])
+    assert counted["dh_sigma_m"].isna().tolist() == [False, True, False] * 2

@@ -196,6 +196,7 @@ def test_no_later_node_month_moves_a_bit_of_a_feature():
         table["residual_m"] = np.where(seen, rng.normal(size=size), np.nan)
         table["residual_sigma_m"] = np.where(seen, 0.1, np.nan)
         table["response"] = np.where(seen, 1.0, np.nan)
+        table[["start_residual_m", "start_response"]] = [0.05, 1.0]
         table["n_segments"] = seen * 5
         table["tracks"] = [[int(k)] if s else [] for k, s in enumerate(seen)]
         return table[rng.random(size) < 0.95]
