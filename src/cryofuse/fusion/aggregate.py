@@ -149,7 +149,8 @@ class Sums:
     response: np.ndarray = field(init=False)
     residual: np.ndarray = field(init=False)
     change: np.ndarray = field(init=False)
-    #: Residual and response of the period's first months, over nodes known at the month.
+    #: Area, residual and response of the period's first months, over nodes known at the month.
+    start_area: np.ndarray = field(init=False)
     start_residual: np.ndarray = field(init=False)
     start_response: np.ndarray = field(init=False)
     #: (km⁴·m²): area² times the nodes' own variance.
@@ -172,7 +173,7 @@ class Sums:
             (
                 frame.mascon_id.size,
                 "model_square thinning elevation slope response residual change "
-                "start_residual start_response noise count",
+                "start_area start_residual start_response noise count",
             ),
             (frame.band_mascon.size, "band_known band_seen band_change"),
         ):
@@ -428,6 +429,7 @@ def add_causal_months(sums: Sums, tile: pd.DataFrame, settings: FusionSettings) 
         (sums.thinning, (value["rate_m_yr"] < 0).astype(float)),
         (sums.elevation, value["elevation_m"]),
         (sums.slope, value["slope"]),
+        (sums.start_area, np.isfinite(value["start_residual_m"]).astype(float)),
         (sums.start_residual, np.nan_to_num(value["start_residual_m"])),
         (sums.start_response, np.nan_to_num(value["start_response"])),
     ):
@@ -542,7 +544,7 @@ def add_surface(table: pd.DataFrame, sums: Sums) -> pd.DataFrame:
 
 def _finish(table: pd.DataFrame, sums: Sums, mass: pd.DataFrame) -> pd.DataFrame:
     """Return the table with its cycle as amplitude and phase, joined with gravimetry."""
-    table = add_surface(table, sums).drop(columns="model_m")
+    table = add_surface(table, sums).drop(columns=["model_m", "pass_variance_m2"])
     cos_part, sin_part = table.pop("cycle_cos"), table.pop("cycle_sin")
     place = list(table.columns).index("rate_m_yr") + 1
     table.insert(place, "amplitude_m", np.hypot(cos_part, sin_part))
@@ -603,7 +605,7 @@ def fuse_retrospective(
     table = estimate(sums, models, settings, causal=False)
     table = anchor(table, reference, settings.anchor_days)
     if settings.scale == "gaussian_300km":
-        table = smooth_gaussian(table, frame, models, settings)
+        table = smooth_gaussian(table, frame, models, settings, causal=False)
     return _finish(table, sums, mass)
 
 
@@ -640,5 +642,5 @@ def fuse_causal(
     models = fill_models(sums)
     table = count_from_start(estimate(sums, models, settings, causal=True), sums)
     if settings.scale == "gaussian_300km":
-        table = smooth_gaussian(table, frame, models, settings)
+        table = smooth_gaussian(table, frame, models, settings, causal=True)
     return _finish(table, sums, mass)

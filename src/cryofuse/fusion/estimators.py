@@ -39,6 +39,7 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, month_middle
+from cryofuse.elevation.kernels import START_MONTHS
 from cryofuse.fusion.kriging import Weights, krige, leave_one_out
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ def estimate(sums: Sums, models: Models, settings: FusionSettings, *, causal: bo
     Returns
     -------
     pandas.DataFrame
-        The altimetric columns of ``MASCON_MONTHS``, and ``model_m``, ``cycle_cos``, ``cycle_sin``;
-        one row per mascon and month.
+        The altimetric columns of ``MASCON_MONTHS``, and ``model_m``, ``cycle_cos``, ``cycle_sin``,
+        ``pass_variance_m2`` (the part of σ² that passes have); one row per mascon and month.
     """
     frame = sums.frame
     area = frame.ice_area_km2[:, np.newaxis]
@@ -192,10 +193,11 @@ def estimate(sums: Sums, models: Models, settings: FusionSettings, *, causal: bo
     regression = settings.estimator == "regression"
     observed = passes[:, [1, 2]] if regression else passes[:, [0, 3]]
     with np.errstate(divide="ignore", invalid="ignore"):
-        least = sums.noise / seen**2
-    variance = _pass_variance(
-        keys, observed, _patch_variance(sums), least, 1.0 - seen_share, causal=causal
-    )
+        # What is given back to the residual is given to its noise.
+        gain = (seen / sums.response) ** 2 if regression else np.ones(seen.shape)
+        least = gain * sums.noise / seen**2
+        measured = gain * _patch_variance(sums)
+    variance = _pass_variance(keys, observed, measured, least, 1.0 - seen_share, causal=causal)
     sigma = np.sqrt(variance + models.variance_m2 if regression else variance)
 
     none = known <= 0
@@ -222,6 +224,7 @@ def estimate(sums: Sums, models: Models, settings: FusionSettings, *, causal: bo
     tracks = np.zeros(known.shape, dtype=np.int64)
     np.add.at(tracks, (keys[:, 0], keys[:, 1]), 1)
     columns = {"dh_m": change, "dh_sigma_m": sigma, "dh_mean_m": mean} | fitted
+    columns["pass_variance_m2"] = variance
     return pd.DataFrame(
         {
             "mascon_id": np.repeat(frame.mascon_id, known.shape[1]),
@@ -348,6 +351,7 @@ def anchor(table: pd.DataFrame, reference: np.datetime64, within_days: float) ->
     return table.assign(
         dh_m=table["dh_m"] - offset,
         dh_sigma_m=np.sqrt(table["dh_sigma_m"] ** 2 + added),
+        model_m=table["model_m"] - offset,
     )
 
 
@@ -356,9 +360,9 @@ def count_from_start(table: pd.DataFrame, sums: Sums) -> pd.DataFrame:
 
     As :func:`anchor`, by what the vintage of each month says: where the fits pass the middle of
     the first month the surface was off them, by Σ area·residual / Σ area·response of the
-    segments of the first months. Their variance is taken as that of the month itself. A mascon
-    without segments then keeps the fits' zero; the departures seen since, up to each month, say
-    how far off that may be.
+    segments of the first months. Their variance is that of the month's passes, over the number of
+    the first months, raised by what the response gave back. A mascon without segments then keeps
+    the fits' zero; the departures seen since, up to each month, say how far off that may be.
 
     Parameters
     ----------
@@ -369,14 +373,16 @@ def count_from_start(table: pd.DataFrame, sums: Sums) -> pd.DataFrame:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         zero = np.ravel(sums.start_residual / sums.start_response)
+        gain = np.ravel(sums.start_area / sums.start_response) ** 2
     square = (table["dh_m"] - table["model_m"]) ** 2
     total = square.fillna(0.0).groupby(table["mascon_id"]).cumsum()
     count = square.notna().groupby(table["mascon_id"]).cumsum()
-    own = table["dh_sigma_m"] ** 2
-    added = np.where(np.isfinite(zero), own, total / count)
+    started = gain * table["pass_variance_m2"] / START_MONTHS
+    added = np.where(np.isfinite(zero), started, total / count)
     return table.assign(
         dh_m=table["dh_m"] - np.nan_to_num(zero),
-        dh_sigma_m=np.sqrt(own + added),
+        dh_sigma_m=np.sqrt(table["dh_sigma_m"] ** 2 + added),
+        model_m=table["model_m"] - np.nan_to_num(zero),
     )
 
 
@@ -385,6 +391,8 @@ def smooth_gaussian(
     frame: Frame,
     models: Models,
     settings: FusionSettings,
+    *,
+    causal: bool,
     radius_m: float = GAUSSIAN_RADIUS_M,
 ) -> pd.DataFrame:
     """Return mascon means of elevation change smoothed to the resolution of gravimetry.
@@ -392,8 +400,10 @@ def smooth_gaussian(
     The field of changes, patch by patch (the patch's own model and the mascon's residual; with
     the other estimators the mascon's mean), is smoothed with weights exp(−ln 2·(d/radius)²) ×
     ice area, d the distance on the region's map (Jekeli 1981's radius: half the weight at that
-    distance), and then averaged over each mascon's ice. Only mascons with a value in the month
-    take part, and those without stay null. σ assumes independent mascons.
+    distance), and then averaged over each mascon's ice. A mascon not seen in the month takes part
+    by its model alone, with the mean square of its residuals (known so far) in σ; its own value
+    stays null. With the other estimators only mascons with a value take part. σ assumes
+    independent mascons.
 
     Parameters
     ----------
@@ -405,6 +415,8 @@ def smooth_gaussian(
         Output of :func:`fill_models`.
     settings
         Estimator.
+    causal
+        Whether residuals may speak for months up to each one only.
     radius_m
         Half-width at half maximum (m).
     """
@@ -413,26 +425,37 @@ def smooth_gaussian(
     def grid(name: str) -> np.ndarray:
         return table[name].to_numpy(dtype=float).reshape(shape)
 
-    change = grid("dh_m")
+    change, variance = grid("dh_m"), grid("dh_sigma_m") ** 2
     held = np.isfinite(change)
+    taking = held
     owner = frame.patch_mascon
     local = change[owner]
     if settings.estimator == "regression":
-        local = local - grid("model_m")[owner] + models.patch_model_m
+        # The model counts from the same zero as the change does.
+        model = grid("model_m")
+        taking = np.isfinite(model)
+        residual = np.where(held, change - model, 0.0)
+        square, count = np.cumsum(residual**2, axis=1), np.cumsum(held, axis=1)
+        if not causal:
+            square, count = (np.broadcast_to(v[:, -1:], shape) for v in (square, count))
+        taking = taking & (count > 0)
+        scatter = np.divide(square, count, out=np.zeros(shape), where=count > 0)
+        variance = np.where(held, variance, scatter + models.variance_m2)
+        local = models.patch_model_m + (model + residual - models.model_m)[owner]
     weights = _smoothing_weights(frame, radius_m)
     by_mascon = np.zeros((shape[0], shape[0]))
     np.add.at(by_mascon.T, owner, weights.T)
     out = table.copy()
     with np.errstate(divide="ignore", invalid="ignore"):
-        total = _mix(by_mascon, held)
-        smoothed = {"dh_m": _mix(weights, np.where(held[owner], local, 0.0)) / total}
+        total = _mix(by_mascon, taking)
+        smoothed = {"dh_m": _mix(weights, np.where(taking[owner], local, 0.0)) / total}
         for name in ("dh_mean_m", "rate_m_yr", "cycle_cos", "cycle_sin"):
             values = grid(name)
             known = np.isfinite(values)
             mixed = _mix(by_mascon, np.where(known, values, 0.0)) / _mix(by_mascon, known)
             smoothed[name] = np.where(known, mixed, np.nan)
-        square = np.where(held, grid("dh_sigma_m"), 0.0) ** 2
-        smoothed["dh_sigma_m"] = np.sqrt(_mix(by_mascon**2, square)) / total
+        errors = np.where(taking, variance, 0.0)
+        smoothed["dh_sigma_m"] = np.sqrt(_mix(by_mascon**2, errors)) / total
     for name in ("dh_m", "dh_sigma_m"):
         smoothed[name] = np.where(held, smoothed[name], np.nan)
     return out.assign(**{name: np.ravel(values) for name, values in smoothed.items()})

@@ -310,7 +310,7 @@ def test_smoothing_rounds_a_month_alike_however_many_there_are():
         models = Models(*np.zeros((5, 31, months)), patch_model_m=local[:, :months])
         table = {name: value[:, :months].ravel() for name, value in values.items()}
         table = pd.DataFrame({"mascon_id": np.repeat(ids, months), **table})
-        out = smooth_gaussian(table, frame, models, FUSION)
+        out = smooth_gaussian(table, frame, models, FUSION, causal=True)
         return out[names].to_numpy().reshape(31, months, len(names))
 
     whole = smooth(40)
