@@ -318,7 +318,9 @@ class FusionSettings(Settings):
         "(days); 0 takes the fits' own zero",
     )
     correlation_length_m: Positive = Field(
-        50_000.0, description="Spatial correlation length of elevation errors"
+        50_000.0,
+        description="Correlation length of elevation errors: of what is filled, and of the nodes' "
+        "σ where too few passes tell their scatter; a fifth of it is the cell that is filled",
     )
     causal_min_years: Positive = Field(
         1.0, description="Shortest past a causal node model needs (years)"
@@ -521,7 +523,12 @@ class ApplicationSettings(Settings):
         None,
         description="Correlation length of mascon errors in the σ of totals, 0 for independent "
         "ones; null takes the product's: 0 for JPL, as its own series does, 207 for the 1° "
-        "mascons of CSR and GSFC",
+        "mascons of CSR and GSFC; errors of basins are taken as fully correlated",
+    )
+    min_seen_share: Fraction = Field(
+        0.5,
+        description="Smallest share of the selected ice in mascons seen by altimetry in a month "
+        "with an altimetric total; the others follow their own fits",
     )
 
 

@@ -881,7 +881,7 @@ TOTALS = Table(
         "sea_level_change_sigma_mm": _null(F8, "its 1σ", low=0),
         "volume_km3": _null(F8, "volume anomaly behind an altimetric total, before the shift"),
         "volume_sigma_km3": _null(F8, "its 1σ", low=0),
-        "n_mascons": Column(I4, "mascons with a value", low=0),
+        "n_mascons": Column(I4, "mascons with a value of their own in the month", low=0),
     },
     ("source", "month"),
 )

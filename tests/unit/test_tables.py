@@ -75,6 +75,7 @@ def test_row_groups_are_as_asked(tmp_path):
             "dh_m": 0.0,
             "dh_sigma_m": 0.1,
             "model_m": 0.0,
+            "response": 1.0,
             "n_segments": 1,
             "tracks": [[1], [2, 3], [4], [5], [6]],
         }

@@ -39,7 +39,7 @@ rule build_features:
         mascons=rules.read_mascons.output.mascons,
         nodes=per_tile(rules.fit_nodes.output.nodes),
         manifests=per_period(MANIFEST),
-        lib=lib("fusion/card"),
+        lib=lib("fusion/card", "acquire/manifest"),
         region=region_files("coast"),
     output:
         features=directory("results/{region}/features"),

@@ -51,7 +51,7 @@ rule sum_totals:
     params:
         applications=settings("applications"),
         period=settings("period"),
-        product=CONFIG.mascons.product,
+        sample=CONFIG.mascons.product if CONFIG.fusion.unit == "mascon" else "basin",
         region=region_settings,
     message:
         "Adding up the mass of {wildcards.region}"
@@ -283,7 +283,7 @@ rule write_summary:
         case_study=rules.study_melt_seasons.output.case_study,
         lakes=rules.find_lakes.output.lakes,
         features_ledger=rules.build_features.output.ledger,
-        lib=lib("products/summary", "learning/skill"),
+        lib=lib("products/summary", "learning/skill", "acquire/manifest"),
     output:
         summary=report(
             "results/{region}/summary.html",

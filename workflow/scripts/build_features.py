@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from cryofuse.acquire.manifest import used_granules
 from cryofuse.config import FeatureSettings, RegionSettings
 from cryofuse.fusion.card import describe_features, render_card
 from cryofuse.fusion.features import (
@@ -47,11 +48,11 @@ def main(snakemake: Any) -> None:
         write_features(features, snakemake.output.features, name, origin)
         granules = pd.concat(
             [
-                read_table(path, ["release", "superseded_by", "reason"])
+                read_table(path, ["granule", "release", "superseded_by", "reason"])
                 for path in _paths(snakemake.input.manifests)
             ]
         )
-        read = granules[granules[["superseded_by", "reason"]].isna().all(axis=1)]
+        read = used_granules(granules)
         products = {
             "altimetry": {
                 "granules": len(read),

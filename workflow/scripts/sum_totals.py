@@ -23,7 +23,7 @@ def main(snakemake: Any) -> None:
             read_table(snakemake.input.mass),
             read_table(snakemake.input.mascons),
             settings,
-            snakemake.params.product,
+            snakemake.params.sample,
         )
         source = provenance(snakemake)
         write_table(totals, snakemake.output.totals, TOTALS, source)

@@ -18,6 +18,7 @@ INPUTS = {
     "nodes": "nodes",
     "mascons": "mascons",
     "fusion": "mascon_months",
+    "causal": "mascon_months_causal",
     "coupling": "coupling",
     "regimes": "regime_nodes",
     "lakes": "lakes",

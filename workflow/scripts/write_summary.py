@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from cryofuse.acquire.manifest import used_granules
 from cryofuse.learning.skill import verdict
 from cryofuse.logs import job_log
-from cryofuse.products.summary import render_summary, used_granules
+from cryofuse.products.summary import render_summary
 from cryofuse.tables import read_geo_table, read_table, written
 
 
@@ -15,6 +16,7 @@ def main(snakemake: Any) -> None:
     """Run the job."""
     given, params = snakemake.input, snakemake.params
     validation = given.get("validation")
+    manifests = [given.manifests] if isinstance(given.manifests, str) else given.manifests
     with job_log(snakemake.log[0]):
         page = render_summary(
             title=params.region["title"],
@@ -28,7 +30,7 @@ def main(snakemake: Any) -> None:
             coupling=read_table(given.coupling),
             fdr=params.coupling["fdr"],
             min_months=params.coupling["min_n"],
-            granule_times=pd.concat([used_granules(read_table(path)) for path in given.manifests]),
+            granules=len(used_granules(pd.concat([read_table(path) for path in manifests]))),
             totals=read_table(given.totals),
             sea_level=read_table(given.sea_level),
             comparison=read_table(given.comparison),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from cryofuse.altimetry import GranuleName, load_product
@@ -25,6 +26,20 @@ class GranuleFile:
     path: str
     size_bytes: int | None = None
     reason: str | None = None
+
+
+def used_granules(manifests: pd.DataFrame) -> pd.DataFrame:
+    """Return the granules of a run's manifests that were read, each once.
+
+    A file of many cycles stands in the manifest of every period that it touches.
+
+    Parameters
+    ----------
+    manifests
+        Rows of ``MANIFEST``, of any number of periods.
+    """
+    read = manifests[manifests[["superseded_by", "reason"]].isna().all(axis=1)]
+    return read.drop_duplicates("granule", ignore_index=True)
 
 
 def build_manifest(

@@ -184,20 +184,15 @@ def describe_explained(explained: pd.DataFrame) -> str:
     )
 
 
-def used_granules(manifest: pd.DataFrame) -> pd.Series:
-    """Return the start times of the granules of a manifest that no other file supersedes."""
-    return manifest.loc[manifest["superseded_by"].isna(), "start_time"]
-
-
 def describe_archive(
-    granule_times: pd.Series, totals: pd.DataFrame, *, min_months: int, synthetic: bool
+    granules: int, totals: pd.DataFrame, *, min_months: int, synthetic: bool
 ) -> str:
     """Return how many months of granules the run had, and whether that can carry skill.
 
     Parameters
     ----------
-    granule_times
-        Start times of the granules that were used.
+    granules
+        Number of granules that were read.
     totals
         Table ``applications/totals``: months asked for, and in how many altimetry saw a mascon.
     min_months
@@ -207,13 +202,12 @@ def describe_archive(
     """
     rows = totals[totals["source"] != "gravity"]
     asked = rows["month"].nunique()
-    granules = granule_times.dropna().dt.to_period("M").nunique()
     seen = rows.loc[rows["n_mascons"] > 0, "month"].nunique()
     whole = rows.loc[rows["volume_km3"].notna(), "month"].nunique()
     kind = "synthetic granules" if synthetic else "granules"
     parts = [
-        f"This run had {kind} of {granules} months, of {asked} asked for. Altimetry has a value in "
-        f"some mascon in {seen} of them, a total of the region in {whole}."
+        f"This run read {granules} {kind}. Of {asked} months asked for, altimetry has a value in "
+        f"some mascon in {seen}, and a total of the region in {whole}."
     ]
     if seen < min_months:
         parts.append(
@@ -396,7 +390,7 @@ def render_summary(
     coupling: pd.DataFrame,
     fdr: float,
     min_months: int,
-    granule_times: pd.Series,
+    granules: int,
     totals: pd.DataFrame,
     sea_level: pd.DataFrame,
     comparison: pd.DataFrame,
@@ -421,8 +415,8 @@ def render_summary(
         False discovery rate of the coupling map.
     min_months
         Fewest common months of a mascon's coupling.
-    granule_times
-        Start times of the granules that were used.
+    granules
+        Number of granules that were read.
     features_ledger
         Features that are null and why.
     validation
@@ -443,9 +437,7 @@ def render_summary(
         ),
         "<h2>Does elevation change predict mass change?</h2>",
         _paragraph(verdict),
-        describe_archive(
-            granule_times, totals, min_months=min_months, synthetic=source == "synthetic"
-        ),
+        describe_archive(granules, totals, min_months=min_months, synthetic=source == "synthetic"),
         "<h2>How much of GRACE's signal does it explain?</h2>",
         describe_explained(explained),
         "<h2>Where is the coupling strongest?</h2>",

@@ -46,8 +46,9 @@ MAX_AUTOCORRELATION = 0.95
 _DENSITY = ("density_kg_m3", "density_lower_kg_m3", "density_upper_kg_m3")
 #: Correlation length (km) of a product's mascon errors. JPL's 3° mascons are taken as independent,
 #: which gives the σ of its own series. Of 1° mascons 22 count as one, as in the regional
-#: uncertainty of GSFC (Loomis et al. 2019): 2π·L² is their area.
-MASS_CORRELATION_KM = {"jpl": 0.0, "csr": 207.0, "gsfc": 207.0}
+#: uncertainty of GSFC (Loomis et al. 2019): 2π·L² is their area. Basins share mascons, so their
+#: errors are taken as fully correlated: an upper bound.
+MASS_CORRELATION_KM = {"jpl": 0.0, "csr": 207.0, "gsfc": 207.0, "basin": np.inf}
 _TOTALS = [
     "source",
     *_DENSITY,
@@ -128,7 +129,7 @@ def sum_totals(
     mass: pd.DataFrame,
     mascons: pd.DataFrame,
     settings: ApplicationSettings,
-    product: str = "jpl",
+    sample: str = "jpl",
 ) -> pd.DataFrame:
     """Sum the selected mascons' mass by month, from gravity and from altimetry.
 
@@ -142,8 +143,9 @@ def sum_totals(
         Table ``gravimetry/mascons``.
     settings
         Densities, and the correlation length of mascon errors.
-    product
-        Gravimetry product, whose correlation length stands where the settings give none.
+    sample
+        Whose errors they are: the gravimetry product's, or ``basin``. Its correlation length
+        stands where the settings give none.
 
     Returns
     -------
@@ -151,13 +153,14 @@ def sum_totals(
         Table ``applications/totals``: sources ``gravity``, ``altimetry_<density>`` and
         ``altimetry_fitted``; every calendar month from first to last, null in gaps. Gravity is
         null where any selected mascon is; altimetry where one with ice has no fit (see
-        :func:`follow_unseen`). ``n_mascons`` counts those that were seen.
+        :func:`follow_unseen`), or where the mascons seen hold too small a share of the ice.
+        ``n_mascons`` counts those that were seen.
     """
     selected = mascons[mascons["selected"]].sort_values("mascon_id")
     ids = selected["mascon_id"].to_numpy()
     length_km = settings.mass_correlation_km
     if length_km is None:
-        length_km = MASS_CORRELATION_KM.get(product, 0.0)
+        length_km = MASS_CORRELATION_KM.get(sample, 0.0)
     gravity = _sum_months(mass, ids, "mass_gt", "mass_sigma_gt", _correlation(selected, length_km))
     icy = selected[selected["ice_area_km2"] > 0]
     area = icy.set_index("mascon_id")["ice_area_km2"]
@@ -168,9 +171,12 @@ def sum_totals(
     volume = _sum_months(
         volume_table, area.index.to_numpy(), "volume_km3", "volume_sigma_km3", np.eye(len(area))
     )
-    seen = (~volume_table["followed"] & volume_table["dh_m"].notna()).groupby(volume_table["month"])
+    seen_now = ~volume_table["followed"] & volume_table["dh_m"].notna()
+    seen = seen_now.groupby(volume_table["month"])
     volume["n"] = volume["month"].map(seen.sum()).fillna(0)
-    volume.loc[volume["n"] == 0, ["value", "sigma"]] = np.nan
+    share = (km2 * seen_now).groupby(volume_table["month"]).sum() / area.sum()
+    little = volume["month"].map(share).fillna(0) < settings.min_seen_share
+    volume.loc[little | (volume["n"] == 0), ["value", "sigma"]] = np.nan
     parts = [_finish(gravity, "gravity")]
     fitted = _density_of_totals(volume, gravity)
     for name, density, lower, upper in [

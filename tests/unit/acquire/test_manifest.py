@@ -3,12 +3,13 @@
 import datetime
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cryofuse.acquire.local import list_local
-from cryofuse.acquire.manifest import GranuleFile, build_manifest, equal_copies
+from cryofuse.acquire.manifest import GranuleFile, build_manifest, equal_copies, used_granules
 from cryofuse.atl06.product import parse_name
 from cryofuse.calendar import period_bounds
 from cryofuse.logs import UserError
@@ -144,3 +145,14 @@ def test_a_missing_folder_is_the_users(tmp_path):
 def test_start_times_are_instants():
     name = parse_name("ATL06_20190203040506_01230203_006_01.h5")
     assert name.start_time == np.datetime64("2019-02-03T04:05:06")
+
+
+def test_a_granule_is_counted_once_and_only_if_it_was_read():
+    manifests = pd.DataFrame(
+        {
+            "granule": ["a.h5", "a.h5", "b.h5", "c.h5", "d.h5"],
+            "superseded_by": [None, None, "a.h5", None, None],
+            "reason": [None, None, None, "not found", None],
+        }
+    )
+    assert used_granules(manifests)["granule"].tolist() == ["a.h5", "d.h5"]

@@ -114,6 +114,8 @@ def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
             }
         ),
         "mascon_months": pd.concat(months, ignore_index=True),
+        # The truth begins at 0.
+        "mascon_months_causal": pd.concat(months, ignore_index=True),
         "coupling": pd.DataFrame(
             {
                 "mascon_id": [1, 2, 1, 2],
@@ -173,6 +175,10 @@ def test_only_selected_mascons_count(metrics: dict[str, Any]) -> None:
     assert metrics["mascon_dh_within_2_sigma"]["value"] == pytest.approx(0.5)
     assert metrics["mascon_dh_within_1_sigma"]["value"] == pytest.approx(0.5 - 0.68)
     assert not metrics["mascon_dh_within_1_sigma"]["holds"]
+    assert metrics["mascon_dh_within_1_sigma"]["detail"]["lowest_mascon"] == 0
+    assert metrics["causal_dh_within_1_sigma"]["detail"]["share"] == pytest.approx(0.5)
+    assert metrics["causal_dh_bias"]["value"] == metrics["mascon_dh_bias"]["value"]
+    assert metrics["causal_dh_rmse_share"]["value"] == pytest.approx(0.25)
     assert metrics["mascon_dh_rmse_share"]["value"] == pytest.approx(0.25)
     assert metrics["mascon_dh_rmse_share"]["holds"]
     assert metrics["mascon_dh_bias"]["detail"]["largest_mascon_bias_m"] == pytest.approx(0.03)
