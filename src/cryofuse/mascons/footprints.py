@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from cryofuse.geo import great_circle_km, project, reproject, transformer, unproject
+from cryofuse.geo import great_circle_km, reproject, transformer, unproject
 from cryofuse.logs import UserError
 from cryofuse.mascons.blocks import degree_box
 from cryofuse.mascons.solutions import Extent
@@ -423,10 +423,3 @@ def locate(
     np.minimum.at(found, which, ids.astype(np.int32))
     found[found == np.iinfo(np.int32).max] = 0
     return found
-
-
-def project_centres(mascons: geopandas.GeoDataFrame) -> np.ndarray:
-    """Return the mascons' centroids in metres of an equal-area CRS about them, shape (n, 2)."""
-    lon, lat = mascons["longitude"].to_numpy(), mascons["latitude"].to_numpy()
-    crs = area_crs(*_centre(shapely.MultiPoint(np.column_stack([lon, lat]))))
-    return np.column_stack(project(lon, lat, crs))
