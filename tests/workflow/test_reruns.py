@@ -25,6 +25,8 @@ def tables(folder):
     return {
         path.relative_to(folder): pq.read_table(path)
         for path in sorted((folder / "results").rglob("*.parquet"))
+        # What a kill left half written keeps its temporary name.
+        if not path.name.startswith(".")
     }
 
 
