@@ -63,6 +63,7 @@ def snakemake(folder: Path, *arguments: str, config: str = "tiny.yaml", check: b
     return done
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, and all that look at the tiny run in another."""
     for item in items:
