@@ -45,7 +45,7 @@ bench: setup ## measure speed, memory and growth, to results/benchmarks (PARTS="
 	$(BIN)/python -m benchmarks $(PARTS) $(if $(QUICK),--quick)
 
 test: setup-dev ## run the tests: unit, workflow, tiny end-to-end, real files
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-statistics: setup-dev ## test the accuracy of the node fits against known truths (4 minutes)
 	$(BIN)/python -m pytest tests/statistics

@@ -63,14 +63,6 @@ def snakemake(folder: Path, *arguments: str, config: str = "tiny.yaml", check: b
     return done
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all that look at the tiny run in another."""
-    for item in items:
-        shared = "tiny_run" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("tiny_run" if shared else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """A copy of the project in which the whole chain has run on the tiny world."""
