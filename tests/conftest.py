@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +41,14 @@ def copy_project(folder: Path) -> Path:
             shutil.copy(source, folder / name, follow_symlinks=False)
     shutil.copy(ROOT / "tests" / "e2e" / "tiny.yaml", folder / "tiny.yaml")
     return folder
+
+
+def choose_product(folder: Path, product: str) -> None:
+    """Let the tiny world of a copied project be seen by another centre's mascons."""
+    config = yaml.safe_load((folder / "tiny.yaml").read_text())
+    select = {"rule": "ice_fraction_of_land", "min": 0.5}
+    config["mascons"] = {"product": product, "select": select}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
 
 
 def snakemake_command(*arguments: str, config: str = "tiny.yaml") -> list[str]:

@@ -4,10 +4,9 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from cryofuse.tables import read_provenance
-from tests.conftest import copy_project, snakemake
+from tests.conftest import choose_product, copy_project, snakemake
 
 pytestmark = pytest.mark.e2e
 
@@ -15,10 +14,7 @@ pytestmark = pytest.mark.e2e
 @pytest.mark.parametrize("product", ["csr", "gsfc"])
 def test_gravimetry_of_another_product_is_what_was_planted(product, tmp_path):
     folder = copy_project(tmp_path)
-    config = yaml.safe_load((folder / "tiny.yaml").read_text())
-    select = {"rule": "ice_fraction_of_land", "min": 0.5}
-    config["mascons"] = {"product": product, "select": select}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    choose_product(folder, product)
     snakemake(folder, "gravimetry")
     results = folder / "results" / "demo" / "gravimetry"
     mascons = geopandas.read_parquet(results / "mascons.parquet")

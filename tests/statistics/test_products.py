@@ -5,18 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
-from tests.conftest import copy_project, snakemake
+from tests.conftest import choose_product, copy_project, snakemake
 
 
 @pytest.mark.parametrize("product", ["csr", "gsfc"])
 def test_the_whole_chain_runs_on_another_product_and_finds_its_truth(product, tmp_path):
     folder = copy_project(tmp_path)
-    config = yaml.safe_load((folder / "tiny.yaml").read_text())
-    select = {"rule": "ice_fraction_of_land", "min": 0.5}
-    config["mascons"] = {"product": product, "select": select}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    choose_product(folder, product)
     snakemake(folder)
     results = folder / "results" / "demo"
     assert (results / "summary.html").is_file()

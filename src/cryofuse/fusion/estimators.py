@@ -94,8 +94,6 @@ def fill_models(sums: Sums) -> Models:
     ice = np.bincount(frame.cell_mascon, area, shape[0])
     patch_ice = np.bincount(frame.cell_patch, area, frame.patch_mascon.size)
     before = np.zeros(area.size, dtype=bool)
-    filling: Weights | None = None
-    left_out: Weights | None = None
     for month in range(shape[1]):
         known = sums.known[:, month] > 0
         if not known.any():
@@ -114,37 +112,35 @@ def fill_models(sums: Sums) -> Models:
         )
         cells = np.empty((area.size, values.shape[1]))
         cells[known] = values
-        cells[~known] = filling.apply(values) if filling is not None else np.nan
+        cells[~known] = filling.apply(values)
         with np.errstate(divide="ignore", invalid="ignore"):
             for number in range(values.shape[1]):
                 total = np.bincount(frame.cell_mascon, area * cells[:, number], shape[0])
                 out[number, :, month] = total / ice
             total = np.bincount(frame.cell_patch, area * cells[:, 0], len(patch_ice))
             patch_model[:, month] = total / patch_ice
-        if filling is not None:
-            error = left_out.apply(values[:, 0]) - values[:, 0] if left_out is not None else None
-            distance = left_out.variance_m if left_out is not None else None
-            out[4, :, month] = _filling_variance(frame, known, filling, error, distance, ice)
+        out[4, :, month] = _filling_variance(frame, known, values[:, 0], filling, left_out, ice)
     return Models(out[0], out[1], out[2], out[3], out[4], patch_model)
 
 
 def _filling_variance(
     frame: Frame,
     known: np.ndarray,
+    model_m: np.ndarray,
     filling: Weights,
-    error_m: np.ndarray | None,
-    distance_m: np.ndarray | None,
+    left_out: Weights | None,
     ice: np.ndarray,
 ) -> np.ndarray:
     """Return the variance (m²) of each mascon's mean model from the cells that were filled."""
     count = ice.size
-    if error_m is None or distance_m is None:
+    if left_out is None:
         return np.zeros(count)
     owner = frame.cell_mascon[known]
-    square, distance = (np.bincount(owner, v, count) for v in (error_m**2, distance_m))
+    error = (left_out.apply(model_m) - model_m) ** 2
+    square, distance = (np.bincount(owner, v, count) for v in (error, left_out.variance_m))
     own = np.bincount(owner, minlength=count) >= _OWN_CELLS
     slope = np.where(
-        own, square / np.where(own, distance, 1.0), (error_m**2).sum() / distance_m.sum()
+        own, square / np.where(own, distance, 1.0), error.sum() / left_out.variance_m.sum()
     )
     target = frame.cell_mascon[~known]
     sigma = frame.cell_area_km2[~known] * np.sqrt(slope[target] * filling.variance_m)
@@ -307,14 +303,16 @@ def _pass_variance(
         # Each month gives its effective number of passes less one.
         squares = np.where(seen, by_month(share * apart**2) * effective, 0.0)
         freedom = np.where(seen, effective - 1.0, 0.0)
-        squares, freedom = (np.cumsum(values, axis=1) for values in (squares, freedom))
-        if not causal:
-            squares, freedom = (
-                np.broadcast_to(values[:, -1:], shape) for values in (squares, freedom)
-            )
+        squares, freedom = (_pool(values, causal=causal) for values in (squares, freedom))
         between = squares / freedom / effective
     sampled = np.maximum(between * np.maximum(unseen_share, _LEAST_UNSEEN), least)
     return np.where(freedom >= _LEAST_FREEDOM, sampled, measured)
+
+
+def _pool(values: np.ndarray, *, causal: bool) -> np.ndarray:
+    """Return sums over the months up to each one, or over all of them; one row a mascon."""
+    total = np.cumsum(values, axis=1)
+    return total if causal else np.broadcast_to(total[:, -1:], total.shape)
 
 
 def anchor(table: pd.DataFrame, reference: np.datetime64, within_days: float) -> pd.DataFrame:
@@ -435,9 +433,7 @@ def smooth_gaussian(
         model = grid("model_m")
         taking = np.isfinite(model)
         residual = np.where(held, change - model, 0.0)
-        square, count = np.cumsum(residual**2, axis=1), np.cumsum(held, axis=1)
-        if not causal:
-            square, count = (np.broadcast_to(v[:, -1:], shape) for v in (square, count))
+        square, count = (_pool(values, causal=causal) for values in (residual**2, held))
         taking = taking & (count > 0)
         scatter = np.divide(square, count, out=np.zeros(shape), where=count > 0)
         variance = np.where(held, variance, scatter + models.variance_m2)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import month_index, month_middle, year_fraction
+from cryofuse.products.sheet import own_volume
 from cryofuse.units import lwe_to_mass
 
 #: Tolerances. Median bias of node rates, and their RMSE (m/yr).
@@ -718,10 +719,9 @@ def check_total_volume(truth: Tables, results: Tables) -> list[Metric]:
     own = months[months["mascon_id"].isin(ice.index)]
     volume = own["dh_m"] * ice.reindex(own["mascon_id"]).to_numpy() * 1e-3
     true = volume.groupby(own["month"]).sum()
-    part = totals[totals["source"] != "gravity"]
-    part = part[part["source"] == part["source"].iloc[0]].dropna(subset=["volume_km3"])
-    error = part["volume_km3"].to_numpy() - true.reindex(part["month"]).to_numpy()
-    sigma = part["volume_sigma_km3"].to_numpy(np.float64)
+    part = own_volume(totals).dropna(subset=["value"])
+    error = part["value"].to_numpy() - true.reindex(part["month"]).to_numpy()
+    sigma = part["sigma"].to_numpy(np.float64)
     return [_within_two_sigma(error, sigma, "volume", "altimetric total volume (km³)")]
 
 
