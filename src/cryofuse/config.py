@@ -561,6 +561,11 @@ class WorldSettings(Settings):
     coupling: Fraction = Field(
         1.0, description="Share of mass that follows elevation; 0 plants none"
     )
+    law: Literal["components", "density"] = Field(
+        "components",
+        description="What mass follows: snow, melt, compaction and ice flow, each at its own "
+        "density; or height alone, at a density and lag of regime, slope and latitude",
+    )
     leakage_km: Annotated[float, Field(ge=0)] = Field(
         300.0, description="Width of the Gaussian leakage between mascons"
     )
@@ -572,6 +577,9 @@ class WorldSettings(Settings):
     )
     mascon_residual_cm: Annotated[float, Field(ge=0)] = Field(
         1.5, description="Monthly mass signal of a mascon that elevation does not show (1σ)"
+    )
+    density_residual: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="Relative spread of a mascon's own density about that law (1σ)"
     )
     lakes: Annotated[int, Field(ge=0)] = Field(
         6, description="Planted lakes, spread over the windows"
