@@ -424,10 +424,11 @@ class SkillSettings(Settings):
     folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds of each split")
     inner_folds: Annotated[int, Field(ge=2)] = Field(3, description="Inner folds for tuning")
     candidates: Count = Field(4, description="Hyper-parameter settings tried per model")
-    neighbour_buffer_km: Annotated[float, Field(ge=0)] = Field(
-        450.0,
-        description="Mascons nearer than this to a test mascon are left out of training; "
-        "neighbouring 3° mascons are 330–360 km apart",
+    neighbour_buffer_km: Annotated[float, Field(ge=0)] | None = Field(
+        300.0,
+        description="Mascons that touch a test mascon, or whose edge is no farther than this from "
+        "its edge, are left out of training: the leakage of 3° mascons; null lets neighbours "
+        "train, and leaks",
     )
     embargo_months: Annotated[int, Field(ge=0)] = Field(
         12, description="Months left out between training and test; at least the longest lag"
