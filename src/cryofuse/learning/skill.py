@@ -186,7 +186,8 @@ def evaluate(
                 for fold in folds
                 for model in [*settings.models, CONTROL]
             ]
-    for piece, message in run_jobs(partial(_run, settings=settings, neighbours=neighbours), jobs, threads):
+    work = partial(_run, settings=settings, neighbours=neighbours)
+    for piece, message in run_jobs(work, jobs, threads):
         logger.info("%s", message)
         pieces.append(piece)
     failed_baselines = {key for key in reasons if key[0] in BASELINES}

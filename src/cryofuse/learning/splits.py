@@ -441,7 +441,7 @@ def _inner_mascons(
             continue
         if buffer_km != whole:
             logger.warning(
-                "inner folds of %d mascons: none lies beyond the buffer of %g km, kept apart are %s",
+                "%d training mascons: none lies beyond %g km of another, inner folds keep apart %s",
                 table["mascon_id"].nunique(),
                 whole,
                 "test mascons alone" if buffer_km is None else "mascons that touch",
