@@ -434,6 +434,7 @@ FeatureShare = Annotated[
     Annotated[Share, Tag("share")] | Annotated[Literal["sqrt", "log2"], Tag("name")],
     Discriminator(lambda value: "name" if isinstance(value, str) else "share"),
 ]
+_FOREST_FEATURES: list[FeatureShare] = [0.3, "sqrt", 0.6]
 
 
 class RidgeSearch(SearchSpace):
@@ -450,7 +451,7 @@ class ForestSearch(SearchSpace):
     """Values tried for the random forest."""
 
     max_features: list[FeatureShare] = Field(
-        default_factory=lambda: [0.3, "sqrt", 0.6],
+        default_factory=lambda: list(_FOREST_FEATURES),
         min_length=1,
         description="Features a split chooses from: share, sqrt or log2",
     )

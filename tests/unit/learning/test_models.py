@@ -21,6 +21,11 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+def first(model: str) -> dict[str, object]:
+    """Return the first settings tried of a model."""
+    return models.list_candidates(SEARCH.space(model), 1)[0]
+
+
 def data(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 5))
@@ -32,9 +37,7 @@ def test_each_model_learns_and_copes_with_nulls(model: str) -> None:
     x, y = data()
     x[:, 4] = np.nan  # null in the whole training set
     x[:100:7, 1] = np.nan
-    fitted = models.build(model, models.list_candidates(SEARCH.space(model), 1)[0], 30, 0).fit(
-        x[:150], y[:150]
-    )
+    fitted = models.build(model, first(model), 30, 0).fit(x[:150], y[:150])
     predicted = fitted.predict(x[150:])
     assert 1 - np.var(y[150:] - predicted) / np.var(y[150:]) > (0.4 if model == "ridge" else 0.6)
 
@@ -42,7 +45,7 @@ def test_each_model_learns_and_copes_with_nulls(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_fit_is_the_same_twice(model: str) -> None:
     x, y = data()
-    parameters = models.list_candidates(SEARCH.space(model), 1)[0]
+    parameters = first(model)
     once, twice = (models.build(model, parameters, 10, 3).fit(x, y).predict(x) for _ in range(2))
     np.testing.assert_array_equal(once, twice)
 
@@ -63,9 +66,8 @@ def test_candidates_are_the_configured_values_and_the_diagonal_comes_first() -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_searched_parameter_reaches_the_model(model: str) -> None:
-    (first,) = models.list_candidates(SEARCH.space(model), 1)
-    last_step = models.build(model, first, 5, 0)[-1]
-    assert {name: last_step.get_params()[name] for name in first} == first
+    last_step = models.build(model, first(model), 5, 0)[-1]
+    assert {name: last_step.get_params()[name] for name in first(model)} == first(model)
 
 
 def test_the_imputer_sees_training_samples_only() -> None:
@@ -81,7 +83,7 @@ def test_tuning_takes_the_smallest_held_out_error() -> None:
     space = SEARCH.space("ridge")
     tuned = models.tune("ridge", x, y, inner, space=space, candidates=5, trees=5, seed=0)
     errors = []
-    for parameters in models.list_candidates(SEARCH.space("ridge"), 5):
+    for parameters in models.list_candidates(space, 5):
         total = 0.0
         for fold in inner:  # ridge written out: centred and scaled, intercept not shrunk
             z = (x - x[fold.train].mean(0)) / x[fold.train].std(0)
@@ -92,9 +94,7 @@ def test_tuning_takes_the_smallest_held_out_error() -> None:
             total += np.sum((y[fold.test] - b.mean() - z[fold.test] @ weights) ** 2)
         errors.append(np.sqrt(total / len(y)))
     np.testing.assert_allclose(tuned.rmse, errors)
-    assert (
-        tuned.parameters == models.list_candidates(SEARCH.space("ridge"), 5)[int(np.argmin(errors))]
-    )
+    assert tuned.parameters == models.list_candidates(space, 5)[int(np.argmin(errors))]
     assert np.sqrt(np.mean(tuned.residuals**2)) == pytest.approx(min(errors))
 
 
@@ -102,7 +102,7 @@ def test_without_inner_folds_the_first_candidate_is_taken() -> None:
     x, y = data()
     space = SEARCH.space("forest")
     tuned = models.tune("forest", x, y, [], space=space, candidates=3, trees=5, seed=0)
-    assert tuned.parameters == models.list_candidates(SEARCH.space("forest"), 1)[0]
+    assert tuned.parameters == first("forest")
     assert np.isnan(models.conformal_radius(tuned.residuals, 0.9))
 
 
