@@ -246,7 +246,8 @@ def _rank(
     with single_threaded():
         seeded = skill.model_copy(update={"seed": seed})
         tuned = tune_fold(MODEL, job.samples, job.split, job.fold, seeded, neighbours)
-        fitted = build(MODEL, tuned.parameters, skill.trees, seed).fit(x[train], y[train])
+        fitted = build(MODEL, tuned.parameters, skill.trees, seed, job.samples.names)
+        fitted.fit(x[train], y[train])
         found = {
             "permutation": permute_groups(
                 fitted.predict, x[test], y[test], job.groups, settings.permutations, seed

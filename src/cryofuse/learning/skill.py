@@ -370,7 +370,9 @@ def _run(
         else:
             x = job.samples.x
             tuned = tune_fold(job.model, job.samples, job.split, job.fold, settings, neighbours)
-            fitted = build(job.model, tuned.parameters, settings.trees, settings.seed)
+            fitted = build(
+                job.model, tuned.parameters, settings.trees, settings.seed, job.samples.names
+            )
             predicted = fitted.fit(x[train], y[train]).predict(x[test])
             radius = conformal_radius(tuned.residuals, settings.coverage)
             about = str(tuned.parameters)
@@ -399,9 +401,11 @@ def tune_fold(
         samples.x[train],
         samples.table["observed_cm"].to_numpy()[train],
         inner,
+        space=settings.search.space(model),
         candidates=settings.candidates,
         trees=settings.trees,
         seed=settings.seed,
+        names=samples.names,
     )
 
 
