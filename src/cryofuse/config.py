@@ -525,6 +525,9 @@ class SearchSettings(SearchSpace):
         return getattr(self, model).model_dump()
 
 
+_CURVE_MODELS: list[Model] = ["ridge", "xgboost"]
+
+
 class SkillSettings(Settings):
     """Models, splits and scores."""
 
@@ -567,6 +570,20 @@ class SkillSettings(Settings):
         0.9, description="Nominal coverage of the conformal intervals"
     )
     noise_features: Count = Field(5, description="Noise columns of the control")
+    label_permutations: Count = Field(
+        39, description="Permutations of the training labels: whole years, all mascons together"
+    )
+    curve_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0],
+        min_length=1,
+        description="Shares of the training months and mascons on the learning curve",
+    )
+    curve_draws: Count = Field(5, description="Subsets drawn for each share")
+    curve_models: list[Model] = Field(
+        default_factory=lambda: list(_CURVE_MODELS),
+        min_length=1,
+        description="Models on the learning curve, with their blind twins",
+    )
     trees: Count = Field(200, description="Trees of forests and boosting")
     seed: int = Field(20, description="Seed")
 

@@ -39,6 +39,7 @@ SELECTED = {165, 166, 212, 213, 265, 266}
 BASELINES = {"zero", "persistence", "climatology", "trend_season", "physics"}
 FIGURES = """rate_map amplitude_map coverage filter_costs regime_map skill_map explained_map
 coupling_map lead_lag_map lakes_map mascon_series totals sheet_coupling case_study skill_bars
+learning_curve
 predicted_observed importance calibration regime_selection""".split()
 #: Contract of each folder of Parquet files; single files carry their contract's name.
 FOLDERS = {

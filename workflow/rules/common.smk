@@ -202,6 +202,7 @@ FIGURES = {
     "series": ["mascon_series", "totals", "sheet_coupling", "case_study"],
     "learning": [
         "skill_bars",
+        "learning_curve",
         "predicted_observed",
         "importance",
         "calibration",

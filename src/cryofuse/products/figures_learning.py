@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cryofuse.learning.controls import BLIND
 from cryofuse.products import style
 from cryofuse.products.figures_maps import SPLIT_NAMES, best_model
 
@@ -118,6 +119,73 @@ def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
             )
         else:
             axes.plot(row.value, y, "o", ms=3.6, color=colour, gid=f"score {row.model}")
+
+
+@style.styled
+def draw_learning_curve(curve: pd.DataFrame, title: str) -> Figure:
+    """Draw held-out R² against training months and training mascons, a row for each target.
+
+    Parameters
+    ----------
+    curve
+        Table ``skill/learning_curve``.
+    title
+        Name of the region.
+    """
+    from matplotlib.lines import Line2D
+
+    units = {"forward": "training months", "leave_mascon_out": "training mascons"}
+    targets = _targets(curve) or ["change"]
+    models = [m for m in dict.fromkeys(curve["model"]) if not m.endswith(BLIND)]
+    figure = style.new_figure(1.2 + 1.9 * len(targets))
+    panels = figure.subplots(len(targets), len(units), sharey="row", squeeze=False)
+    for row, target in enumerate(targets):
+        for column, (split, unit) in enumerate(units.items()):
+            axes = panels[row, column]
+            part = curve[(curve["target"] == target) & (curve["split"] == split)]
+            if row == 0:
+                axes.set_title(f"{'ab'[column]}  {SPLIT_NAMES[split]}")
+            if row == len(targets) - 1:
+                axes.set_xlabel(f"{unit}, mean over folds")
+            if column == 0:
+                axes.set_ylabel(f"R² (1), {TARGET_NAMES[target]}")
+            if part["r2"].notna().sum() == 0:
+                reason = style.first_reason(part["reason"], default="split not asked for")
+                style.state_reason(axes, reason)
+                continue
+            axes.axhline(0, color=style.FAINT, lw=0.5)
+            axes.set_xlim(0, 1.05 * float(part["n_units"].max()))
+            for number, model in enumerate(models):
+                for name, dashes in ((model, "-"), (model + BLIND, "--")):
+                    line = part[part["model"] == name].sort_values("n_units")
+                    value = np.maximum(line["r2"].to_numpy(dtype=float), _R2_FLOOR)
+                    colour = _MODEL_COLOURS[number % 8]
+                    axes.plot(
+                        line["n_units"], value, dashes, marker="o", ms=3, lw=1, color=colour,
+                        gid=f"curve {name}",
+                    )  # fmt: skip
+                    bounds = line[["lower", "upper"]].to_numpy(dtype=float)
+                    axes.vlines(
+                        line["n_units"], *np.maximum(bounds, _R2_FLOOR).T, color=colour, lw=0.8,
+                        alpha=0.6, gid=f"range {name}",
+                    )  # fmt: skip
+    handles = [
+        Line2D([], [], marker="o", ms=3, color=_MODEL_COLOURS[k % 8], label=m.replace("_", " "))
+        for k, m in enumerate(models)
+    ]
+    handles.append(
+        Line2D([], [], ls="--", color=style.INK, label="the same without elevation change")
+    )
+    style.legend_below(figure, handles, len(handles))
+    draws = curve["n_draws"].max() if len(curve) else 0
+    style.head(
+        figure,
+        f"{title}: learning curves",
+        "Pooled held-out R² of models trained on nested shares of the months (forward in time) or "
+        f"mascons (left out); points are means, bars 95 % ranges over {draws:g} draws. Values "
+        f"below −{-_R2_FLOOR:g} are drawn there.",
+    )
+    return figure
 
 
 @style.styled
