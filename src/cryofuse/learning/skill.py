@@ -21,12 +21,8 @@ from scipy.special import stdtrit
 
 from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
 from cryofuse.learning.baselines import BASELINES, BaselineError, previous_values
-from cryofuse.learning.models import (
-    build,
-    conformal_radius,
-    single_threaded,
-    tune,
-)
+from cryofuse.learning.conformal import calibrate, fit_growth
+from cryofuse.learning.models import build, single_threaded, tune
 from cryofuse.learning.splits import (
     MIN_TRAIN_SAMPLES,
     Fold,
@@ -361,12 +357,13 @@ def _run(
     began = time.perf_counter()
     train, test = job.fold.train, job.fold.test
     y = job.samples.table["observed_cm"].to_numpy()
+    radius: np.ndarray | float = float("nan")
     with single_threaded():
         if job.model == CONTROL:
             x = control_features(job.samples.table, settings)
             fitted = build("forest", _CONTROL_PARAMETERS, settings.trees, settings.seed)
             predicted = fitted.fit(x[train], y[train]).predict(x[test])
-            radius, about = float("nan"), "not tuned"
+            about = "not tuned"
         else:
             x = job.samples.x
             tuned = tune_fold(job.model, job.samples, job.split, job.fold, settings, neighbours)
@@ -374,8 +371,12 @@ def _run(
                 job.model, tuned.parameters, settings.trees, settings.seed, job.samples.names
             )
             predicted = fitted.fit(x[train], y[train]).predict(x[test])
-            radius = conformal_radius(tuned.residuals, settings.coverage)
-            about = str(tuned.parameters)
+            month = job.samples.table["month"].to_numpy()
+            growth = fit_growth(month[train], y[train])
+            found = calibrate(tuned.residuals, month[train][tuned.held], growth, settings.coverage)
+            radius, about = found.radius(month[test]), str(tuned.parameters)
+            if found.reason:
+                about += f", no interval: {found.reason}"
     rmse = float(np.sqrt(np.mean((y[test] - predicted) ** 2)))
     message = (
         f"{job.samples.target}, {job.split}, fold {job.fold.number + 1} of {job.n_folds}, "
@@ -494,7 +495,12 @@ def _baselines(
 
 
 def _predictions(
-    samples: Samples, split: str, fold: Fold, model: str, predicted: np.ndarray, radius: float
+    samples: Samples,
+    split: str,
+    fold: Fold,
+    model: str,
+    predicted: np.ndarray,
+    radius: np.ndarray | float,
 ) -> pd.DataFrame:
     test = samples.table.iloc[fold.test]
     return pd.DataFrame(
