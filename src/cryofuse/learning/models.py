@@ -34,12 +34,14 @@ _BINS = 64
 class Tuned:
     """Chosen settings and what the inner folds say about them.
 
-    ``residuals`` are the inner held-out residuals (cm) of the chosen settings, ``rmse`` their
-    root mean square for every candidate in order (empty without inner folds).
+    ``residuals`` are the inner held-out residuals (cm) of the chosen settings, ``held`` the
+    positions of their samples within the training set, ``rmse`` the residuals' root mean square
+    for every candidate in order (all empty without inner folds).
     """
 
     parameters: dict[str, Any]
     residuals: np.ndarray
+    held: np.ndarray
     rmse: tuple[float, ...]
 
 
@@ -162,31 +164,19 @@ def tune(
     """
     options = list_candidates(space, candidates)
     if not inner:
-        return Tuned(options[0], np.empty(0), ())
+        return Tuned(options[0], np.empty(0), np.empty(0, int), ())
     residuals = []
     for parameters in options:
-        held = []
+        errors = []
         for fold in inner:
             fitted = build(model, parameters, trees, seed, names)
             fitted.fit(x[fold.train], y[fold.train])
-            held.append(y[fold.test] - fitted.predict(x[fold.test]))
-        residuals.append(np.concatenate(held))
+            errors.append(y[fold.test] - fitted.predict(x[fold.test]))
+        residuals.append(np.concatenate(errors))
     rmse = tuple(float(np.sqrt(np.mean(r**2))) for r in residuals)
     best = int(np.argmin(rmse))
-    return Tuned(options[best], residuals[best], rmse)
-
-
-def conformal_radius(residuals: np.ndarray, coverage: float) -> float:
-    """Return the half width (cm) of a split-conformal interval, NaN with too few residuals.
-
-    The ⌈(n + 1)·coverage⌉-th smallest absolute residual; Lei et al. 2018,
-    doi:10.1080/01621459.2017.1307116, with the held-out residuals of all inner folds pooled
-    (cross-conformal; Vovk 2015, doi:10.1007/s10472-013-9368-4). The samples are autocorrelated
-    and the folds shift in time and space, so coverage is measured, not promised.
-    """
-    n = len(residuals)
-    rank = int(np.ceil((n + 1) * coverage))
-    return float(np.sort(np.abs(residuals))[rank - 1]) if 0 < rank <= n else float("nan")
+    held = np.concatenate([fold.test for fold in inner])
+    return Tuned(options[best], residuals[best], held, rmse)
 
 
 _CONTROLLERS: list[ThreadpoolController] = []

@@ -21,6 +21,7 @@ from scipy.special import stdtrit
 
 from cryofuse.calendar import TIME_DTYPE, month_index
 from cryofuse.learning.baselines import BASELINES, BaselineError, previous_values
+from cryofuse.learning.conformal import calibrate, fit_growth
 from cryofuse.learning.controls import (
     ALTIMETRY_PREFIX,
     BLIND,
@@ -31,13 +32,7 @@ from cryofuse.learning.controls import (
     control_features,
     permute_years,
 )
-from cryofuse.learning.models import (
-    Tuned,
-    build,
-    conformal_radius,
-    single_threaded,
-    tune,
-)
+from cryofuse.learning.models import Tuned, build, single_threaded, tune
 from cryofuse.learning.splits import (
     MIN_TRAIN_SAMPLES,
     Fold,
@@ -425,7 +420,8 @@ def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame | _Permuted, 
     began = time.perf_counter()
     train, test = job.fold.train, job.fold.test
     y = job.samples.table["observed_cm"].to_numpy()
-    radius, about = float("nan"), "not tuned"
+    radius: np.ndarray | float = float("nan")
+    about = "not tuned"
     found: pd.DataFrame | _Permuted
     with single_threaded():
         if job.model == PERMUTED:
@@ -443,8 +439,12 @@ def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame | _Permuted, 
             tuned = tune_training(name, samples, train, job.inner, settings)
             fitted = build(name, tuned.parameters, settings.trees, settings.seed, samples.names)
             predicted = fitted.fit(x[train], y[train]).predict(x[test])
-            radius = conformal_radius(tuned.residuals, settings.coverage)
-            about = str(tuned.parameters)
+            month = job.samples.table["month"].to_numpy()
+            growth = fit_growth(month[train], y[train])
+            widths = calibrate(tuned.residuals, month[train][tuned.held], growth, settings.coverage)
+            radius, about = widths.radius(month[test]), str(tuned.parameters)
+            if widths.reason:
+                about += f", no interval: {widths.reason}"
     if job.model != PERMUTED:
         found = _predictions(job.samples, job.split, job.fold, job.model, predicted, radius)
     rmse = float(np.sqrt(np.mean((y[test] - predicted) ** 2)))
@@ -588,7 +588,12 @@ def _baselines(
 
 
 def _predictions(
-    samples: Samples, split: str, fold: Fold, model: str, predicted: np.ndarray, radius: float
+    samples: Samples,
+    split: str,
+    fold: Fold,
+    model: str,
+    predicted: np.ndarray,
+    radius: np.ndarray | float,
 ) -> pd.DataFrame:
     test = samples.table.iloc[fold.test]
     return pd.DataFrame(

@@ -456,7 +456,7 @@ def conformal_sum(error: pd.DataFrame, months: Sequence[int], coverage: float) -
     float
         In the unit of the errors; NaN with too few sums.
     """
-    from cryofuse.learning.models import conformal_radius
+    from cryofuse.learning.conformal import conformal_radius
 
     if error.empty:
         return float("nan")

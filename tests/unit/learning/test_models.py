@@ -96,6 +96,7 @@ def test_tuning_takes_the_smallest_held_out_error() -> None:
     np.testing.assert_allclose(tuned.rmse, errors)
     assert tuned.parameters == models.list_candidates(space, 5)[int(np.argmin(errors))]
     assert np.sqrt(np.mean(tuned.residuals**2)) == pytest.approx(min(errors))
+    assert np.array_equal(tuned.held, np.concatenate([fold.test for fold in inner]))
 
 
 def test_without_inner_folds_the_first_candidate_is_taken() -> None:
@@ -103,19 +104,4 @@ def test_without_inner_folds_the_first_candidate_is_taken() -> None:
     space = SEARCH.space("forest")
     tuned = models.tune("forest", x, y, [], space=space, candidates=3, trees=5, seed=0)
     assert tuned.parameters == first("forest")
-    assert np.isnan(models.conformal_radius(tuned.residuals, 0.9))
-
-
-def test_conformal_radius_covers_exchangeable_residuals() -> None:
-    # exactly ⌈(n + 1)·0.9⌉ / (n + 1) of new residuals lie inside, on average over calibrations
-    rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(400):
-        radius = models.conformal_radius(rng.standard_t(3, size=49), 0.9)
-        covered.append(np.mean(np.abs(rng.standard_t(3, size=400)) <= radius))
-    assert np.mean(covered) == pytest.approx(45 / 50, abs=0.01)
-
-
-def test_conformal_radius_is_null_with_too_few_residuals() -> None:
-    assert np.isnan(models.conformal_radius(np.ones(8), 0.9))
-    assert models.conformal_radius(np.arange(1.0, 10.0), 0.9) == 9
+    assert len(tuned.residuals) == len(tuned.held) == 0
