@@ -549,10 +549,11 @@ class SkillSettings(Settings):
         description="Hyper-parameter values tried by model: all first values, all second ones …, "
         "then every other combination, up to candidates",
     )
-    neighbour_buffer_km: Annotated[float, Field(ge=0)] = Field(
-        450.0,
-        description="Mascons nearer than this to a test mascon are left out of training; "
-        "neighbouring 3° mascons are 330–360 km apart",
+    neighbour_buffer_km: Annotated[float, Field(ge=0)] | None = Field(
+        300.0,
+        description="Mascons that touch a test mascon, or whose edge is no farther than this from "
+        "its edge, are left out of training: the leakage of 3° mascons; null lets neighbours "
+        "train, and leaks",
     )
     embargo_months: Annotated[int, Field(ge=0)] = Field(
         12, description="Months left out between training and test; at least the longest lag"

@@ -33,7 +33,8 @@ rule cluster_regimes:
 rule score_skill:
     input:
         features=rules.build_features.output.features,
-        lib=lib("learning/skill"),
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/skill", "mascons/footprints"),
     output:
         scores="results/{region}/skill/scores.parquet",
         predictions="results/{region}/skill/predictions.parquet",
@@ -59,7 +60,8 @@ rule explain_variance:
     input:
         features=rules.build_features.output.features,
         predictions=rules.score_skill.output.predictions,
-        lib=lib("learning/importance"),
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/importance", "mascons/footprints"),
     output:
         mascons="results/{region}/explained/mascons.parquet",
         importance="results/{region}/explained/importance.parquet",

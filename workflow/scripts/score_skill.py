@@ -6,8 +6,9 @@ from cryofuse.config import SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.skill import evaluate, verdict
 from cryofuse.logs import job_log
+from cryofuse.mascons.footprints import neighbours
 from cryofuse.provenance import provenance
-from cryofuse.tables import PREDICTIONS, SCORES, write_table
+from cryofuse.tables import PREDICTIONS, SCORES, read_geo_table, write_table
 
 
 def main(snakemake: Any) -> None:
@@ -15,7 +16,9 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]) as log:
         settings = SkillSettings.model_validate(snakemake.params.skill)
         features = read_features(snakemake.input.features)
-        scores, predictions = evaluate(features, settings, snakemake.threads)
+        mascons = read_geo_table(snakemake.input.mascons)
+        near = neighbours(mascons, settings.neighbour_buffer_km or 0.0)
+        scores, predictions = evaluate(features, settings, snakemake.threads, near)
         sentence = verdict(scores)
         log.info("%s", sentence)
         origin = provenance(snakemake) | {"verdict": sentence, "seed": settings.seed}

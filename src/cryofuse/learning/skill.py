@@ -31,6 +31,7 @@ from cryofuse.learning.splits import (
     MIN_TRAIN_SAMPLES,
     Fold,
     SplitError,
+    count_untested,
     inner_folds,
     make_folds,
 )
@@ -135,7 +136,10 @@ def select_samples(features: pd.DataFrame, target: str) -> Samples:
 
 
 def evaluate(
-    features: pd.DataFrame, settings: SkillSettings, threads: int = 1
+    features: pd.DataFrame,
+    settings: SkillSettings,
+    threads: int = 1,
+    neighbours: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score every model, baseline and control under every split.
 
@@ -147,6 +151,9 @@ def evaluate(
         Models, splits, targets, folds and seeds.
     threads
         Fits at the same time; results do not depend on it.
+    neighbours
+        Footprints near each other: the table of :func:`cryofuse.mascons.footprints.neighbours`
+        for the buffer. Without it the distance of centres counts in place of edges.
 
     Returns
     -------
@@ -164,7 +171,7 @@ def evaluate(
             logger.info("%s: feature %s left out: %s", target, name, why)
         for split in settings.splits:
             try:
-                folds = usable_folds(split, samples, settings)
+                folds = usable_folds(split, samples, settings, neighbours)
             except SplitError as error:
                 for model in _names(settings):
                     reasons[model, split, target] = str(error)
@@ -179,7 +186,8 @@ def evaluate(
                 for fold in folds
                 for model in [*settings.models, CONTROL]
             ]
-    for piece, message in run_jobs(partial(_run, settings=settings), jobs, threads):
+    work = partial(_run, settings=settings, neighbours=neighbours)
+    for piece, message in run_jobs(work, jobs, threads):
         logger.info("%s", message)
         pieces.append(piece)
     failed_baselines = {key for key in reasons if key[0] in BASELINES}
@@ -346,7 +354,9 @@ class _Job:
     model: str
 
 
-def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame, str]:
+def _run(
+    job: _Job, settings: SkillSettings, neighbours: pd.DataFrame | None
+) -> tuple[pd.DataFrame, str]:
     """Tune, fit and predict one model in one fold; return predictions and a line to log."""
     began = time.perf_counter()
     train, test = job.fold.train, job.fold.test
@@ -359,7 +369,7 @@ def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame, str]:
             radius, about = float("nan"), "not tuned"
         else:
             x = job.samples.x
-            tuned = tune_fold(job.model, job.samples, job.split, job.fold, settings)
+            tuned = tune_fold(job.model, job.samples, job.split, job.fold, settings, neighbours)
             fitted = build(
                 job.model, tuned.parameters, settings.trees, settings.seed, job.samples.names
             )
@@ -375,10 +385,17 @@ def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame, str]:
     return _predictions(job.samples, job.split, job.fold, job.model, predicted, radius), message
 
 
-def tune_fold(model: str, samples: Samples, split: str, fold: Fold, settings: SkillSettings) -> Any:
+def tune_fold(
+    model: str,
+    samples: Samples,
+    split: str,
+    fold: Fold,
+    settings: SkillSettings,
+    neighbours: pd.DataFrame | None = None,
+) -> Any:
     """Return a model's settings for one outer fold, chosen on inner folds of its training set."""
     train = fold.train
-    inner = inner_folds(split, samples.table.iloc[train], settings)
+    inner = inner_folds(split, samples.table.iloc[train], settings, neighbours)
     return tune(
         model,
         samples.x[train],
@@ -426,8 +443,15 @@ def _season(month: np.ndarray) -> np.ndarray:
     return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-def usable_folds(split: str, samples: Samples, settings: SkillSettings) -> list[Fold]:
+def usable_folds(
+    split: str,
+    samples: Samples,
+    settings: SkillSettings,
+    neighbours: pd.DataFrame | None = None,
+) -> list[Fold]:
     """Return the outer folds of a split that have enough to train on.
+
+    The log counts the samples that no fold tests, and why.
 
     Raises
     ------
@@ -436,19 +460,20 @@ def usable_folds(split: str, samples: Samples, settings: SkillSettings) -> list[
     """
     if samples.reason is not None:
         raise SplitError(samples.reason)
-    folds = make_folds(split, samples.table, settings)
+    folds = make_folds(split, samples.table, settings, neighbours)
     usable = [fold for fold in folds if len(fold.train) >= MIN_TRAIN_SAMPLES]
     if not usable:
         most = max(len(fold.train) for fold in folds)
         raise SplitError(f"{most} training samples, fewer than {MIN_TRAIN_SAMPLES}")
-    untested = len(samples.table) - sum(len(fold.test) for fold in usable)
+    untested = count_untested(split, samples.table, usable, settings)
     logger.info(
-        "%s, %s: %d folds, %d of %d samples not tested",
+        "%s, %s: %d folds, %d of %d samples not tested%s",
         samples.target,
         split,
         len(usable),
-        untested,
+        sum(untested.values()),
         len(samples.table),
+        "".join(f"; {count}: {why}" for why, count in untested.items()),
     )
     return [fold._replace(number=number) for number, fold in enumerate(usable)]
 
