@@ -81,11 +81,13 @@ def fit_on_all(
         if inner:
             split = name
             break
+    # One layout in memory, so that sums are made in one order.
+    x = np.ascontiguousarray(samples.x)
     y = samples.table["observed_cm"].to_numpy()
     with single_threaded():
         tuned = tune(
             model,
-            samples.x,
+            x,
             y,
             inner,
             space=settings.search.space(model),
@@ -95,7 +97,7 @@ def fit_on_all(
             names=samples.names,
         )
         pipeline = build(model, tuned.parameters, settings.trees, settings.seed, samples.names)
-        pipeline.fit(samples.x, y)
+        pipeline.fit(x, y)
     return pipeline, tuned, split
 
 
@@ -396,7 +398,7 @@ def predict_mass(
     """
     ordered = features.sort_values(["month", "mascon_id"], kind="stable").reset_index(drop=True)
     names = [feature.name for feature in card.features]
-    x = ordered[names].to_numpy(float, na_value=np.nan)
+    x = np.ascontiguousarray(ordered[names].to_numpy(float, na_value=np.nan))
     altimetry = [k for k, name in enumerate(names) if name.startswith(ALTIMETRY_PREFIX)]
     missing = np.isnan(x)
     unseen = missing & ~np.array([feature.nulls for feature in card.features])

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 TRUSTED_TYPES = frozenset(
     {
         "builtins.dict",
-        "builtins.float",
-        "builtins.int",
         "builtins.list",
         "builtins.str",
         "builtins.tuple",
@@ -354,15 +352,18 @@ def _check_types(data: bytes, path: Path) -> None:
             f"{path} is no saved model: expected a skops file (a zip with {_SCHEMA}), found "
             "something else, such as a pickle; nothing of it was loaded"
         ) from None
+    strange = set()
     for node in _nodes(schema):
         if not {"__class__", "__module__", "__loader__"} & set(node):
             continue
-        name = f"{node.get('__module__')}.{node.get('__class__')}"
-        if name not in TRUSTED_TYPES or node.get("__loader__") not in _TRUSTED_LOADERS:
-            raise UserError(
-                f"{path} holds {name} (as {node.get('__loader__')}), which is not among the types "
-                "that a saved model may hold; nothing of it was loaded"
-            )
+        name, loader = f"{node.get('__module__')}.{node.get('__class__')}", node.get("__loader__")
+        if name not in TRUSTED_TYPES or loader not in _TRUSTED_LOADERS:
+            strange.add(f"{name} (as {loader})")
+    if strange:
+        raise UserError(
+            f"{path} holds {', '.join(sorted(strange)[:5])}, which a saved model may not hold; "
+            "nothing of it was loaded"
+        )
 
 
 def check_trees(pipeline: Pipeline, n_features: int) -> None:
