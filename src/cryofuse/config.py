@@ -588,6 +588,21 @@ class SkillSettings(Settings):
     seed: int = Field(20, description="Seed")
 
 
+class PredictSettings(Settings):
+    """Application of a saved model."""
+
+    models: str | None = Field(
+        None,
+        description="Folder of saved models of another run or region (results/REGION/models); "
+        "null takes the run's own",
+    )
+    model: Literal["best"] | Model = Field(
+        "best",
+        description="Model; best has the smallest held-out error under the strictest split",
+    )
+    target: Target = Field("change", description="Target")
+
+
 class ExplainedSettings(Settings):
     """Explained variance and importance."""
 
@@ -858,6 +873,9 @@ class Config(Settings):
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Features")
     regimes: RegimeSettings = Field(default_factory=RegimeSettings, description="Regimes")
     skill: SkillSettings = Field(default_factory=SkillSettings, description="Predictive skill")
+    predict: PredictSettings = Field(
+        default_factory=PredictSettings, description="Application of a saved model"
+    )
     explained: ExplainedSettings = Field(
         default_factory=ExplainedSettings, description="Explained variance"
     )
@@ -932,10 +950,30 @@ class Config(Settings):
                 f"explained: split: {self.explained.split} needs skill: splits to hold it, and "
                 "skill: models to hold xgboost"
             )
+        found += self._predict_conflicts()
         raster = self.world.rate_raster
         if self.source == "synthetic" and raster and not Path(raster).is_file():
             found.append(f"world: rate_raster: no file {raster}")
         return found
+
+    def _predict_conflicts(self) -> list[str]:
+        """Return why there is no saved model of the kind that is to be applied."""
+        predict = self.predict
+        if predict.models is None:
+            chosen: tuple[tuple[str, str, list[Any]], ...] = (
+                ("model", predict.model, ["best", *self.skill.models]),
+                ("target", predict.target, [*self.skill.targets]),
+            )
+            return [
+                f"predict: {key}: {value} is not in skill: {key}s: add it, or name a folder of "
+                "saved models"
+                for key, value, known in chosen
+                if value not in known
+            ]
+        own = [Path("results") / name / "models" for name in self.regions]
+        if Path(predict.models) in own or Path(predict.models).is_dir():
+            return []
+        return [f"predict: models: no folder {predict.models}"]
 
     def for_region(self, region: RegionSettings) -> Config:
         """Return the configuration with a region's own months and mascon rule in force."""

@@ -780,6 +780,30 @@ PREDICTIONS = Table(
     ("model", "split", "target", "mascon_id", "month"),
 )
 
+PREDICTED_MASS = Table(
+    "predicted/mass_change",
+    {
+        "mascon_id": _MASCON,
+        "month": _MONTH,
+        "target": Column(TEXT, "change (a month's, or season's) or cumulative"),
+        "model": Column(TEXT, "saved model"),
+        "predicted_cm": _null(F8, "prediction, water equivalent over the mascon's land"),
+        "lower_cm": _null(F8, "lower end of the conformal interval"),
+        "upper_cm": _null(F8, "upper end"),
+        "predicted_gt": _null(F8, "prediction as mass"),
+        "lower_gt": _null(F8, "lower end of its interval"),
+        "upper_gt": _null(F8, "upper end"),
+        "trained_on": Column(
+            FLAG, "the model was trained on this mascon month: a fit, not a forecast"
+        ),
+        "extrapolates": _null(
+            F8, "share of the model's features outside their range in training", low=0, high=1
+        ),
+        "reason": _REASON,
+    },
+    ("mascon_id", "month"),
+)
+
 EXPLAINED = Table(
     "explained/mascons",
     {

@@ -89,6 +89,59 @@ rule trace_learning:
         "../scripts/trace_learning.py"
 
 
+rule fit_models:
+    input:
+        features=rules.build_features.output.features,
+        scores=rules.score_skill.output.scores,
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/applied", "mascons/footprints"),
+    output:
+        models=directory("results/{region}/models"),
+    log:
+        "logs/{region}/fit_models.log",
+    benchmark:
+        "logs/{region}/fit_models.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(20),
+    params:
+        skill=settings("skill"),
+        mascons=mascon_kind,
+    message:
+        "Fitting models on all samples of {wildcards.region}"
+    script:
+        "../scripts/fit_models.py"
+
+
+rule predict_mass:
+    input:
+        features=rules.build_features.output.features,
+        models=saved_models,
+        lib=lib("learning/applied"),
+    output:
+        predicted="results/{region}/predicted/mass_change.parquet",
+    log:
+        "logs/{region}/predict_mass.log",
+    benchmark:
+        "logs/{region}/predict_mass.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(10),
+    params:
+        predict=settings("predict"),
+        mascons=mascon_kind,
+    message:
+        "Applying a saved model to {wildcards.region}"
+    script:
+        "../scripts/predict_mass.py"
+
+
 rule explain_variance:
     input:
         features=rules.build_features.output.features,
@@ -150,6 +203,11 @@ rule regimes:
 rule skill:
     input:
         every_region(rules.score_skill.output.scores, rules.trace_learning.output.curve),
+
+
+rule predict:
+    input:
+        every_region(rules.predict_mass.output.predicted),
 
 
 rule explained:

@@ -68,8 +68,9 @@ def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], marker="o", ls="none", color=colour, label=kind)
         for kind, colour in KIND_COLOURS.items()
     ]
-    hollow = {"marker": "o", "ls": "none", "color": KIND_COLOURS["control"], "mfc": "white"}
-    handles.append(Line2D([], [], label="blind twin", **hollow))
+    twin = Line2D([], [], marker="o", ls="none", color=KIND_COLOURS["control"], mfc="white")
+    twin.set_label("blind twin")
+    handles.append(twin)
     figure.legend(handles=handles, loc="outside upper right", ncols=4)
     blocks = pooled.loc[pooled["model"] != PERMUTED, "n_blocks"].dropna()
     low, high = (int(blocks.min()), int(blocks.max())) if len(blocks) else (0, 0)
@@ -95,7 +96,7 @@ def _ordered(pooled: pd.DataFrame) -> list[str]:
 
 
 def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
-    place = {name: len(names) - 1 - i for i, name in enumerate(names)}
+    place = {name: len(names) - 1.0 - i for i, name in enumerate(names)}
     ticks = list(place.values())
     axes.axvline(0, color=style.FAINT, lw=0.5)
     axes.set_xlim(_R2_FLOOR - 0.08, 1.05)
