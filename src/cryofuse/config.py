@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cryofuse.calendar import MONTH, list_periods
 
@@ -406,6 +415,120 @@ Split = Literal["random", "leave_mascon_out", "forward", "both"]
 Target = Literal["change", "cumulative"]
 
 
+class SearchSpace(Settings):
+    """Base of a mapping whose keys are told where an unknown one is refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        unknown = set(value) - set(cls.model_fields) if isinstance(value, dict) else set()
+        if unknown:
+            named = ", ".join(repr(key) for key in sorted(unknown, key=str))
+            raise ValueError(f"{named} cannot be searched (allowed: {', '.join(cls.model_fields)})")
+        return value
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+# Told apart by their kind, so that a wrong one is refused once.
+FeatureShare = Annotated[
+    Annotated[Share, Tag("share")] | Annotated[Literal["sqrt", "log2"], Tag("name")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "share"),
+]
+_FOREST_FEATURES: list[FeatureShare] = [0.3, "sqrt", 0.6]
+
+
+class RidgeSearch(SearchSpace):
+    """Values tried for ridge regression."""
+
+    alpha: list[Positive] = Field(
+        default_factory=lambda: [30.0, 300.0, 3.0, 3000.0, 0.3],
+        min_length=1,
+        description="Penalty on standardised coefficients",
+    )
+
+
+class ForestSearch(SearchSpace):
+    """Values tried for the random forest."""
+
+    max_features: list[FeatureShare] = Field(
+        default_factory=lambda: list(_FOREST_FEATURES),
+        min_length=1,
+        description="Features a split chooses from: share, sqrt or log2",
+    )
+    min_samples_leaf: list[Count] = Field(
+        default_factory=lambda: [5, 20, 2], min_length=1, description="Fewest samples of a leaf"
+    )
+    max_samples: list[Share] = Field(
+        default_factory=lambda: [0.5], min_length=1, description="Share of samples drawn for a tree"
+    )
+
+
+class HistGradientBoostingSearch(SearchSpace):
+    """Values tried for histogram gradient boosting."""
+
+    max_leaf_nodes: list[Annotated[int, Field(ge=2)]] = Field(
+        default_factory=lambda: [8, 4, 15], min_length=1, description="Most leaves of a tree"
+    )
+    learning_rate: list[Share] = Field(
+        default_factory=lambda: [0.1, 0.05], min_length=1, description="Shrinkage of each tree"
+    )
+    min_samples_leaf: list[Count] = Field(
+        default_factory=lambda: [20], min_length=1, description="Fewest samples of a leaf"
+    )
+    l2_regularization: list[NotNegative] = Field(
+        default_factory=lambda: [1.0], min_length=1, description="Penalty on leaf values"
+    )
+    max_features: list[Share] = Field(
+        default_factory=lambda: [0.5],
+        min_length=1,
+        description="Share of features a split chooses from",
+    )
+
+
+class XGBoostSearch(SearchSpace):
+    """Values tried for XGBoost."""
+
+    max_depth: list[Count] = Field(
+        default_factory=lambda: [3, 2, 5], min_length=1, description="Depth of a tree"
+    )
+    learning_rate: list[Share] = Field(
+        default_factory=lambda: [0.1, 0.05], min_length=1, description="Shrinkage of each tree"
+    )
+    min_child_weight: list[NotNegative] = Field(
+        default_factory=lambda: [5.0], min_length=1, description="Fewest samples of a leaf"
+    )
+    subsample: list[Share] = Field(
+        default_factory=lambda: [0.8], min_length=1, description="Share of samples drawn for a tree"
+    )
+    colsample_bytree: list[Share] = Field(
+        default_factory=lambda: [0.5],
+        min_length=1,
+        description="Share of features drawn for a tree",
+    )
+    reg_lambda: list[NotNegative] = Field(
+        default_factory=lambda: [1.0], min_length=1, description="Penalty on leaf values"
+    )
+
+
+class SearchSettings(SearchSpace):
+    """Hyper-parameter values tried, by model."""
+
+    ridge: RidgeSearch = Field(default_factory=RidgeSearch, description="Ridge regression")
+    forest: ForestSearch = Field(default_factory=ForestSearch, description="Random forest")
+    hist_gradient_boosting: HistGradientBoostingSearch = Field(
+        default_factory=HistGradientBoostingSearch, description="Histogram gradient boosting"
+    )
+    xgboost: XGBoostSearch = Field(default_factory=XGBoostSearch, description="XGBoost")
+
+    def space(self, model: str) -> dict[str, list[Any]]:
+        """Return a model's parameters and the values tried for each."""
+        return getattr(self, model).model_dump()
+
+
+_CURVE_MODELS: list[Model] = ["ridge", "xgboost"]
+
+
 class SkillSettings(Settings):
     """Models, splits and scores."""
 
@@ -425,10 +548,16 @@ class SkillSettings(Settings):
     folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds of each split")
     inner_folds: Annotated[int, Field(ge=2)] = Field(3, description="Inner folds for tuning")
     candidates: Count = Field(4, description="Hyper-parameter settings tried per model")
-    neighbour_buffer_km: Annotated[float, Field(ge=0)] = Field(
-        450.0,
-        description="Mascons nearer than this to a test mascon are left out of training; "
-        "neighbouring 3° mascons are 330–360 km apart",
+    search: SearchSettings = Field(
+        default_factory=SearchSettings,
+        description="Hyper-parameter values tried by model: all first values, all second ones …, "
+        "then every other combination, up to candidates",
+    )
+    neighbour_buffer_km: Annotated[float, Field(ge=0)] | None = Field(
+        300.0,
+        description="Mascons that touch a test mascon, or whose edge is no farther than this from "
+        "its edge, are left out of training: the leakage of 3° mascons; null lets neighbours "
+        "train, and leaks",
     )
     embargo_months: Annotated[int, Field(ge=0)] = Field(
         12, description="Months left out between training and test; at least the longest lag"
@@ -442,8 +571,37 @@ class SkillSettings(Settings):
         0.9, description="Nominal coverage of the conformal intervals"
     )
     noise_features: Count = Field(5, description="Noise columns of the control")
+    label_permutations: Count = Field(
+        39, description="Permutations of the training labels: whole years, all mascons together"
+    )
+    curve_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0],
+        min_length=1,
+        description="Shares of the training months and mascons on the learning curve",
+    )
+    curve_draws: Count = Field(5, description="Subsets drawn for each share")
+    curve_models: list[Model] = Field(
+        default_factory=lambda: list(_CURVE_MODELS),
+        min_length=1,
+        description="Models on the learning curve, with their blind twins",
+    )
     trees: Count = Field(200, description="Trees of forests and boosting")
     seed: int = Field(20, description="Seed")
+
+
+class PredictSettings(Settings):
+    """Application of a saved model."""
+
+    models: str | None = Field(
+        None,
+        description="Folder of saved models of another run or region (results/REGION/models); "
+        "null takes the run's own",
+    )
+    model: Literal["best"] | Model = Field(
+        "best",
+        description="Model; best has the smallest held-out error under the strictest split",
+    )
+    target: Target = Field("change", description="Target")
 
 
 class ExplainedSettings(Settings):
@@ -724,6 +882,9 @@ class Config(Settings):
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Features")
     regimes: RegimeSettings = Field(default_factory=RegimeSettings, description="Regimes")
     skill: SkillSettings = Field(default_factory=SkillSettings, description="Predictive skill")
+    predict: PredictSettings = Field(
+        default_factory=PredictSettings, description="Application of a saved model"
+    )
     explained: ExplainedSettings = Field(
         default_factory=ExplainedSettings, description="Explained variance"
     )
@@ -798,10 +959,30 @@ class Config(Settings):
                 f"explained: split: {self.explained.split} needs skill: splits to hold it, and "
                 "skill: models to hold xgboost"
             )
+        found += self._predict_conflicts()
         raster = self.world.rate_raster
         if self.source == "synthetic" and raster and not Path(raster).is_file():
             found.append(f"world: rate_raster: no file {raster}")
         return found
+
+    def _predict_conflicts(self) -> list[str]:
+        """Return why there is no saved model of the kind that is to be applied."""
+        predict = self.predict
+        if predict.models is None:
+            chosen: tuple[tuple[str, str, list[Any]], ...] = (
+                ("model", predict.model, ["best", *self.skill.models]),
+                ("target", predict.target, [*self.skill.targets]),
+            )
+            return [
+                f"predict: {key}: {value} is not in skill: {key}s: add it, or name a folder of "
+                "saved models"
+                for key, value, known in chosen
+                if value not in known
+            ]
+        own = [Path("results") / name / "models" for name in self.regions]
+        if Path(predict.models) in own or Path(predict.models).is_dir():
+            return []
+        return [f"predict: models: no folder {predict.models}"]
 
     def for_region(self, region: RegionSettings) -> Config:
         """Return the configuration with a region's own months and mascon rule in force."""

@@ -158,3 +158,29 @@ def test_config_yaml_holds_the_defaults_and_a_comment_for_every_key():
     for number, line in enumerate(lines):
         if line.strip() and not line.strip().startswith(("#", "-")):
             assert lines[number - 1].strip().startswith("#"), line
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ({"forest": {"max_depth": [3]}}, "search: forest: 'max_depth' cannot be searched (allowed"),
+        ({"svm": {"c": [1]}}, "search: 'svm' cannot be searched (allowed: ridge, forest"),
+        ({"ridge": {"alpha": []}}, "search: ridge: alpha: "),
+        ({"ridge": {"alpha": [-1.0]}}, "search: ridge: alpha: 0: "),
+        ({"forest": {"max_features": ["all"]}}, "forest: max_features: 0: "),
+        ({"xgboost": {"subsample": [1.5]}}, "xgboost: subsample: 0: "),
+    ],
+)
+def test_a_wrong_search_is_told_in_one_line(search, expected):
+    found = problems(skill={"search": search})
+    assert len(found) == 1 and expected in found[0], found
+
+
+def test_a_search_replaces_the_values_that_it_names_alone():
+    config, _ = load_config({"skill": {"search": {"forest": {"max_features": ["log2"]}}}}, REGIONS)
+    space = config.skill.search.space("forest")
+    assert space == {
+        "max_features": ["log2"],
+        "min_samples_leaf": [5, 20, 2],
+        "max_samples": [0.5],
+    }

@@ -6,8 +6,9 @@ from cryofuse.config import ExplainedSettings, SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.importance import explain_variance, list_rows, rank_features
 from cryofuse.logs import job_log
+from cryofuse.mascons.footprints import neighbours
 from cryofuse.provenance import provenance
-from cryofuse.tables import EXPLAINED, IMPORTANCE, read_table, write_table
+from cryofuse.tables import EXPLAINED, IMPORTANCE, read_geo_table, read_table, write_table
 
 
 def main(snakemake: Any) -> None:
@@ -16,9 +17,11 @@ def main(snakemake: Any) -> None:
         settings = ExplainedSettings.model_validate(snakemake.params.explained)
         skill = SkillSettings.model_validate(snakemake.params.skill)
         features = read_features(snakemake.input.features)
+        mascons = read_geo_table(snakemake.input.mascons)
         predictions = read_table(snakemake.input.predictions)
         explained = explain_variance(predictions, settings, list_rows(features, skill))
-        importance = rank_features(features, settings, skill, snakemake.threads)
+        near = neighbours(mascons, skill.neighbour_buffer_km or 0.0)
+        importance = rank_features(features, settings, skill, snakemake.threads, near)
         origin = provenance(snakemake) | {"seed": skill.seed}
         write_table(explained, snakemake.output.mascons, EXPLAINED, origin)
         write_table(importance, snakemake.output.importance, IMPORTANCE, origin)

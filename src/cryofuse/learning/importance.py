@@ -117,6 +117,7 @@ def rank_features(
     settings: ExplainedSettings,
     skill: SkillSettings,
     threads: int = 1,
+    neighbours: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the importance of each feature group, out of fold.
 
@@ -139,6 +140,8 @@ def rank_features(
         Targets, folds and tuning.
     threads
         Fits at the same time; results do not depend on it.
+    neighbours
+        Footprints near each other, as for the scores.
 
     Returns
     -------
@@ -155,7 +158,7 @@ def rank_features(
         reason = None
         jobs: list[_Job] = []
         try:
-            folds = usable_folds(settings.split, samples, skill)
+            folds = usable_folds(settings.split, samples, skill, neighbours)
             jobs = [
                 _Job(samples, settings.split, fold, len(folds), number, tuple(group_of))
                 for fold in folds
@@ -165,7 +168,7 @@ def rank_features(
             reason = str(error)
             logger.warning("%s, %s: %s", target, settings.split, error)
         results = []
-        work = partial(_rank, settings=settings, skill=skill)
+        work = partial(_rank, settings=settings, skill=skill, neighbours=neighbours)
         for result, message in run_jobs(work, jobs, threads):
             logger.info("%s", message)
             results.append(result)
@@ -231,7 +234,10 @@ class _Job:
 
 
 def _rank(
-    job: _Job, settings: ExplainedSettings, skill: SkillSettings
+    job: _Job,
+    settings: ExplainedSettings,
+    skill: SkillSettings,
+    neighbours: pd.DataFrame | None,
 ) -> tuple[dict[str, dict[str, float]], str]:
     """Return each method's importance of each group in one fold with one seed."""
     train, test = job.fold.train, job.fold.test
@@ -239,8 +245,9 @@ def _rank(
     seed = skill.seed + job.number
     with single_threaded():
         seeded = skill.model_copy(update={"seed": seed})
-        tuned = tune_fold(MODEL, job.samples, job.split, job.fold, seeded)
-        fitted = build(MODEL, tuned.parameters, skill.trees, seed).fit(x[train], y[train])
+        tuned = tune_fold(MODEL, job.samples, job.split, job.fold, seeded, neighbours)
+        fitted = build(MODEL, tuned.parameters, skill.trees, seed, job.samples.names)
+        fitted.fit(x[train], y[train])
         found = {
             "permutation": permute_groups(
                 fitted.predict, x[test], y[test], job.groups, settings.permutations, seed

@@ -22,41 +22,26 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cryofuse.learning.splits import Fold
 
-#: Settings of each model: a first choice of few, then every other pair of the same values.
-SEARCH_SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "ridge": {"alpha": (30.0, 300.0, 3.0, 3000.0, 0.3)},
-    "forest": {"max_features": (0.3, "sqrt", 0.6), "min_samples_leaf": (5, 20, 2)},
-    "hist_gradient_boosting": {
-        "max_leaf_nodes": (8, 4, 15),
-        "learning_rate": (0.1, 0.05),
-        "min_samples_leaf": (20,),
-    },
-    "xgboost": {
-        "max_depth": (3, 2, 5),
-        "learning_rate": (0.1, 0.05),
-        "min_child_weight": (5.0,),
-    },
-}
 #: Bins of the boosted histograms: a few hundred to a few thousand samples need no more.
 _BINS = 64
-#: Samples drawn for a tree of the forest.
-_TREE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Tuned:
     """Chosen settings and what the inner folds say about them.
 
-    ``residuals`` are the inner held-out residuals (cm) of the chosen settings, ``rmse`` their
-    root mean square for every candidate in order (empty without inner folds).
+    ``residuals`` are the inner held-out residuals (cm) of the chosen settings, ``held`` the
+    positions of their samples within the training set, ``rmse`` the residuals' root mean square
+    for every candidate in order (all empty without inner folds).
     """
 
     parameters: dict[str, Any]
     residuals: np.ndarray
+    held: np.ndarray
     rmse: tuple[float, ...]
 
 
@@ -73,20 +58,28 @@ class DropEmpty(TransformerMixin, BaseEstimator):
         return x[:, self.kept_]
 
 
-def list_candidates(model: str, count: int) -> list[dict[str, Any]]:
-    """Return the first ``count`` settings of a model's search space.
+def list_candidates(space: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, Any]]:
+    """Return the first ``count`` settings of a search space.
 
     The diagonal of the space comes first (all first choices, all second choices …), so that few
-    candidates already differ in everything; the other pairs follow.
+    candidates already differ in everything; the other combinations follow.
+
+    Parameters
+    ----------
+    space
+        Values tried for each parameter, at least one.
+    count
+        Most settings returned.
     """
-    space = SEARCH_SPACES[model]
     longest = max(len(values) for values in space.values())
     diagonal = [tuple(v[min(k, len(v) - 1)] for v in space.values()) for k in range(longest)]
     pairs = list(dict.fromkeys([*diagonal, *product(*space.values())]))
     return [dict(zip(space, values, strict=True)) for values in pairs[:count]]
 
 
-def build(model: str, parameters: dict[str, Any], trees: int, seed: int) -> Pipeline:
+def build(
+    model: str, parameters: dict[str, Any], trees: int, seed: int, names: Sequence[str] = ()
+) -> Pipeline:
     """Return an unfitted pipeline.
 
     Parameters
@@ -99,6 +92,8 @@ def build(model: str, parameters: dict[str, Any], trees: int, seed: int) -> Pipe
         Trees of forests and boosting.
     seed
         Seed.
+    names
+        Names of the feature columns, for steps that have to know them.
 
     Returns
     -------
@@ -109,8 +104,9 @@ def build(model: str, parameters: dict[str, Any], trees: int, seed: int) -> Pipe
     if model == "ridge":
         return make_pipeline(_imputer(), StandardScaler(), Ridge(**parameters))
     if model == "forest":
-        chosen = {"max_samples": _TREE_SHARE} | parameters
-        forest = RandomForestRegressor(n_estimators=trees, random_state=seed, n_jobs=1, **chosen)
+        forest = RandomForestRegressor(
+            n_estimators=trees, random_state=seed, n_jobs=1, **parameters
+        )
         return make_pipeline(_imputer(), forest)
     if model == "hist_gradient_boosting":
         return make_pipeline(
@@ -118,8 +114,6 @@ def build(model: str, parameters: dict[str, Any], trees: int, seed: int) -> Pipe
             HistGradientBoostingRegressor(
                 max_iter=trees,
                 max_bins=_BINS,
-                l2_regularization=1.0,
-                max_features=0.5,
                 early_stopping=False,
                 random_state=seed,
                 **parameters,
@@ -133,8 +127,6 @@ def build(model: str, parameters: dict[str, Any], trees: int, seed: int) -> Pipe
                 n_estimators=trees,
                 tree_method="hist",
                 max_bin=_BINS,
-                subsample=0.8,
-                colsample_bytree=0.5,
                 nthread=1,
                 random_state=seed,
                 **parameters,
@@ -149,9 +141,11 @@ def tune(
     y: np.ndarray,
     inner: Sequence[Fold],
     *,
+    space: Mapping[str, Sequence[Any]],
     candidates: int,
     trees: int,
     seed: int,
+    names: Sequence[str] = (),
 ) -> Tuned:
     """Choose a model's settings by the pooled error of inner held-out samples.
 
@@ -163,37 +157,26 @@ def tune(
         Training samples (n × p, NaN where missing) and targets (cm).
     inner
         Inner folds; without any, the first candidate is taken and there are no residuals.
-    candidates
-        Settings tried.
-    trees, seed
+    space, candidates
+        Values of each parameter, and how many settings are tried (:func:`list_candidates`).
+    trees, seed, names
         Passed to :func:`build`.
     """
-    options = list_candidates(model, candidates)
+    options = list_candidates(space, candidates)
     if not inner:
-        return Tuned(options[0], np.empty(0), ())
+        return Tuned(options[0], np.empty(0), np.empty(0, int), ())
     residuals = []
     for parameters in options:
-        held = []
+        errors = []
         for fold in inner:
-            fitted = build(model, parameters, trees, seed).fit(x[fold.train], y[fold.train])
-            held.append(y[fold.test] - fitted.predict(x[fold.test]))
-        residuals.append(np.concatenate(held))
+            fitted = build(model, parameters, trees, seed, names)
+            fitted.fit(x[fold.train], y[fold.train])
+            errors.append(y[fold.test] - fitted.predict(x[fold.test]))
+        residuals.append(np.concatenate(errors))
     rmse = tuple(float(np.sqrt(np.mean(r**2))) for r in residuals)
     best = int(np.argmin(rmse))
-    return Tuned(options[best], residuals[best], rmse)
-
-
-def conformal_radius(residuals: np.ndarray, coverage: float) -> float:
-    """Return the half width (cm) of a split-conformal interval, NaN with too few residuals.
-
-    The ⌈(n + 1)·coverage⌉-th smallest absolute residual; Lei et al. 2018,
-    doi:10.1080/01621459.2017.1307116, with the held-out residuals of all inner folds pooled
-    (cross-conformal; Vovk 2015, doi:10.1007/s10472-013-9368-4). The samples are autocorrelated
-    and the folds shift in time and space, so coverage is measured, not promised.
-    """
-    n = len(residuals)
-    rank = int(np.ceil((n + 1) * coverage))
-    return float(np.sort(np.abs(residuals))[rank - 1]) if 0 < rank <= n else float("nan")
+    held = np.concatenate([fold.test for fold in inner])
+    return Tuned(options[best], residuals[best], held, rmse)
 
 
 _CONTROLLERS: list[ThreadpoolController] = []

@@ -6,6 +6,7 @@ Nothing is drawn without a seed, and nothing depends on the order of the samples
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
     from cryofuse.config import SkillSettings
 
+logger = logging.getLogger(__name__)
+
 #: Fewest months in a training set that can still be cut into inner folds in time.
 MIN_INNER_MONTHS = 6
 #: Fewest samples a model is trained on, in outer and inner folds.
 MIN_TRAIN_SAMPLES = 20
+#: Share of the training mascons that an inner fold should train on: below it folds are made finer.
+INNER_TRAIN_SHARE = 1 / 3
 
 
 class SplitError(ValueError):
@@ -91,15 +96,59 @@ def random_folds(n_samples: int, folds: int, seed: int) -> list[Fold]:
     return [Fold(k, np.setdiff1d(every, part), np.sort(part)) for k, part in enumerate(parts)]
 
 
+def keep_apart(
+    mascon_id: ArrayLike,
+    latitude: ArrayLike,
+    longitude: ArrayLike,
+    buffer_km: float | None,
+    neighbours: pd.DataFrame | None = None,
+) -> np.ndarray:
+    """Return which mascons may not train where another one is tested.
+
+    Parameters
+    ----------
+    mascon_id, latitude, longitude
+        Mascons, each once, and their centres (degrees).
+    buffer_km
+        Footprints that touch, or whose edges are this near (km), are kept apart; None keeps apart
+        a mascon and itself alone.
+    neighbours
+        Table of :func:`cryofuse.mascons.footprints.neighbours` for at least this buffer. Without
+        it footprints are unknown, and the distance of centres counts in place of edges.
+
+    Returns
+    -------
+    ndarray of bool
+        Square and symmetric, its diagonal true.
+    """
+    ids = np.asarray(mascon_id)
+    apart = np.eye(len(ids), dtype=bool)
+    if buffer_km is None:
+        return apart
+    if neighbours is None:
+        return apart | (distance_matrix_km(longitude, latitude) <= buffer_km)
+    near = neighbours["touches"].to_numpy(bool) | (
+        neighbours["distance_km"].to_numpy(float) <= buffer_km
+    )
+    pairs = neighbours.loc[near, ["mascon_id", "neighbour_id"]].to_numpy()
+    pairs = pairs[np.isin(pairs, ids).all(axis=1)]
+    order = np.argsort(ids)
+    left, right = (order[np.searchsorted(ids, pairs[:, k], sorter=order)] for k in (0, 1))
+    apart[left, right] = apart[right, left] = True
+    return apart
+
+
 def leave_mascon_out(
     mascon_id: ArrayLike,
     latitude: ArrayLike,
     longitude: ArrayLike,
     *,
     folds: int,
-    buffer_km: float,
+    buffer_km: float | None,
     seed: int,
-    refine: bool = True,
+    neighbours: pd.DataFrame | None = None,
+    train_share: float = 0.0,
+    finest: int | None = None,
 ) -> list[Fold]:
     """Return folds of whole mascons, trained on mascons beyond a buffer about every test mascon.
 
@@ -112,12 +161,14 @@ def leave_mascon_out(
         Mascon of each sample and its centre (degrees).
     folds
         Number of folds wanted.
-    buffer_km
-        Great-circle distance between centres up to which a mascon is kept out of training.
+    buffer_km, neighbours
+        What is kept apart, of :func:`keep_apart`.
     seed
         Seed of the groups.
-    refine
-        Whether folds may be made finer; otherwise one fold without training is an error.
+    train_share
+        Share of the mascons that a fold should train on at least; finer folds are sought for it.
+    finest
+        Most folds; None allows one for each mascon.
 
     Returns
     -------
@@ -132,17 +183,22 @@ def leave_mascon_out(
     ids, first, inverse = np.unique(np.asarray(mascon_id), return_index=True, return_inverse=True)
     if len(ids) < 2:
         raise SplitError(f"{len(ids)} mascon leaves none to train on")
-    distance = distance_matrix_km(np.asarray(longitude)[first], np.asarray(latitude)[first])
+    place = np.asarray(latitude)[first], np.asarray(longitude)[first]
+    distance = distance_matrix_km(place[1], place[0])
+    apart = keep_apart(ids, *place, buffer_km, neighbours)
     wanted = min(folds, len(ids))
+    finest = len(ids) if finest is None else min(finest, len(ids))
+    enough = max(1, int(train_share * len(ids)))
     while True:
         groups = group_mascons(distance, wanted, seed)
-        far = [(distance[group].min(axis=0) > buffer_km).nonzero()[0] for group in groups]
-        far = [np.setdiff1d(f, group) for f, group in zip(far, groups, strict=True)]
-        if all(len(f) for f in far) or wanted == len(ids) or not refine:
+        far = [(~apart[group].any(axis=0)).nonzero()[0] for group in groups]
+        if all(len(f) >= enough for f in far) or wanted >= finest:
             break
-        wanted = min(2 * wanted, len(ids))
-    if not all(len(f) for f in far) and (not refine or not any(len(f) for f in far)):
-        raise SplitError(f"no mascon is more than {buffer_km:g} km from a fold of test mascons")
+        wanted = min(2 * wanted, finest)
+    if not any(len(f) for f in far):
+        raise SplitError(
+            f"every mascon touches a fold of test mascons or lies within {buffer_km:g} km of one"
+        )
     return [
         Fold(k, np.isin(inverse, f).nonzero()[0], np.isin(inverse, group).nonzero()[0])
         for k, (group, f) in enumerate(zip(groups, far, strict=True))
@@ -217,7 +273,12 @@ def cross(in_space: list[Fold], in_time: list[Fold]) -> list[Fold]:
     return [Fold(k, train, test) for k, (train, test) in enumerate(kept)]
 
 
-def make_folds(split: str, table: pd.DataFrame, settings: SkillSettings) -> list[Fold]:
+def make_folds(
+    split: str,
+    table: pd.DataFrame,
+    settings: SkillSettings,
+    neighbours: pd.DataFrame | None = None,
+) -> list[Fold]:
     """Return the outer folds of a split.
 
     Parameters
@@ -229,6 +290,8 @@ def make_folds(split: str, table: pd.DataFrame, settings: SkillSettings) -> list
         Samples with columns mascon_id, month, latitude, longitude.
     settings
         Folds, buffer, embargo, warm-up and seed.
+    neighbours
+        Footprints near each other, of :func:`keep_apart`.
 
     Raises
     ------
@@ -248,6 +311,7 @@ def make_folds(split: str, table: pd.DataFrame, settings: SkillSettings) -> list
             folds=settings.folds,
             buffer_km=settings.neighbour_buffer_km,
             seed=settings.seed,
+            neighbours=neighbours,
         )
     if split in ("forward", "both"):
         in_time = forward(
@@ -264,12 +328,45 @@ def make_folds(split: str, table: pd.DataFrame, settings: SkillSettings) -> list
     return found
 
 
-def inner_folds(split: str, table: pd.DataFrame, settings: SkillSettings) -> list[Fold]:
+def count_untested(
+    split: str, table: pd.DataFrame, folds: list[Fold], settings: SkillSettings
+) -> dict[str, int]:
+    """Return how many samples no fold tests, by the reason; a reason without a sample is left out.
+
+    Parameters
+    ----------
+    split, table, settings
+        As for :func:`make_folds`.
+    folds
+        Those of its folds that are used.
+    """
+    untested = np.ones(len(table), bool)
+    for fold in folds:
+        untested[fold.test] = False
+    found = {}
+    if split in ("forward", "both"):
+        index = month_index(table["month"].to_numpy())
+        first = max(1, settings.min_train_months) + settings.embargo_months
+        early = index - index.min() < first
+        found[f"in the first {first} months, of training and embargo"] = untested & early
+        untested = untested & ~early
+    found[f"without {MIN_TRAIN_SAMPLES} training samples"] = untested
+    return {why: int(rows.sum()) for why, rows in found.items() if rows.any()}
+
+
+def inner_folds(
+    split: str,
+    table: pd.DataFrame,
+    settings: SkillSettings,
+    neighbours: pd.DataFrame | None = None,
+) -> list[Fold]:
     """Return folds inside a training set that mimic the outer split, for tuning and calibration.
 
-    A training set is smaller than the whole, so the buffer is halved and at last dropped where
-    it leaves no training mascon, and warm-up and embargo take at most a third of the months
-    each. Outer folds never relax; inner ones choose settings and widths only.
+    A training set is smaller than the whole, and warm-up and embargo take at most a third of its
+    months each. The buffer stays: groups of mascons are made finer, and as many of them tested as
+    there are inner folds. Only where no training mascon lies beyond the buffer of another is it
+    given up for the mascons that touch, and at last for the test mascons alone; the log says so.
+    Outer folds never relax; inner ones choose settings and widths only.
 
     Parameters
     ----------
@@ -279,6 +376,8 @@ def inner_folds(split: str, table: pd.DataFrame, settings: SkillSettings) -> lis
         The training samples of one outer fold.
     settings
         Inner folds, buffer, embargo and seed.
+    neighbours
+        Footprints near each other, of :func:`keep_apart`.
 
     Returns
     -------
@@ -287,18 +386,20 @@ def inner_folds(split: str, table: pd.DataFrame, settings: SkillSettings) -> lis
         allows no inner fold.
     """
     try:
-        folds = _inner(split, table, settings)
+        folds = _inner(split, table, settings, neighbours)
     except SplitError:
         return []
     return [fold for fold in folds if len(fold.train) >= MIN_TRAIN_SAMPLES]
 
 
-def _inner(split: str, table: pd.DataFrame, settings: SkillSettings) -> list[Fold]:
+def _inner(
+    split: str, table: pd.DataFrame, settings: SkillSettings, neighbours: pd.DataFrame | None
+) -> list[Fold]:
     if split == "random":
         return random_folds(len(table), settings.inner_folds, settings.seed + 1)
     if split == "forward":
         return _inner_forward(table, settings, settings.inner_folds)
-    in_space = _inner_mascons(table, settings)
+    in_space = _inner_mascons(table, settings, neighbours)
     return cross(in_space, _inner_forward(table, settings, 1)) if split == "both" else in_space
 
 
@@ -318,19 +419,34 @@ def _inner_forward(table: pd.DataFrame, settings: SkillSettings, folds: int) -> 
     )
 
 
-def _inner_mascons(table: pd.DataFrame, settings: SkillSettings) -> list[Fold]:
-    """Return inner folds of mascons, with as much of the buffer as leaves training mascons."""
-    for buffer_km in (settings.neighbour_buffer_km, settings.neighbour_buffer_km / 2, 0.0):
+def _inner_mascons(
+    table: pd.DataFrame, settings: SkillSettings, neighbours: pd.DataFrame | None
+) -> list[Fold]:
+    """Return inner folds of mascons, with the whole buffer wherever any mascon lies beyond it."""
+    whole, twice = settings.neighbour_buffer_km, 2 * settings.inner_folds
+    for buffer_km, finest in ((whole, twice), (whole, None), (0.0, None), (None, None)):
         try:
-            return leave_mascon_out(
+            found = leave_mascon_out(
                 table["mascon_id"],
                 table["latitude"],
                 table["longitude"],
                 folds=settings.inner_folds,
                 buffer_km=buffer_km,
                 seed=settings.seed + 1,
-                refine=False,
+                neighbours=neighbours,
+                train_share=INNER_TRAIN_SHARE,
+                finest=finest,
             )
         except SplitError:
             continue
+        if buffer_km != whole:
+            logger.warning(
+                "%d training mascons: none lies beyond %g km of another, inner folds keep apart %s",
+                table["mascon_id"].nunique(),
+                whole,
+                "test mascons alone" if buffer_km is None else "mascons that touch",
+            )
+        # Every so many of the finer ones: as many fits, and no worse a training set.
+        chosen = np.linspace(0, len(found) - 1, min(settings.inner_folds, len(found)))
+        return [found[k] for k in chosen.round().astype(int)]
     raise SplitError("one mascon cannot be split")

@@ -237,18 +237,20 @@ def train_and_predict(
     with single_threaded():
         errors = {}
         for name in CANDIDATES:
-            parameters = list_candidates(name, 1)[0]
+            parameters = list_candidates(skill.search.space(name), 1)[0]
             held = np.full(len(samples), np.nan)
             for left in np.unique(years[train]):
                 inner = train & (years != left)
                 test = train & (years == left)
                 if inner.sum() < len(features) + 1:
                     continue
-                model = build(name, parameters, skill.trees, skill.seed).fit(x[inner], y[inner])
+                model = build(name, parameters, skill.trees, skill.seed, features)
+                model.fit(x[inner], y[inner])
                 held[test] = model.predict(x[test]) - y[test]
             errors[name] = held
         best = min(CANDIDATES, key=lambda name: _rms(errors[name]))
-        model = build(best, list_candidates(best, 1)[0], skill.trees, skill.seed)
+        parameters = list_candidates(skill.search.space(best), 1)[0]
+        model = build(best, parameters, skill.trees, skill.seed, features)
         model.fit(x[train], y[train])
         predicted = np.full(len(samples), np.nan)
         predicted[complete] = model.predict(x[complete])
@@ -454,7 +456,7 @@ def conformal_sum(error: pd.DataFrame, months: Sequence[int], coverage: float) -
     float
         In the unit of the errors; NaN with too few sums.
     """
-    from cryofuse.learning.models import conformal_radius
+    from cryofuse.learning.conformal import conformal_radius
 
     if error.empty:
         return float("nan")

@@ -6,11 +6,12 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from cryofuse.config import Model
+from cryofuse.config import Model, SearchSettings
 from cryofuse.learning import models
 from cryofuse.learning.splits import random_folds
 
 MODELS = get_args(Model)
+SEARCH = SearchSettings()
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,11 @@ def one_thread() -> Iterator[None]:
     """Fit as the skill module does."""
     with models.single_threaded():
         yield
+
+
+def first(model: str) -> dict[str, object]:
+    """Return the first settings tried of a model."""
+    return models.list_candidates(SEARCH.space(model), 1)[0]
 
 
 def data(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +37,7 @@ def test_each_model_learns_and_copes_with_nulls(model: str) -> None:
     x, y = data()
     x[:, 4] = np.nan  # null in the whole training set
     x[:100:7, 1] = np.nan
-    fitted = models.build(model, models.list_candidates(model, 1)[0], 30, 0).fit(x[:150], y[:150])
+    fitted = models.build(model, first(model), 30, 0).fit(x[:150], y[:150])
     predicted = fitted.predict(x[150:])
     assert 1 - np.var(y[150:] - predicted) / np.var(y[150:]) > (0.4 if model == "ridge" else 0.6)
 
@@ -39,16 +45,29 @@ def test_each_model_learns_and_copes_with_nulls(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_fit_is_the_same_twice(model: str) -> None:
     x, y = data()
-    parameters = models.list_candidates(model, 1)[0]
+    parameters = first(model)
     once, twice = (models.build(model, parameters, 10, 3).fit(x, y).predict(x) for _ in range(2))
     np.testing.assert_array_equal(once, twice)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_candidates_are_distinct_and_nested(model: str) -> None:
-    many = models.list_candidates(model, 50)
+    many = models.list_candidates(SEARCH.space(model), 50)
     assert len({str(item) for item in many}) == len(many) >= 5
-    assert models.list_candidates(model, 2) == many[:2]
+    assert models.list_candidates(SEARCH.space(model), 2) == many[:2]
+
+
+def test_candidates_are_the_configured_values_and_the_diagonal_comes_first() -> None:
+    space = {"a": [1, 2], "b": ["x", "y", "z"], "c": [0.5]}
+    found = [tuple(item.values()) for item in models.list_candidates(space, 99)]
+    assert found[:3] == [(1, "x", 0.5), (2, "y", 0.5), (2, "z", 0.5)]
+    assert set(found) == {(a, b, 0.5) for a in (1, 2) for b in "xyz"} and len(found) == 6
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_searched_parameter_reaches_the_model(model: str) -> None:
+    last_step = models.build(model, first(model), 5, 0)[-1]
+    assert {name: last_step.get_params()[name] for name in first(model)} == first(model)
 
 
 def test_the_imputer_sees_training_samples_only() -> None:
@@ -61,9 +80,10 @@ def test_the_imputer_sees_training_samples_only() -> None:
 def test_tuning_takes_the_smallest_held_out_error() -> None:
     x, y = data()
     inner = random_folds(len(y), 3, 0)
-    tuned = models.tune("ridge", x, y, inner, candidates=5, trees=5, seed=0)
+    space = SEARCH.space("ridge")
+    tuned = models.tune("ridge", x, y, inner, space=space, candidates=5, trees=5, seed=0)
     errors = []
-    for parameters in models.list_candidates("ridge", 5):
+    for parameters in models.list_candidates(space, 5):
         total = 0.0
         for fold in inner:  # ridge written out: centred and scaled, intercept not shrunk
             z = (x - x[fold.train].mean(0)) / x[fold.train].std(0)
@@ -74,27 +94,14 @@ def test_tuning_takes_the_smallest_held_out_error() -> None:
             total += np.sum((y[fold.test] - b.mean() - z[fold.test] @ weights) ** 2)
         errors.append(np.sqrt(total / len(y)))
     np.testing.assert_allclose(tuned.rmse, errors)
-    assert tuned.parameters == models.list_candidates("ridge", 5)[int(np.argmin(errors))]
+    assert tuned.parameters == models.list_candidates(space, 5)[int(np.argmin(errors))]
     assert np.sqrt(np.mean(tuned.residuals**2)) == pytest.approx(min(errors))
+    assert np.array_equal(tuned.held, np.concatenate([fold.test for fold in inner]))
 
 
 def test_without_inner_folds_the_first_candidate_is_taken() -> None:
     x, y = data()
-    tuned = models.tune("forest", x, y, [], candidates=3, trees=5, seed=0)
-    assert tuned.parameters == models.list_candidates("forest", 1)[0]
-    assert np.isnan(models.conformal_radius(tuned.residuals, 0.9))
-
-
-def test_conformal_radius_covers_exchangeable_residuals() -> None:
-    # exactly ⌈(n + 1)·0.9⌉ / (n + 1) of new residuals lie inside, on average over calibrations
-    rng = np.random.default_rng(0)
-    covered = []
-    for _ in range(400):
-        radius = models.conformal_radius(rng.standard_t(3, size=49), 0.9)
-        covered.append(np.mean(np.abs(rng.standard_t(3, size=400)) <= radius))
-    assert np.mean(covered) == pytest.approx(45 / 50, abs=0.01)
-
-
-def test_conformal_radius_is_null_with_too_few_residuals() -> None:
-    assert np.isnan(models.conformal_radius(np.ones(8), 0.9))
-    assert models.conformal_radius(np.arange(1.0, 10.0), 0.9) == 9
+    space = SEARCH.space("forest")
+    tuned = models.tune("forest", x, y, [], space=space, candidates=3, trees=5, seed=0)
+    assert tuned.parameters == first("forest")
+    assert len(tuned.residuals) == len(tuned.held) == 0
