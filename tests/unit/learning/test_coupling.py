@@ -5,15 +5,14 @@ from scipy import stats
 
 from cryofuse.config import CouplingSettings
 from cryofuse.learning.coupling import (
-    TREATMENTS,
     choose_lag,
     control_false_discoveries,
     correlate_lags,
     correlate_mascons,
     couple_series,
-    effective_sample_size,
-    fit_york,
 )
+from cryofuse.learning.density import fit_york
+from cryofuse.learning.treatments import TREATMENTS, effective_sample_size
 from cryofuse.tables import COUPLING, check
 
 MONTHS = np.arange("2018-10", "2024-10", dtype="datetime64[M]").astype("datetime64[us]")
@@ -150,7 +149,7 @@ def test_opposing_components_are_flagged() -> None:
     assert detrended["flag"] == "opposing_components"
     assert detrended["density_ols_kg_m3"] == pytest.approx(200 / 0.3, rel=0.05)
     assert np.isnan(detrended["density_kg_m3"])
-    assert "no σ" in detrended["reason"]
+    assert detrended["reason"] == "no density: 0 pairs with σ, fewer than 12"
 
 
 def test_too_few_months_are_null_with_a_reason() -> None:
