@@ -28,6 +28,7 @@ from cryofuse.learning.treatments import (
     cycle_columns,
     estimate_autocorrelation,
     lag_one,
+    treat,
 )
 
 if TYPE_CHECKING:
@@ -308,8 +309,8 @@ def couple_series(
                 key = (treatment, mask.tobytes())
                 if key not in filters:
                     filters[key] = build_filter(treatment, years, mask)
-                treated = filters[key].project @ np.where(mask, series, 0.0)
-                sides.append((np.where(mask, treated, np.nan), filters[key]))
+                rest = treat(series, filters[key])
+                sides.append((np.where(mask, rest, np.nan), filters[key]))
             both, sigmas = (dh, mass), (dh_sigma, mass_sigma)
             _fill_rows(rows, sides, both, sigmas, years, lags, enough, settings, rng, filters)
         blocks.append(rows)

@@ -20,6 +20,7 @@ from cryofuse.learning.treatments import (
     build_filter,
     effective_sample_size,
     estimate_autocorrelation,
+    treat,
 )
 
 #: Fewest pairs of a density.
@@ -228,7 +229,7 @@ def fit_density(
     if key not in filters:
         filters[key] = build_filter(treatment, years, mask)
     treated = filters[key]
-    x_all, y_all = (treated.project @ np.where(mask, s, 0.0) for s in (first, second))
+    x_all, y_all = treat(first, treated), treat(second, treated)
     x, y = x_all[mask], y_all[mask]
     power = float(x @ x)
     if power <= 0 or not (y @ y) > 0:

@@ -13,6 +13,8 @@ MAX_AUTOCORRELATION = 0.99
 #: Directions of a design weaker than this share of its strongest are not told apart by the months
 #: of a series: of quarters the semi-annual sine, which is nearly zero at every one of them.
 RANK_TOLERANCE = 0.02
+#: Share of a series' size below which its treated rest is rounding.
+ROUNDING = 1e-9
 #: Lag-1 autocorrelations of which it is known what treatments do to them.
 AUTOCORRELATIONS = np.concatenate(
     [np.linspace(-0.6, 0.8, 15), [0.85, 0.9, 0.93, 0.96, MAX_AUTOCORRELATION]]
@@ -146,6 +148,16 @@ def build_filter(treatment: str, years: np.ndarray, mask: np.ndarray) -> Filter:
         np.array(power),
         np.array(variance),
     )
+
+
+def treat(series: np.ndarray, treated: Filter) -> np.ndarray:
+    """Return a series without what a treatment takes, zero outside its mask, shape (steps,).
+
+    What rounding leaves of a series that is nothing else becomes zero.
+    """
+    filled = np.where(treated.mask, series, 0.0)
+    rest = treated.project @ filled
+    return rest if np.abs(rest).max() > ROUNDING * np.abs(filled).max() else np.zeros_like(rest)
 
 
 def estimate_autocorrelation(values: np.ndarray, treated: Filter) -> float:
