@@ -841,15 +841,19 @@ COUPLING = Table(
         "treatment": Column(
             TEXT, "raw, detrended or deseasonalised (detrended and deseasonalised)"
         ),
-        "lag_months": Column(I4, "positive: mass lags elevation"),
+        "lag_months": Column(I4, "positive: mass follows elevation"),
         "r": _null(F8, "Pearson correlation", low=-1, high=1),
         "r_lower": _null(F8, "lower end of its block-bootstrap 95 % interval", low=-1, high=1),
         "r_upper": _null(F8, "upper end", low=-1, high=1),
         "rho": _null(F8, "Spearman correlation", low=-1, high=1),
         "n": Column(I8, "common months", low=0),
-        "n_effective": _null(F8, "effective sample size", low=0),
-        "p": _null(F8, "p of r = 0 with the effective sample size", low=0, high=1),
-        "q_fdr": _null(F8, "Benjamini–Hochberg over mascons", low=0, high=1),
+        "n_effective": _null(
+            F8, "effective sample size, from the spread of r of unrelated surrogates", low=0
+        ),
+        "p": _null(F8, "p of |r| at this lag alone, by surrogates", low=0, high=1),
+        "q_fdr": _null(
+            F8, "Benjamini–Hochberg of p_best over mascons (on the best row)", low=0, high=1
+        ),
         "best": Column(
             FLAG, "lag of the largest r, or of the largest −r where that is larger by 0.1"
         ),
@@ -859,7 +863,9 @@ COUPLING = Table(
         "density_kg_m3": _null(
             F8, "effective density: mass over ice area × dh, errors in both (on the best row)"
         ),
-        "density_lower_kg_m3": _null(F8, "lower end of its 95 % interval"),
+        "density_lower_kg_m3": _null(
+            F8, "lower end of its 95 % interval, which reaches from no error in dh to its σ"
+        ),
         "density_upper_kg_m3": _null(F8, "upper end"),
         "density_ols_kg_m3": _null(F8, "by ordinary least squares, biased low by noise in dh"),
         "flag": _null(TEXT, "opposing_components where trend and season disagree"),

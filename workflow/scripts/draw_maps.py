@@ -32,7 +32,7 @@ def main(snakemake: Any) -> None:
                     read_table(given.explained), shapes, base
                 ),
                 "coupling_map": figures.draw_coupling_map(coupling, lakes, shapes, base, fdr),
-                "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base),
+                "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base, fdr),
                 "lakes_map": figures.draw_lakes_map(lakes, nodes, base),
             },
         )

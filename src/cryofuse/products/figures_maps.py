@@ -273,7 +273,7 @@ def draw_coupling_map(
     base: BaseMap,
     fdr: float = 0.05,
 ) -> Figure:
-    """Draw the correlation of elevation and mass at lag 0 for three treatments.
+    """Draw the correlation of elevation and mass at each mascon's best lag for three treatments.
 
     Parameters
     ----------
@@ -284,12 +284,11 @@ def draw_coupling_map(
     shapes, base
         Cut mascons and base map.
     fdr
-        False discovery rate below which a mascon is stippled.
+        False discovery rate up to which a mascon is stippled.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     figure = style.new_figure(min(2.1 * base.aspect + 1.85, 6.5))
     panels = _panels(figure, base, list(TREATMENTS.values()))
@@ -297,13 +296,19 @@ def draw_coupling_map(
     candidates = lakes[lakes["status"] == "candidate"]
     drawn = []
     for axes, treatment in zip(panels, TREATMENTS, strict=True):
-        rows = coupling[(coupling["treatment"] == treatment) & (coupling["lag_months"] == 0)]
+        mine = coupling[coupling["treatment"] == treatment]
+        rows = mine[mine["best"]]
         values = _by_mascon(rows, "r")
         drawn.append(values)
-        small = (rows["q_fdr"] < fdr).to_numpy(dtype=bool)
-        significant = dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
         style.draw_mascons(
-            axes, shapes, values, cmap, norm, significant=significant, number=".1f", panel_in=2.1
+            axes,
+            shapes,
+            values,
+            cmap,
+            norm,
+            significant=_significant(rows, fdr),
+            number=".1f",
+            panel_in=2.1,
         )
         if len(candidates):
             axes.plot(
@@ -319,16 +324,8 @@ def draw_coupling_map(
                 gid="lake_candidates",
             )
         if not np.isfinite(list(values.values()) or [np.nan]).any():
-            style.state_reason(axes, style.first_reason(rows["reason"], default="no value"))
-    handles: list[Any] = [
-        Patch(
-            facecolor="white",
-            edgecolor=style.INK,
-            hatch=style.SIGNIFICANT_HATCH,
-            lw=0,
-            label=f"significant: q < {fdr:g} (false discovery rate)",
-        )
-    ]
+            style.state_reason(axes, style.first_reason(mine["reason"], default="no value"))
+    handles: list[Any] = [_stipple(fdr)]
     if len(candidates):
         handles.append(
             Line2D(
@@ -342,7 +339,7 @@ def draw_coupling_map(
         figure,
         ScalarMappable(norm, cmap),
         panels,
-        "correlation r of elevation change and mass at lag 0 (1)",
+        "correlation r of elevation change and mass at the best lag (1)",
         location="bottom",
         shrink=0.6,
         aspect=40,
@@ -350,10 +347,36 @@ def draw_coupling_map(
     style.head(
         figure,
         f"{base.title}: coupling of elevation and mass",
-        "Pearson correlation of ICESat-2 elevation and GRACE mass by mascon; significance with the "
-        "effective sample size and Benjamini–Hochberg over the map. " + _n_text(coupling),
+        "Pearson correlation of ICESat-2 elevation and GRACE mass by mascon, "
+        f"{_lag_text(coupling)}. Significant: more than the best of all lags of unrelated series "
+        "with the same memory and seasons, over the map. In panel a trends alone can make "
+        "unrelated series look related. " + _n_text(coupling),
     )
     return figure
+
+
+def _significant(rows: pd.DataFrame, fdr: float) -> dict[int, bool]:
+    """Return which mascons' coupling is told from chance."""
+    small = (rows["q_fdr"] <= fdr).to_numpy(dtype=bool)
+    return dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
+
+
+def _stipple(fdr: float) -> Any:
+    """Return the legend's entry of significant mascons."""
+    from matplotlib.patches import Patch
+
+    return Patch(
+        facecolor="white",
+        edgecolor=style.INK,
+        hatch=style.SIGNIFICANT_HATCH,
+        lw=0,
+        label=f"significant: q ≤ {fdr:g} (false discovery rate)",
+    )
+
+
+def _lag_text(coupling: pd.DataFrame) -> str:
+    reach = int(coupling["lag_months"].abs().max()) if len(coupling) else 0
+    return f"best of the lags −{reach} to +{reach} months (positive: mass follows elevation)"
 
 
 def _n_text(coupling: pd.DataFrame) -> str:
@@ -363,9 +386,9 @@ def _n_text(coupling: pd.DataFrame) -> str:
 
 @style.styled
 def draw_lead_lag_map(
-    coupling: pd.DataFrame, shapes: MasconShapes, base: BaseMap, level: float = 0.05
+    coupling: pd.DataFrame, shapes: MasconShapes, base: BaseMap, fdr: float = 0.05
 ) -> Figure:
-    """Draw the lag of the largest |r| (two treatments) and the effective density.
+    """Draw the lag of the largest |r| (two treatments) and the effective density (detrended).
 
     Parameters
     ----------
@@ -373,15 +396,14 @@ def draw_lead_lag_map(
         Table ``coupling/mascons``.
     shapes, base
         Cut mascons and base map.
-    level
-        p of the largest |r| over all lags below which a mascon is stippled.
+    fdr
+        False discovery rate up to which a mascon is stippled.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
-    from matplotlib.patches import Patch
 
     figure = style.new_figure(min(2.1 * base.aspect + 1.95, 6.6))
-    titles = ["best lag, detrended", "best lag, deseasonalised", "effective density"]
+    titles = ["best lag, detrended", "best lag, deseasonalised", "density, detrended"]
     panels = _panels(figure, base, titles)
     reach = max(int(coupling["lag_months"].abs().max()) if len(coupling) else 6, 1)
     cmap = style.DIVERGING
@@ -393,10 +415,15 @@ def draw_lead_lag_map(
         rows = rows[rows["r"].notna()]
         values = _by_mascon(rows, "lag_months")
         drawn.append(values)
-        small = (rows["p_best"] < level).to_numpy(dtype=bool)
-        significant = dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
         style.draw_mascons(
-            axes, shapes, values, cmap, norm, significant=significant, number="+.0f", panel_in=2.1
+            axes,
+            shapes,
+            values,
+            cmap,
+            norm,
+            significant=_significant(rows, fdr),
+            number="+.0f",
+            panel_in=2.1,
         )
         if not values:
             mine = coupling[coupling["treatment"] == treatment]
@@ -410,16 +437,23 @@ def draw_lead_lag_map(
         aspect=40,
     )
     bar.set_ticks(np.arange(-reach, reach + 1, 2 if reach > 4 else 1))
-    rows = best[(best["treatment"] == "raw")]
+    rows = best[best["treatment"] == "detrended"]
     values = _by_mascon(rows, "density_kg_m3")
     finite = np.array([v for v in values.values() if np.isfinite(v)])
     density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95)
     style.draw_mascons(
-        panels[2], shapes, values, style.SEQUENTIAL, density_norm, number=".0f", panel_in=2.1
+        panels[2],
+        shapes,
+        values,
+        style.SEQUENTIAL,
+        density_norm,
+        significant=_significant(rows, fdr),
+        number=".0f",
+        panel_in=2.1,
     )
     if not finite.size:
-        raw = coupling[coupling["treatment"] == "raw"]
-        style.state_reason(panels[2], style.first_reason(raw["reason"], default="no value"))
+        mine = coupling[coupling["treatment"] == "detrended"]
+        style.state_reason(panels[2], style.first_reason(mine["reason"], default="no value"))
     style.colour_bar(
         figure,
         ScalarMappable(density_norm, style.SEQUENTIAL),
@@ -431,13 +465,7 @@ def draw_lead_lag_map(
     style.legend_below(
         figure,
         [
-            Patch(
-                facecolor="white",
-                edgecolor=style.INK,
-                hatch=style.SIGNIFICANT_HATCH,
-                lw=0,
-                label=f"p < {level:g} for the largest |r| over all lags",
-            ),
+            _stipple(fdr),
             *style.mascon_handles(shapes, *drawn, values),
         ],
         3,
@@ -445,8 +473,9 @@ def draw_lead_lag_map(
     style.head(
         figure,
         f"{base.title}: lead and lag of mass and elevation, effective density",
-        "By mascon. Lags without stipple are not told from chance. Density: mass over ice area "
-        "times elevation change, errors in both (raw series). " + _n_text(coupling),
+        f"By mascon, {_lag_text(coupling)}. Without stipple neither lag nor density is told from "
+        "chance. Effective density: mass over ice area times elevation change, errors in both. "
+        + _n_text(coupling),
     )
     return figure
 

@@ -231,7 +231,7 @@ def coupling():
                         "lag_months": lag,
                         "r": None if short else 0.9 - 0.5 * i - 0.05 * abs(lag - i),
                         "n": 8 if short else 70,
-                        "q_fdr": None if short else (0.01 if i < 1 else 0.3),
+                        "q_fdr": (0.01 if i < 1 else 0.3) if lag == i and not short else None,
                         "best": lag == (0 if short else i),
                         "p_best": None if short else (0.01 if i < 1 else 0.5),
                         "density_kg_m3": 600.0 + 50 * i if lag == i and not short else None,

@@ -217,7 +217,8 @@ def test_coupling_map_stipples_what_is_significant(world):
         world["coupling"], world["lakes"], world["shapes"], world["base"]
     )
     first = artists(figure, "mascons")[0]
-    np.testing.assert_allclose(first.get_array(), [0.9, 0.35, -0.2])
+    # Each mascon at its best lag: 0, 1 and 2 months.
+    np.testing.assert_allclose(first.get_array(), [0.9, 0.4, -0.1])
     assert len(artists(figure, "significant_35")) == 3
     assert not artists(figure, "significant_50")
     marks = artists(figure, "lake_candidates")[0]
@@ -229,7 +230,10 @@ def test_lead_lag_map_draws_the_best_lag_and_density(world):
     lags = artists(figure, "mascons")
     np.testing.assert_allclose(lags[0].get_array(), [0, 1, 2])
     np.testing.assert_allclose(lags[2].get_array(), [600, 650, 700])
+    assert len(artists(figure, "significant_35")) == 3
+    assert not artists(figure, "significant_50")
     assert "positive: mass lags elevation" in texts(figure)
+    assert "positive: mass follows elevation" in texts(figure).replace("\n", " ")
 
 
 def test_regime_map_names_every_regime(world):
