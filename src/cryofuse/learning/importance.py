@@ -152,7 +152,7 @@ def rank_features(
 
     rows: list[dict[str, Any]] = []
     for target in skill.targets:
-        samples = select_samples(features, target)
+        samples = select_samples(features, target, skill)
         every = list(dict.fromkeys(feature_group(name) for name in feature_columns(features)))
         group_of = [feature_group(name) for name in samples.names]
         reason = None
@@ -266,7 +266,8 @@ def _shap(fitted: Pipeline, x: np.ndarray, groups: tuple[str, ...]) -> dict[str,
     from xgboost import DMatrix
 
     booster = fitted[-1].get_booster()
-    values = booster.predict(DMatrix(x, nthread=1), pred_contribs=True)[:, :-1]
+    seen = fitted[:-1].transform(x) if len(fitted) > 1 else x
+    values = booster.predict(DMatrix(seen, nthread=1), pred_contribs=True)[:, :-1]
     label = np.array(groups)
     return {
         group: float(np.abs(values[:, label == group].sum(axis=1)).mean())
