@@ -5,7 +5,8 @@ least ``MIN_STABILITY``; the most stable k where none reaches it), the one with 
 silhouette and gap, each scaled to 0…1 over the k tried. A partition that does not come back is
 no regime map, so stability is a condition. Silhouette alone favours the coarsest split into a
 fast margin and the rest; the gap alone rises with every cut through a continuous field; their sum
-asks for clusters that are both apart and more compact than chance.
+asks for clusters that are both apart and more compact than chance. Mascons take the k of the
+nodes: among thirty of them the gap's σ is as wide as its differences from k to k.
 
 What the seed may move is kept small by design: the sample on which k is chosen is drawn at even
 steps of area and has no chance in it; every partition is the best of many starts, one of them
@@ -72,7 +73,7 @@ GAP_DRAWS = 20
 STARTS, BOOTSTRAP_STARTS, REFERENCE_STARTS = 30, 3, 2
 #: Bootstrap stability a k needs.
 MIN_STABILITY = 0.9
-#: Fewest members per regime tried; below ``k_min`` times this nothing is clustered.
+#: Fewest members per regime; with fewer than two (nodes: ``k_min``) times this there are none.
 MIN_PER_REGIME = {"nodes": 10, "mascons": 4}
 #: Fewest usable nodes of a mascon that has metrics of its own.
 MIN_NODES_OF_MASCON = 10
@@ -320,46 +321,38 @@ def score_counts(stability: pd.DataFrame) -> np.ndarray:
     return _unit(stability["silhouette"]) + _unit(stability["gap"])
 
 
-def choose_count(stability: pd.DataFrame) -> int | None:
-    """Return the number of regimes by the module's rule, None where no k was assessed."""
-    known = stability.dropna(subset=["silhouette", "gap", "adjusted_rand"])
-    if known.empty:
-        return None
-    rand = known["adjusted_rand"].to_numpy(dtype=np.float64)
-    stable = rand >= min(MIN_STABILITY, rand.max())
-    best = np.argmax(np.where(stable, score_counts(known), -np.inf))
-    return int(known["k"].to_numpy()[best])
-
-
-def explain_choice(stability: pd.DataFrame, k: int, settings: RegimeSettings) -> str:
-    """Return one sentence that says why k regimes are used.
+def choose_count(stability: pd.DataFrame) -> int:
+    """Return the number of regimes by the module's rule.
 
     Parameters
     ----------
     stability
-        Rows of one level with ``score``.
-    k
-        The number in use.
-    settings
-        Whether it was asked for.
+        Rows of one level with ``score``, which at least one of them has.
     """
-    if settings.k != "auto":
-        return f"k = {k} as configured."
-    rows = stability.set_index("k").dropna(subset=["score"])
+    known = stability.dropna(subset=["score"])
+    rand = known["adjusted_rand"].to_numpy(dtype=np.float64)
+    stable = rand >= min(MIN_STABILITY, rand.max())
+    best = np.argmax(np.where(stable, known["score"], -np.inf))
+    return int(known["k"].to_numpy()[best])
+
+
+def explain_choice(stability: pd.DataFrame) -> str:
+    """Return why :func:`choose_count` chooses what it chooses, in words and numbers."""
+    rows = stability.dropna(subset=["score"]).set_index("k")
+    k = choose_count(stability)
     rand, score = rows["adjusted_rand"], rows["score"]
     stable = rows.index[rand >= MIN_STABILITY]
     if not len(stable):
         return (
-            f"k = {k}: no partition comes back under bootstrap (adjusted Rand {MIN_STABILITY:g}), "
-            f"this one most nearly ({rand[k]:.2f})."
+            f"no partition comes back under bootstrap (adjusted Rand {MIN_STABILITY:g}), "
+            f"this one most nearly ({rand[k]:.2f})"
         )
-    head = f"k = {k}: the largest silhouette + gap, each scaled to 0…1 ({score[k]:.2f}"
     others = score[stable].drop(k)
-    if len(others):
-        head += f"; next {others.max():.2f} at k = {others.idxmax()}"
+    following = f"; next {others.max():.2f} at k = {others.idxmax()}" if len(others) else ""
     return (
-        f"{head}), among the {len(stable)} of {len(rows)} k whose partition comes back under "
-        f"bootstrap (adjusted Rand at least {MIN_STABILITY:g}; here {rand[k]:.3f})."
+        f"the largest silhouette + gap, each scaled to 0…1 ({score[k]:.2f}{following}), among the "
+        f"{len(stable)} of {len(rows)} partitions that come back under bootstrap (adjusted Rand "
+        f"at least {MIN_STABILITY:g}; here {rand[k]:.3f})"
     )
 
 
@@ -447,9 +440,12 @@ class _Level:
 
 
 def _partition(
-    level: _Level, settings: RegimeSettings
+    level: _Level, settings: RegimeSettings, k: int | None, why: str
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Return labels by mean rate, silhouettes (NaN outside the sample) and the stability rows."""
+    """Return labels by mean rate, silhouettes (NaN outside the sample) and the stability rows.
+
+    ``k`` is chosen where it is None, else used because of ``why``.
+    """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_samples
 
@@ -458,13 +454,13 @@ def _partition(
     few = points[level.sample]
     most = min(settings.k_max, len(few) // MIN_PER_REGIME[level.name])
     counts = list(range(settings.k_min, most + 1))
-    if settings.k != "auto" and settings.k not in counts:
-        counts.append(settings.k)
+    if k is not None and k not in counts:
+        counts.append(k)
     partitions = find_partitions(few, counts, settings.seed)
     stability = assess_counts(few, partitions, settings, level.name)
-    k = choose_count(stability) if settings.k == "auto" else settings.k
+    stability["score"] = score_counts(stability)
     if k is None:
-        raise RuntimeError("no number of regimes could be assessed")
+        k, why = choose_count(stability), explain_choice(stability)
     settled = KMeans(k, n_init=1, init=partitions[k].cluster_centers_)
     found = settled.fit(points, sample_weight=level.weights).labels_
     _, found = np.unique(found, return_inverse=True)
@@ -473,11 +469,9 @@ def _partition(
     widths = np.full(len(points), np.nan)
     if 1 < np.unique(found[level.sample]).size < len(few):
         widths[level.sample] = silhouette_samples(few, found[level.sample])
-    stability["score"] = score_counts(stability)
     stability["chosen"] = stability["k"] == k
-    why = explain_choice(stability, k, settings)
-    logger.info("%s: %s", level.name, why)
-    stability["why"] = np.where(stability["chosen"], why, None)
+    stability["why"] = [f"k = {k}: {why}." if chosen else None for chosen in stability["chosen"]]
+    logger.info("%d regimes of %s: %s", k, level.name, why)
     return found, widths, stability
 
 
@@ -516,29 +510,31 @@ def _centroids(members: pd.DataFrame, labels: np.ndarray, level: str) -> pd.Data
 
 
 def _cluster(
-    members: pd.DataFrame, level: _Level, settings: RegimeSettings
+    members: pd.DataFrame, level: _Level, settings: RegimeSettings, k: int | None, why: str
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return regime, name, silhouette and reason of each member, centroids and stability rows."""
     from threadpoolctl import threadpool_limits
 
-    fewest = MIN_PER_REGIME[level.name] * (settings.k_min if settings.k == "auto" else settings.k)
+    fewest = MIN_PER_REGIME[level.name] * (k or settings.k_min)
     if len(members) >= fewest:
         # One thread: sums in another order would let results depend on the number of threads.
         with threadpool_limits(1):
-            found, widths, stability = _partition(level, settings)
+            found, widths, stability = _partition(level, settings, k, why)
         centroids = _centroids(members, found, level.name)
         names = centroids["regime_name"].to_numpy()[found]
-        label = pd.array(found, dtype="Int32")
-        columns = {"regime": label, "regime_name": names, "silhouette": widths, "reason": None}
-        return pd.DataFrame(columns, index=members.index), centroids, stability
+        labels = pd.DataFrame(
+            {"regime": pd.array(found, dtype="Int32"), "regime_name": names, "silhouette": widths},
+            index=members.index,
+        )
+        return labels.assign(reason=None), centroids, stability
     why = f"{len(members)} usable {level.name}, fewer than {fewest}"
     logger.warning("no regimes: %s", why)
     null = {"regime": pd.NA, "regime_name": None, "silhouette": np.nan, "reason": why}
-    label = pd.DataFrame(null, index=members.index)
+    labels = pd.DataFrame(null, index=members.index)
     centroids = pd.DataFrame([{"level": level.name, "n_nodes": 0, "reason": why}])
     stability = pd.DataFrame({"k": np.arange(settings.k_min, settings.k_max + 1)})
     stability = stability.assign(level=level.name, chosen=False, why=None, reason=why)
-    return label, centroids, stability
+    return labels, centroids, stability
 
 
 def mascon_metrics(nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame) -> pd.DataFrame:
@@ -658,18 +654,27 @@ def cluster_regimes(
     sample = sample_evenly(area, settings.max_nodes)
     weights = area / area.mean() if area.size else area
     level = _Level("nodes", metrics[usable.index], area, sample, weights)
-    found, centroids, stability = _cluster(usable, level, settings)
+    asked = None if settings.k == "auto" else settings.k
+    found, centroids, stability = _cluster(usable, level, settings, asked, "as configured")
     table = nodes.join(found.drop(columns="reason"))
     table.loc[found.index, "reason"] = found["reason"]
 
     means = mascon_metrics(usable, mascons)
     enough = means[means["n_nodes"] >= MIN_NODES_OF_MASCON]
-    every = np.arange(len(enough))
     # GRACE sees a mascon as one number, however much ice it holds: each counts once.
     level = _Level(
-        "mascons", node_metrics(enough), enough["area_km2"].to_numpy(), every, np.ones(len(enough))
+        "mascons",
+        node_metrics(enough),
+        enough["area_km2"].to_numpy(dtype=np.float64),
+        np.arange(len(enough)),
+        np.ones(len(enough)),
     )
-    grouped, of_mascons, steadiness = _cluster(enough, level, settings)
+    fewest = MIN_PER_REGIME["mascons"]
+    k = max(2, min(len(centroids), len(enough) // fewest))
+    why = f"as many as of nodes, with at least {fewest} mascons to a regime on average; " + (
+        f"{len(enough)} mascons are too few to choose by"
+    )
+    grouped, of_mascons, steadiness = _cluster(enough, level, settings, k, why)
     means["reason"] = [
         f"{n} usable nodes, fewer than {MIN_NODES_OF_MASCON}" for n in means["n_nodes"]
     ]

@@ -348,18 +348,21 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
     title
         Name of the region.
     """
-    figure = style.new_figure(2.9)
-    panels = figure.subplots(1, 3)
-    table = stability.sort_values("k")
+    levels = list(dict.fromkeys(stability["level"]))
+    figure = style.new_figure(0.9 + 2.0 * len(levels))
+    panels = figure.subplots(len(levels), 3, squeeze=False)
     parts = (
         ("silhouette", "mean silhouette (1)", None),
         ("gap", "gap statistic (1)", "gap_sigma"),
-        ("adjusted_rand", "adjusted Rand, bootstraps (1)", None),
+        ("adjusted_rand", "bootstrap Rand (1)", None),
     )
-    chosen = table.loc[table["chosen"], "k"]
-    for letter, axes, (column, label, sigma) in zip("abc", panels, parts, strict=True):
-        axes.set_title(f"{letter}  {label}")
-        axes.set_xlabel("number of regimes k")
+    places = [(level, *part) for level in levels for part in parts]
+    for letter, axes, place in zip("abcdef", panels.flat, places, strict=False):
+        level, column, label, sigma = place
+        table = stability[stability["level"] == level].sort_values("k")
+        axes.set_title(f"{letter}  {level}: {label}", fontsize=7.2)
+        if level == levels[-1]:
+            axes.set_xlabel("number of regimes k")
         value = table[column].to_numpy(dtype=float)
         if not np.isfinite(value).any():
             axes.set_yticks([])
@@ -370,16 +373,21 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
             table["k"], value, yerr=error, marker="o", ms=3.5, color=style.CATEGORIES[0], capsize=2,
             gid=column,
         )  # fmt: skip
-        for k in chosen:
+        for k in table.loc[table["chosen"], "k"]:
             axes.axvline(k, color=style.CATEGORIES[1], lw=0.9, ls="--", gid="chosen")
             axes.annotate(
                 f"chosen: {k}", (k, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                 textcoords="offset points", fontsize=6.5, color=style.CATEGORIES[1], va="top",
             )  # fmt: skip
         axes.set_xticks(table["k"])
+    reasons = stability.dropna(subset=["why"])
     style.head(
         figure,
         f"{title}: choice of the number of regimes",
-        "K-Means on standardised node metrics; higher is better in every panel. Bars: 1σ.",
+        "K-Means on standardised metrics; higher is better in every panel. Bars: 1σ. "
+        + " ".join(
+            f"{level.capitalize()}: {why}"
+            for level, why in zip(reasons["level"], reasons["why"], strict=True)
+        ),
     )
     return figure

@@ -164,6 +164,31 @@ def describe_coupling(coupling: pd.DataFrame, fdr: float) -> str:
     )
 
 
+def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame) -> str:
+    """Return the regimes of nodes and mascons, and why there are so many."""
+    columns = {
+        "level": "level",
+        "regime_name": "regime",
+        "n_mascons": "mascons",
+        "n_nodes": "nodes",
+        "area_km2": "ice area, km²",
+        "rate_m_yr": "rate, m/yr",
+        "amplitude_m": "annual amplitude, m",
+        "elevation_m": "elevation, m",
+        "slope": "slope, m/m",
+    }
+    known = centroids.dropna(subset=["regime"])
+    why = stability.dropna(subset=["why"])
+    none = centroids[centroids["regime"].isna()]
+    return "\n".join(
+        [
+            *([render_table(known, columns)] if len(known) else []),
+            *(_paragraph(f"Regimes of {row.level}: {row.why}") for row in why.itertuples()),
+            *(_paragraph(f"No regimes of {row.level}: {row.reason}.") for row in none.itertuples()),
+        ]
+    )
+
+
 def describe_explained(explained: pd.DataFrame) -> str:
     """Return how much of GRACE's signal is explained out of fold."""
     if explained["explained_total"].notna().sum() == 0:
@@ -385,6 +410,7 @@ def render_summary(
     filter_report: pd.DataFrame,
     checks: pd.DataFrame,
     centroids: pd.DataFrame,
+    stability: pd.DataFrame,
     verdict: str,
     explained: pd.DataFrame,
     coupling: pd.DataFrame,
@@ -406,8 +432,8 @@ def render_summary(
     ----------
     title, source, months
         Region, source of the data, and the months covered, as people read them.
-    filter_report, checks, centroids, explained, coupling, totals, sea_level, comparison, \
-    sheet_coupling, case_study, lakes
+    filter_report, checks, centroids, stability, explained, coupling, totals, sea_level, \
+    comparison,     sheet_coupling, case_study, lakes
         The tables of those names (see :mod:`cryofuse.tables`).
     verdict
         The sentence that the skill table gives.
@@ -443,20 +469,7 @@ def render_summary(
         "<h2>Where is the coupling strongest?</h2>",
         describe_coupling(coupling, fdr),
         "<h2>Which regimes exist?</h2>",
-        render_table(
-            centroids,
-            {
-                "regime_name": "regime",
-                "n_nodes": "nodes",
-                "area_km2": "ice area, km²",
-                "rate_m_yr": "rate, m/yr",
-                "amplitude_m": "annual amplitude, m",
-                "elevation_m": "elevation, m",
-                "slope": "slope, m/m",
-            },
-        )
-        if len(centroids)
-        else _paragraph("No regimes: too few nodes with a fit."),
+        describe_regimes(centroids, stability),
         "<h2>Mass and sea level</h2>",
         describe_sea_level(sea_level),
         describe_comparison(comparison),
@@ -479,7 +492,7 @@ def render_summary(
         "<h2>Subglacial lakes</h2>",
         _paragraph(
             f"{len(candidates)} candidates, {lookalikes} look-alikes."
-            if len(centroids)
+            if centroids["regime"].notna().any()
             else "Not searched: no node has a fit."
         ),
         render_table(

@@ -250,11 +250,20 @@ def regimes():
     return table.assign(regime=regime, regime_name=label, silhouette=np.nan, reason=None)
 
 
+def regime_mascons():
+    ids = [box[0] for box in BOXES]
+    regime = [0.0, 1.0] + [np.nan] * (len(ids) - 2)
+    reason = [None, None] + ["too few nodes"] * (len(ids) - 2)
+    return pd.DataFrame({"mascon_id": ids, "regime": regime, "reason": reason})
+
+
 def centroids():
-    return pd.DataFrame(
+    nodes = pd.DataFrame(
         {
+            "level": ["nodes"] * 3,
             "regime": [0, 1, 2],
             "regime_name": ["rapid thinning outlet", "seasonal melt", "stable interior"],
+            "n_mascons": [np.nan] * 3,
             "n_nodes": [40, 80, 300],
             "area_km2": [90e3, 400e3, 1.2e6],
             "rate_m_yr": [-0.9, -0.3, -0.03],
@@ -264,20 +273,25 @@ def centroids():
             "latitude": [70.0, 71.0, 75.0],
             "elevation_m": [600.0, 1200.0, 2600.0],
             "interannual_m": [0.3, 0.2, 0.05],
+            "reason": pd.Series([None] * 3, dtype="str"),
         }
     )
+    coarse = nodes.iloc[:2].assign(level="mascons", n_mascons=1.0)
+    return pd.concat([nodes, coarse], ignore_index=True)
 
 
 def stability():
     k = np.arange(2, 9)
     return pd.DataFrame(
         {
+            "level": "nodes",
             "k": k,
             "silhouette": 0.5 - 0.03 * np.abs(k - 4),
             "gap": 1.0 + 0.1 * k - 0.02 * (k - 4) ** 2,
             "gap_sigma": 0.02,
             "adjusted_rand": 0.95 - 0.04 * np.abs(k - 4),
             "chosen": k == 4,
+            "why": np.where(k == 4, "k = 4: as the test wants.", None),
             "reason": pd.Series([None] * k.size, dtype="str"),
         }
     )
@@ -380,7 +394,8 @@ def world():
         "base": base(), "mascons": mascons(), "fusion": fusion(), "nodes": nodes(),
         "node_months": node_months(), "scores": scores(), "predictions": predictions(),
         "importance": importance(), "explained": explained(), "coupling": coupling(),
-        "regimes": regimes(), "centroids": centroids(), "stability": stability(),
+        "regimes": regimes(), "regime_mascons": regime_mascons(),
+        "centroids": centroids(), "stability": stability(),
         "lakes": lakes(), "filter_report": filter_report(),
     }  # fmt: skip
     columns = ["mascon_id", "month", "lwe_cm", "lwe_sigma_cm", "mass_gt", "mass_sigma_gt"]

@@ -234,16 +234,18 @@ def test_lead_lag_map_draws_the_best_lag_and_density(world):
 
 def test_regime_map_names_every_regime(world):
     figure = figures_maps.draw_regime_map(
-        world["regimes"], world["nodes"], world["centroids"], world["base"]
-    )
+        world["regimes"], world["nodes"], world["regime_mascons"], world["centroids"],
+        world["shapes"], world["base"],
+    )  # fmt: skip
     images = [i for i in artists(figure, "nodes") if i.axes is figure.axes[0]]
     counts = np.unique(drawn_cells(images), return_counts=True)
     expected = world["regimes"]["regime"].dropna().value_counts().sort_index()
     np.testing.assert_array_equal(counts[1], expected.to_numpy())
-    labels = figure.legends[0].get_texts()
-    assert [t.get_text().split(":")[0][3:] for t in labels] == world["centroids"][
-        "regime_name"
-    ].tolist()
+    labels = [t.get_text().split(":")[0][3:] for t in figure.legends[0].get_texts()]
+    assert labels[:3] == ["rapid thinning outlet", "seasonal melt", "stable interior"]
+    assert labels[3:] == ["rapid thinning outlet", "seasonal melt", ""]
+    (patches,) = artists(figure, "mascons")
+    np.testing.assert_array_equal(patches.get_array(), [0, 1])
 
 
 def test_lakes_stand_where_they_are(world):
@@ -487,7 +489,7 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
         "no common month": figures_maps.draw_coupling_map(coupling, lakes, shapes, base),
         "no prediction": figures_maps.draw_explained_map(explained, shapes, base),
         "12 nodes are too few": figures_maps.draw_regime_map(
-            regimes, nodes, world["centroids"].iloc[:0], base
+            regimes, nodes, world["regime_mascons"], world["centroids"].iloc[:0], shapes, base
         ),
         "no lake candidate found": figures_maps.draw_lakes_map(lakes, nodes, base),
         "no node seen": figures_series.draw_mascon_series(fusion, world["mascons"], "Testland"),
