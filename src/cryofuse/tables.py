@@ -769,17 +769,24 @@ PREDICTIONS = Table(
 EXPLAINED = Table(
     "explained/mascons",
     {
-        "mascon_id": _MASCON,
+        "scope": Column(TEXT, "mascon, or region: the mean of all mascons by land area"),
+        "mascon_id": _null(I4, "identifier of the mascon; null for the region"),
         "target": Column(TEXT, "change or cumulative"),
         "split": Column(TEXT, "split of the held-out predictions"),
         "explained_total": _null(F8, "share of variance explained; may be negative", high=1),
         "explained_trend": _null(F8, "of the trend part", high=1),
         "explained_seasonal": _null(F8, "of the seasonal part", high=1),
         "explained_interannual": _null(F8, "of the interannual part", high=1),
+        **{
+            f"{part}_{end}": _null(F8, f"{end} end of the 95 % interval, {part}", high=1)
+            for part in ("total", "trend", "seasonal", "interannual")
+            for end in ("lower", "upper")
+        },
         "n": Column(I8, "months", low=0),
+        "n_blocks": _null(I8, "independent blocks behind the intervals", low=0),
         "reason": _REASON,
     },
-    ("mascon_id", "target"),
+    ("scope", "mascon_id", "target"),
 )
 
 IMPORTANCE = Table(
@@ -787,13 +794,14 @@ IMPORTANCE = Table(
     {
         "target": Column(TEXT, "change or cumulative"),
         "method": Column(TEXT, "permutation, shap or gain"),
-        "group": Column(TEXT, "feature with all its lags"),
+        "kind": Column(TEXT, "group (a feature with all its lags) or family of groups"),
+        "group": Column(TEXT, "group, or family: altimetry, season, place, sampling"),
         "importance": _null(F8, "rise of RMSE (cm), mean |SHAP| (cm), or share of gain"),
         "lower": _null(F8, "lower end over folds and seeds"),
         "upper": _null(F8, "upper end over folds and seeds"),
         "reason": _REASON,
     },
-    ("target", "method", "group"),
+    ("target", "method", "kind", "group"),
 )
 
 COUPLING = Table(

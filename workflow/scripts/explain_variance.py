@@ -17,7 +17,7 @@ def main(snakemake: Any) -> None:
         skill = SkillSettings.model_validate(snakemake.params.skill)
         features = read_features(snakemake.input.features)
         predictions = read_table(snakemake.input.predictions)
-        explained = explain_variance(predictions, settings, list_rows(features, skill))
+        explained = explain_variance(predictions, settings, list_rows(features, skill), skill)
         importance = rank_features(features, settings, skill, snakemake.threads)
         origin = provenance(snakemake) | {"seed": skill.seed}
         write_table(explained, snakemake.output.mascons, EXPLAINED, origin)

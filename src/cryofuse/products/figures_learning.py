@@ -207,7 +207,7 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
         "shap": "mean |SHAP value| (cm)",
     }
     targets = _targets(importance) or ["change"]
-    count = importance["group"].nunique()
+    count = len(importance[["kind", "group"]].drop_duplicates())
     figure = style.new_figure(1.2 + 2 * max(1.4, 0.15 * count + 0.5))
     panels = figure.subplots(len(methods), len(targets), squeeze=False)
     for row, (method, label) in enumerate(methods.items()):
@@ -217,7 +217,7 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
             axes.set_title(f"{method}, {TARGET_NAMES[target]}")
             axes.set_xlabel(label)
             known = part.dropna(subset=["importance"]).sort_values(
-                ["importance", "group"], ascending=[True, False]
+                ["kind", "importance", "group"], ascending=[False, True, False]
             )
             if known.empty:
                 axes.set_yticks([])
@@ -232,18 +232,28 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
                 np.arange(len(known)), value, 0.65, color=style.CATEGORIES[row * 2], xerr=reach,
                 error_kw={"lw": 0.7, "ecolor": style.INK, "capsize": 1.5},
             )  # fmt: skip
-            for bar in bars:
-                bar.set_gid(f"{method} {target}")
+            for bar, kind in zip(bars, known["kind"], strict=True):
+                bar.set_gid(f"{kind} {method} {target}")
+                bar.set_alpha(1.0 if kind == "group" else 0.5)
+            groups = int((known["kind"] == "group").sum())
+            axes.axhline(groups - 0.5, color=style.FAINT, lw=0.5, ls="--")
             axes.axvline(0, color=style.FAINT, lw=0.5)
             axes.set_yticks(
-                np.arange(len(known)), [g.replace("_", " ") for g in known["group"]], fontsize=6
+                np.arange(len(known)),
+                [
+                    f"ALL {g.upper()}" if kind == "family" else g.replace("_", " ")
+                    for kind, g in zip(known["kind"], known["group"], strict=True)
+                ],
+                fontsize=6,
             )
             axes.set_ylim(-0.6, len(known) - 0.4)
     style.head(
         figure,
         f"{title}: importance of feature groups",
-        "XGBoost on held-out data. A group is a feature with all its lags; bars span folds and "
-        "seeds. Below 0: permuting the group helps, that is, it carries nothing.",
+        "XGBoost on held-out data. Pale, above: whole families moved together (place: position, "
+        "relief, ice); below: groups, each a feature with all its lags. Lines: 2.5 to 97.5 "
+        "percentile over folds and seeds, a spread and no confidence interval. Below 0: permuting "
+        "helps, that is, it carries nothing.",
     )
     return figure
 

@@ -212,7 +212,7 @@ def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: Base
     grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.05))
     cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
     drawn = []
-    change = explained[explained["target"] == "change"]
+    change = explained[(explained["target"] == "change") & (explained["scope"] == "mascon")]
     panels = []
     for index, part in enumerate(parts):
         axes = figure.add_subplot(grid[index // 2, index % 2])
@@ -243,7 +243,9 @@ def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: Base
         figure,
         f"{base.title}: explained variance of GRACE mass by ICESat-2 elevation",
         f"Out-of-fold predictions ({split or 'no split'}). Maps: monthly change. Heat map: monthly "
-        "change and cumulative anomaly, one row per mascon; hatched: no value.",
+        "change and cumulative anomaly, mascons by their total share of the monthly change, the "
+        "mean of all below; hatched: no value. Where the observed part hardly varies (a trend of "
+        "the interior) the share is far below 0.",
     )
     return figure
 
@@ -252,9 +254,13 @@ def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any,
     from matplotlib.patches import Rectangle
 
     targets = [t for t in ("change", "cumulative") if (explained["target"] == t).any()]
-    ids = np.sort(explained["mascon_id"].unique())
+    mascons = explained[explained["scope"] == "mascon"]
+    first = mascons[mascons["target"] == targets[0]] if targets else mascons
+    first = first.sort_values(["explained_total", "mascon_id"], ascending=[False, True])
+    ids = [*first["mascon_id"].astype(int), -1]
+    explained = explained.assign(mascon_id=explained["mascon_id"].astype(float).fillna(-1))
     axes.set_title("e  by mascon", fontsize=7.5)
-    if not targets or not len(ids):
+    if not targets or mascons.empty:
         style.state_reason(axes, "no mascon")
         return
     blocks = [
@@ -278,7 +284,8 @@ def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any,
                 lw=0,
             )
         )
-    axes.set_yticks(range(len(ids)), [str(i) for i in ids], fontsize=5.5)
+    axes.set_yticks(range(len(ids)), [*map(str, ids[:-1]), "all"], fontsize=5.5)
+    axes.axhline(len(ids) - 1.5, color="white", lw=2)
     axes.set_xticks(range(cells.shape[1]), parts * len(targets), rotation=90, fontsize=6.5)
     axes.set_ylabel("mascon", fontsize=6.5)
     for index, target in enumerate(targets):

@@ -191,6 +191,8 @@ def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame) -> str:
 
 def describe_explained(explained: pd.DataFrame) -> str:
     """Return how much of GRACE's signal is explained out of fold."""
+    region = explained[explained["scope"] == "region"].dropna(subset=["explained_total"])
+    explained = explained[explained["scope"] == "mascon"]
     if explained["explained_total"].notna().sum() == 0:
         return _paragraph(f"Nothing could be explained: {_reasons(explained, 'explained_total')}.")
     names = ["explained_total", "explained_trend", "explained_seasonal", "explained_interannual"]

@@ -196,7 +196,9 @@ def importance():
     groups = ("dh_change_1", "dh_change_3", "season", "latitude", "ice_fraction")
     return pd.DataFrame(
         [
-            {"target": target, "method": method, "group": group, "importance": 1.5 / (i + 1) - 0.4,
+            {"target": target, "method": method,
+             "kind": "family" if group == "season" else "group", "group": group,
+             "importance": 1.5 / (i + 1) - 0.4,
              "lower": 1.2 / (i + 1) - 0.4, "upper": 2 / (i + 1) - 0.4, "reason": None}
             for target in ("change", "cumulative")
             for method in ("permutation", "shap")
@@ -208,11 +210,12 @@ def importance():
 def explained():
     return pd.DataFrame(
         [
-            {"mascon_id": box[0], "target": target, "split": "leave_mascon_out",
+            {"scope": "mascon" if i < 3 else "region", "mascon_id": box[0] if i < 3 else None,
+             "target": target, "split": "leave_mascon_out",
              "explained_total": None if i == 2 else 0.5 - 0.3 * i, "explained_trend": 0.8 - 0.2 * i,
              "explained_seasonal": 0.6, "explained_interannual": -0.4 + 0.1 * i, "n": 70,
              "reason": "too few months" if i == 2 else None}
-            for i, box in enumerate(BOXES[:3])
+            for i, box in enumerate([*BOXES[:3], None])
             for target in ("change", "cumulative")
         ]
     )  # fmt: skip

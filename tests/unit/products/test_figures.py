@@ -207,7 +207,8 @@ def test_explained_map_and_heat(world):
     figure = figures_maps.draw_explained_map(world["explained"], world["shapes"], world["base"])
     np.testing.assert_allclose(artists(figure, "mascons")[0].get_array(), [0.5, 0.2])
     heat = artists(figure, "heat")[0].get_array()
-    assert heat.shape == (3, 8)
+    assert heat.shape == (4, 8)
+    np.testing.assert_allclose(heat[3, :2], [-0.4, 0.2])
     assert heat.mask[2, 0] and not heat.mask[2, 1]
     np.testing.assert_allclose(heat[0], [0.5, 0.8, 0.6, -0.4] * 2)
 
@@ -441,8 +442,11 @@ def test_predicted_observed_draws_the_best_models_pairs(world):
 
 def test_importance_bars(world):
     figure = figures_learning.draw_importance(world["importance"], "Testland")
-    widths = [b.get_width() for b in artists(figure, "permutation change")]
-    np.testing.assert_allclose(widths, np.sort([1.5 / (i + 1) - 0.4 for i in range(5)]))
+    widths = [b.get_width() for b in artists(figure, "group permutation change")]
+    np.testing.assert_allclose(widths, np.sort([1.5 / (i + 1) - 0.4 for i in (0, 1, 3, 4)]))
+    (family,) = artists(figure, "family permutation change")
+    assert family.get_width() == pytest.approx(0.1)
+    assert "ALL SEASON" in texts(figure)
 
 
 def test_calibration_is_the_measured_share(world):
