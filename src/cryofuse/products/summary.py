@@ -207,8 +207,19 @@ def describe_explained(explained: pd.DataFrame) -> str:
             "explained_interannual": "interannual",
         },
     ) + _paragraph(
-        "Median over mascons of the share of variance; a negative share is worse than the mean."
+        "Median over mascons of the share of variance; a negative share is worse than the mean. "
+        + " ".join(
+            f"Of the mean of all mascons ({target}): {_percent(total)} "
+            + (f"[{_percent(low)}, {_percent(high)}]." if np.isfinite(low) else "(no interval).")
+            for target, total, low, high in region[
+                ["target", "explained_total", "total_lower", "total_upper"]
+            ].itertuples(index=False)
+        )
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %".replace("-", "−")
 
 
 def describe_archive(

@@ -214,6 +214,7 @@ def explained():
              "target": target, "split": "leave_mascon_out",
              "explained_total": None if i == 2 else 0.5 - 0.3 * i, "explained_trend": 0.8 - 0.2 * i,
              "explained_seasonal": 0.6, "explained_interannual": -0.4 + 0.1 * i, "n": 70,
+             "total_lower": -0.5, "total_upper": 0.3,
              "reason": "too few months" if i == 2 else None}
             for i, box in enumerate([*BOXES[:3], None])
             for target in ("change", "cumulative")

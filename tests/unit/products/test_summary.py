@@ -380,6 +380,10 @@ def test_empty_tables_leave_a_sentence():
     assert "Not searched: no node has a fit." in text
 
 
+def test_the_mean_of_all_mascons_stands_with_its_interval():
+    assert "Of the mean of all mascons (change): −40 % [−50 %, 30 %]." in page()
+
+
 def test_the_number_of_regimes_is_explained():
     assert "Regimes of nodes: k = 4: as the test wants." in page()
 
