@@ -395,8 +395,8 @@ class RegimeSettings(Settings):
     k_min: Annotated[int, Field(ge=2)] = Field(2, description="Fewest regimes tried")
     k_max: Annotated[int, Field(le=20)] = Field(10, description="Most regimes tried")
     bootstraps: Count = Field(20, description="Bootstrap draws of the stability")
-    max_nodes: Count = Field(
-        20_000, description="Nodes used to choose k and to fit (a seeded sample)"
+    max_nodes: Annotated[int, Field(ge=100, le=10_000)] = Field(
+        3000, description="Nodes of the even sample on which k is chosen; all are then clustered"
     )
     max_rate_sigma_m_yr: Positive = Field(
         0.5, description="Nodes with a larger rate σ are left out"

@@ -712,10 +712,10 @@ def test_regimes_are_the_planted_ones(world, table, metrics):
     agreement = adjusted_rand_score(planted, found["regime"].astype(int))
     assert agreement >= 0.7
     assert metrics["regime_adjusted_rand"]["value"] == pytest.approx(agreement)
-    centroids = table("regimes/centroids")
+    centroids = table("regimes/centroids").query("level == 'nodes'")
     assert len(centroids) >= 3 and centroids["rate_m_yr"].is_monotonic_increasing
     assert centroids["n_nodes"].sum() == len(found)
-    stability = table("regimes/stability")
+    stability = table("regimes/stability").query("level == 'nodes'")
     assert stability["chosen"].sum() == 1
     assert stability.loc[stability["chosen"], "k"].item() == len(centroids)
 
@@ -857,6 +857,7 @@ def test_explained_variance_covers_every_mascon_and_says_why_not(table):
     explained = table("explained/mascons")
     assert set(explained["target"]) == TARGETS
     assert explained["explained_total"].notna().sum() >= 10
+    assert (explained["scope"] == "region").sum() == len(TARGETS)
     assert explained.loc[explained["explained_total"].isna(), "reason"].notna().all()
     importance = table("explained/importance")
     assert {"permutation", "shap"} <= set(importance["method"])
