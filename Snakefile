@@ -32,6 +32,7 @@ localrules:
     features,
     regimes,
     skill,
+    predict,
     explained,
     coupling,
     hydrology,
@@ -46,4 +47,5 @@ rule all:
     input:
         rules.figures.input,
         rules.summary.input,
+        rules.predict.input,
         rules.validation.input,

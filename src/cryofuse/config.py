@@ -525,6 +525,9 @@ class SearchSettings(SearchSpace):
         return getattr(self, model).model_dump()
 
 
+_CURVE_MODELS: list[Model] = ["ridge", "xgboost"]
+
+
 class SkillSettings(Settings):
     """Models, splits and scores."""
 
@@ -567,8 +570,37 @@ class SkillSettings(Settings):
         0.9, description="Nominal coverage of the conformal intervals"
     )
     noise_features: Count = Field(5, description="Noise columns of the control")
+    label_permutations: Count = Field(
+        39, description="Permutations of the training labels: whole years, all mascons together"
+    )
+    curve_shares: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0],
+        min_length=1,
+        description="Shares of the training months and mascons on the learning curve",
+    )
+    curve_draws: Count = Field(5, description="Subsets drawn for each share")
+    curve_models: list[Model] = Field(
+        default_factory=lambda: list(_CURVE_MODELS),
+        min_length=1,
+        description="Models on the learning curve, with their blind twins",
+    )
     trees: Count = Field(200, description="Trees of forests and boosting")
     seed: int = Field(20, description="Seed")
+
+
+class PredictSettings(Settings):
+    """Application of a saved model."""
+
+    models: str | None = Field(
+        None,
+        description="Folder of saved models of another run or region (results/REGION/models); "
+        "null takes the run's own",
+    )
+    model: Literal["best"] | Model = Field(
+        "best",
+        description="Model; best has the smallest held-out error under the strictest split",
+    )
+    target: Target = Field("change", description="Target")
 
 
 class ExplainedSettings(Settings):
@@ -841,6 +873,9 @@ class Config(Settings):
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Features")
     regimes: RegimeSettings = Field(default_factory=RegimeSettings, description="Regimes")
     skill: SkillSettings = Field(default_factory=SkillSettings, description="Predictive skill")
+    predict: PredictSettings = Field(
+        default_factory=PredictSettings, description="Application of a saved model"
+    )
     explained: ExplainedSettings = Field(
         default_factory=ExplainedSettings, description="Explained variance"
     )
@@ -915,10 +950,30 @@ class Config(Settings):
                 f"explained: split: {self.explained.split} needs skill: splits to hold it, and "
                 "skill: models to hold xgboost"
             )
+        found += self._predict_conflicts()
         raster = self.world.rate_raster
         if self.source == "synthetic" and raster and not Path(raster).is_file():
             found.append(f"world: rate_raster: no file {raster}")
         return found
+
+    def _predict_conflicts(self) -> list[str]:
+        """Return why there is no saved model of the kind that is to be applied."""
+        predict = self.predict
+        if predict.models is None:
+            chosen: tuple[tuple[str, str, list[Any]], ...] = (
+                ("model", predict.model, ["best", *self.skill.models]),
+                ("target", predict.target, [*self.skill.targets]),
+            )
+            return [
+                f"predict: {key}: {value} is not in skill: {key}s: add it, or name a folder of "
+                "saved models"
+                for key, value, known in chosen
+                if value not in known
+            ]
+        own = [Path("results") / name / "models" for name in self.regions]
+        if Path(predict.models) in own or Path(predict.models).is_dir():
+            return []
+        return [f"predict: models: no folder {predict.models}"]
 
     def for_region(self, region: RegionSettings) -> Config:
         """Return the configuration with a region's own months and mascon rule in force."""

@@ -720,15 +720,46 @@ SCORES = Table(
         "split": Column(TEXT, "split"),
         "target": Column(TEXT, "change (cm/month) or cumulative (cm)"),
         "scope": Column(TEXT, "pooled, or mascon:<id>"),
-        "score": Column(TEXT, "r2, rmse_cm, rmse_gt, mae_cm, skill_vs_<baseline>, coverage …"),
+        "score": Column(
+            TEXT,
+            "r2, rmse_cm, rmse_gt, mae_cm, skill_vs_<baseline>; gain_vs_best: 1 − squared error "
+            "over that of the best baseline, gain_vs_best_blind: of the best that sees no "
+            "elevation change, gain_vs_blind_twin, gain_vs_best_twin: of the same model, of the "
+            "best model, without elevation change; p_permuted: share of permuted labels that do as "
+            "well; coverage …",
+        ),
         "value": _null(F8, "value"),
         "lower": _null(F8, "lower end of the 95 % interval"),
         "upper": _null(F8, "upper end of the 95 % interval"),
         "n": Column(I8, "samples", low=0),
-        "n_blocks": _null(I8, "independent blocks behind the interval", low=0),
+        "n_blocks": _null(
+            I8,
+            "independent blocks behind the interval; mascons of a jackknife, permutations of "
+            "permuted labels",
+            low=0,
+        ),
         "reason": _REASON,
     },
     ("model", "split", "target", "scope", "score"),
+)
+
+LEARNING_CURVE = Table(
+    "skill/learning_curve",
+    {
+        "target": Column(TEXT, "change or cumulative"),
+        "split": Column(TEXT, "forward (months are left away) or leave_mascon_out (mascons)"),
+        "model": Column(TEXT, "model, or its twin without elevation change (…_blind)"),
+        "share": Column(F8, "share of the training months or mascons", low=0, high=1),
+        "n_units": _null(F8, "training months or mascons, mean over folds", low=0),
+        "n_train": _null(F8, "training samples, mean over folds and draws", low=0),
+        "r2": _null(F8, "pooled held-out R², mean over draws", high=1),
+        "lower": _null(F8, "2.5th percentile over draws", high=1),
+        "upper": _null(F8, "97.5th percentile over draws", high=1),
+        "n_draws": Column(I8, "subsets drawn", low=0),
+        "n": Column(I8, "held-out samples", low=0),
+        "reason": _REASON,
+    },
+    ("target", "split", "model", "share"),
 )
 
 PREDICTIONS = Table(
@@ -747,6 +778,30 @@ PREDICTIONS = Table(
         "land_area_km2": Column(F8, "for Gt", low=0),
     },
     ("model", "split", "target", "mascon_id", "month"),
+)
+
+PREDICTED_MASS = Table(
+    "predicted/mass_change",
+    {
+        "mascon_id": _MASCON,
+        "month": _MONTH,
+        "target": Column(TEXT, "change (a month's, or season's) or cumulative"),
+        "model": Column(TEXT, "saved model"),
+        "predicted_cm": _null(F8, "prediction, water equivalent over the mascon's land"),
+        "lower_cm": _null(F8, "lower end of the conformal interval"),
+        "upper_cm": _null(F8, "upper end"),
+        "predicted_gt": _null(F8, "prediction as mass"),
+        "lower_gt": _null(F8, "lower end of its interval"),
+        "upper_gt": _null(F8, "upper end"),
+        "trained_on": Column(
+            FLAG, "the model was trained on this mascon month: a fit, not a forecast"
+        ),
+        "extrapolates": _null(
+            F8, "share of the model's features outside their range in training", low=0, high=1
+        ),
+        "reason": _REASON,
+    },
+    ("mascon_id", "month"),
 )
 
 EXPLAINED = Table(

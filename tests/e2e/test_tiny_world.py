@@ -20,12 +20,14 @@ from scipy.spatial import cKDTree
 from sklearn.metrics import adjusted_rand_score
 
 from cryofuse.config import load_config
-from cryofuse.fusion.features import feature_schema
+from cryofuse.fusion.features import feature_schema, write_features
 from cryofuse.geo import project
+from cryofuse.learning.models import build, single_threaded
 from cryofuse.learning.skill import verdict
 from cryofuse.simulate.world import World
 from cryofuse.tables import CONTRACTS, check, read_provenance
 from cryofuse.units import lwe_to_mass
+from tests.conftest import copy_project, snakemake
 
 pytestmark = pytest.mark.e2e
 
@@ -39,6 +41,7 @@ SELECTED = {165, 166, 212, 213, 265, 266}
 BASELINES = {"zero", "persistence", "climatology", "trend_season", "physics"}
 FIGURES = """rate_map amplitude_map coverage filter_costs regime_map skill_map explained_map
 coupling_map lead_lag_map lakes_map mascon_series totals sheet_coupling case_study skill_bars
+learning_curve
 predicted_observed importance calibration regime_selection""".split()
 #: Contract of each folder of Parquet files; single files carry their contract's name.
 FOLDERS = {
@@ -761,6 +764,63 @@ def test_a_split_in_time_predicts_only_after_its_embargo(table, config):
     shortest = settings.skill.min_train_months + settings.skill.embargo_months
     # Features begin with the causal table, a year after the first month.
     assert late["month"].min() >= MONTHS[0] + pd.DateOffset(months=shortest)
+
+
+# ------------------------------------------------------------------ saved models
+
+
+def test_a_saved_model_predicts_what_refitting_gives(results, table, features, config):
+    predicted, settings = table("predicted/mass_change"), config[0].skill
+    (name,) = predicted["model"].unique()
+    card = json.loads((results / "models" / "change" / f"{name}.json").read_text())
+    assert {path.stem for path in (results / "models").glob("*/*.skops")} == MODELS
+    names = [feature["name"] for feature in card["features"]]
+    rows = features[features["dh_m"].notna()].sort_values(["month", "mascon_id"])
+    train = rows[rows["target_change_cm"].notna()]
+    assert len(train) == card["n_samples"] > 100
+    with single_threaded():
+        model = build(name, card["parameters"], settings.trees, settings.seed, names)
+        x = np.ascontiguousarray(train[names])
+        model.fit(x, train["target_change_cm"].to_numpy())
+        expected = model.predict(np.ascontiguousarray(rows[names]))
+    got = predicted[predicted["predicted_cm"].notna()].sort_values(["month", "mascon_id"])
+    assert np.array_equal(got["predicted_cm"], expected.astype(float))
+    assert (predicted["reason"].isna() == predicted["predicted_cm"].notna()).all()
+    keys = got.set_index(["mascon_id", "month"]).index
+    known = train.set_index(["mascon_id", "month"]).index
+    assert (got["trained_on"] == keys.isin(known)).all()
+    both = table("skill/scores").merge(pd.DataFrame(card["scores"]), on=["split", "score"])
+    both = both[(both["model"] == name) & (both["scope"] == "pooled")]
+    both = both[both["target"] == "change"]
+    assert len(both) == len(card["scores"]) >= 6
+    assert np.allclose(both["value_x"], both["value_y"].astype(float), equal_nan=True)
+
+
+def test_a_saved_model_is_applied_to_another_region_without_gravimetry(
+    results, table, features, tmp_path
+):
+    folder = copy_project(tmp_path)
+    (folder / "config" / "regions" / "demo.yaml").rename(
+        folder / "config" / "regions" / "other.yaml"
+    )
+    settings = yaml.safe_load((folder / "tiny.yaml").read_text())
+    settings["regions"] = ["other"]
+    settings["region_settings"] = {"other": settings["region_settings"]["demo"]}
+    settings["predict"] = {"models": str(results / "models"), "model": "xgboost"}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    blind = features.drop(columns=["region", "year"], errors="ignore").copy()
+    blind.loc[:, [name for name in blind if name.startswith("target_")]] = np.nan
+    write_features(blind, folder / "results" / "other" / "features", "other", {})
+    snakemake(folder, "predict", "--allowed-rules", "predict_mass", "predict")
+    path = folder / "results" / "other" / "predicted" / "mass_change.parquet"
+    found, own = pd.read_parquet(path), table("predicted/mass_change")
+    seen = found["predicted_cm"].notna()
+    assert seen.sum() == features["dh_m"].notna().sum() and not found["trained_on"].any()
+    origin = read_provenance(path)
+    assert "trained with region demo, applied with region other" in origin["warnings"]
+    assert origin["model"]["model"] == "xgboost"
+    if own["model"].iloc[0] == "xgboost":
+        assert found["predicted_cm"].equals(own["predicted_cm"])
 
 
 def test_coupling_covers_every_mascon_treatment_and_lag(table, config):

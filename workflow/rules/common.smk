@@ -189,6 +189,17 @@ def mascon_inputs(wildcards):
     return {"mascons": mascon_file(region), **mascon_companions(region)}
 
 
+def mascon_kind(wildcards):
+    """Return what the mascons of a region are: whose, and of which unit."""
+    product = REGIONAL[wildcards.region].mascons.product
+    return {"product": product, "unit": CONFIG.fusion.unit}
+
+
+def saved_models(wildcards):
+    """Return the folder of saved models that is applied: the one named, or the run's own."""
+    return CONFIG.predict.models or f"results/{wildcards.region}/models"
+
+
 FIGURES = {
     "altimetry": ["rate_map", "amplitude_map", "coverage", "filter_costs"],
     "maps": [
@@ -202,6 +213,7 @@ FIGURES = {
     "series": ["mascon_series", "totals", "sheet_coupling", "case_study"],
     "learning": [
         "skill_bars",
+        "learning_curve",
         "predicted_observed",
         "importance",
         "calibration",

@@ -34,26 +34,112 @@ rule score_skill:
     input:
         features=rules.build_features.output.features,
         mascons=rules.read_mascons.output.mascons,
-        lib=lib("learning/skill", "mascons/footprints"),
+        lib=lib("learning/table", "mascons/footprints"),
     output:
         scores="results/{region}/skill/scores.parquet",
         predictions="results/{region}/skill/predictions.parquet",
+        table=report(
+            "results/{region}/skill/table.md",
+            caption="../report/skill_table.rst",
+            category="4 Learning",
+            labels={"figure": "table of skill", "region": "{region}"},
+        ),
+        table_csv="results/{region}/skill/table.csv",
     log:
         "logs/{region}/score_skill.log",
     benchmark:
         "logs/{region}/score_skill.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: 2
     resources:
         mem_mb=memory(3000),
         runtime=minutes(60),
     params:
         skill=settings("skill"),
+        region=region_settings,
     message:
         "Scoring models under every split for {wildcards.region}"
     script:
         "../scripts/score_skill.py"
+
+
+rule trace_learning:
+    input:
+        features=rules.build_features.output.features,
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/curve", "mascons/footprints"),
+    output:
+        curve="results/{region}/skill/learning_curve.parquet",
+    log:
+        "logs/{region}/trace_learning.log",
+    benchmark:
+        "logs/{region}/trace_learning.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(30),
+    params:
+        skill=settings("skill"),
+    message:
+        "Tracing skill against the amount of training data for {wildcards.region}"
+    script:
+        "../scripts/trace_learning.py"
+
+
+rule fit_models:
+    input:
+        features=rules.build_features.output.features,
+        scores=rules.score_skill.output.scores,
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/applied", "mascons/footprints"),
+    output:
+        models=directory("results/{region}/models"),
+    log:
+        "logs/{region}/fit_models.log",
+    benchmark:
+        "logs/{region}/fit_models.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(20),
+    params:
+        skill=settings("skill"),
+        mascons=mascon_kind,
+    message:
+        "Fitting models on all samples of {wildcards.region}"
+    script:
+        "../scripts/fit_models.py"
+
+
+rule predict_mass:
+    input:
+        features=rules.build_features.output.features,
+        models=saved_models,
+        lib=lib("learning/applied"),
+    output:
+        predicted="results/{region}/predicted/mass_change.parquet",
+    log:
+        "logs/{region}/predict_mass.log",
+    benchmark:
+        "logs/{region}/predict_mass.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(10),
+    params:
+        predict=settings("predict"),
+        mascons=mascon_kind,
+    message:
+        "Applying a saved model to {wildcards.region}"
+    script:
+        "../scripts/predict_mass.py"
 
 
 rule explain_variance:
@@ -116,7 +202,12 @@ rule regimes:
 
 rule skill:
     input:
-        every_region(rules.score_skill.output.scores),
+        every_region(rules.score_skill.output.scores, rules.trace_learning.output.curve),
+
+
+rule predict:
+    input:
+        every_region(rules.predict_mass.output.predicted),
 
 
 rule explained:

@@ -188,6 +188,7 @@ rule draw_learning:
     input:
         scores=rules.score_skill.output.scores,
         predictions=rules.score_skill.output.predictions,
+        learning_curve=rules.trace_learning.output.curve,
         importance=rules.explain_variance.output.importance,
         stability=rules.cluster_regimes.output.stability,
         lib=lib("products/figures_learning"),

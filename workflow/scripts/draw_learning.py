@@ -1,4 +1,4 @@
-"""Adapter of rule draw_learning: scores and predictions in, five figures out."""
+"""Adapter of rule draw_learning: scores and predictions in, six figures out."""
 
 from typing import Any
 
@@ -20,6 +20,9 @@ def main(snakemake: Any) -> None:
             snakemake.output,
             {
                 "skill_bars": figures.draw_skill_bars(scores, title),
+                "learning_curve": figures.draw_learning_curve(
+                    read_table(given.learning_curve), title
+                ),
                 "predicted_observed": figures.draw_predicted_observed(predictions, scores, title),
                 "importance": figures.draw_importance(read_table(given.importance), title),
                 "calibration": figures.draw_calibration(predictions, title, nominal),

@@ -1,14 +1,15 @@
-"""Adapter of rule score_skill: features in, scores and held-out predictions out."""
+"""Adapter of rule score_skill: features in, scores, held-out predictions and tables out."""
 
 from typing import Any
 
-from cryofuse.config import SkillSettings
+from cryofuse.config import RegionSettings, SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.skill import evaluate, verdict
+from cryofuse.learning.table import flatten_scores, render_table
 from cryofuse.logs import job_log
 from cryofuse.mascons.footprints import neighbours
 from cryofuse.provenance import provenance
-from cryofuse.tables import PREDICTIONS, SCORES, read_geo_table, write_table
+from cryofuse.tables import PREDICTIONS, SCORES, read_geo_table, write_table, written
 
 
 def main(snakemake: Any) -> None:
@@ -24,6 +25,11 @@ def main(snakemake: Any) -> None:
         origin = provenance(snakemake) | {"verdict": sentence, "seed": settings.seed}
         write_table(scores, snakemake.output.scores, SCORES, origin)
         write_table(predictions, snakemake.output.predictions, PREDICTIONS, origin)
+        title = RegionSettings.model_validate(snakemake.params.region).title
+        with written(snakemake.output.table) as path:
+            path.write_text(render_table(scores, title))
+        with written(snakemake.output.table_csv) as path:
+            flatten_scores(scores).to_csv(path, index=False)
 
 
 if __name__ == "__main__":

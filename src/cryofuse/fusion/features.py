@@ -197,6 +197,18 @@ def feature_group(column: str) -> str:
     return FEATURES[base].group
 
 
+def feature_unit(column: str) -> str:
+    """Return the unit of a feature column, that of a lag being its feature's.
+
+    Raises
+    ------
+    KeyError
+        If the column is no feature.
+    """
+    base, _ = split_lag(column)
+    return FEATURES["dh_change_{n}m_m" if _CHANGE.match(base) else base].unit
+
+
 def feature_columns(table: pd.DataFrame) -> list[str]:
     """Return the names of a table's feature columns, in the table's order."""
     names = []

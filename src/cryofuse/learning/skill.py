@@ -1,9 +1,9 @@
 """Predictive skill: every model, baseline and control under every split, on the same folds.
 
 A sample is a mascon month whose target is known and which has some elevation change. Scores
-are pooled over all held-out samples and per mascon, with block-bootstrap intervals; a gain over
-the best baseline stands beside every score. Where the data allow no honest fold, rows hold nulls
-and the reason.
+are pooled over all held-out samples and per mascon, with block-bootstrap intervals; the gain over
+the best baseline, and that over the best model blind to elevation change, stand beside every
+score. Where the data allow no honest fold, rows hold nulls and the reason.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
+from cryofuse.calendar import TIME_DTYPE, month_index
 from cryofuse.learning.baselines import BASELINES, BaselineError, previous_values
 from cryofuse.learning.conformal import calibrate, fit_growth
-from cryofuse.learning.models import build, single_threaded, tune
+from cryofuse.learning.controls import (
+    ALTIMETRY_PREFIX,
+    BLIND,
+    NOISE_CONTROLS,
+    PERMUTED,
+    PERMUTED_MODEL,
+    blind_columns,
+    control_features,
+    permute_years,
+)
+from cryofuse.learning.models import Tuned, build, single_threaded, tune
 from cryofuse.learning.splits import (
     MIN_TRAIN_SAMPLES,
     Fold,
@@ -39,20 +49,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A forest on place, season, time and pure noise: what a split gives away without altimetry.
-CONTROL = "control_noise"
 #: The one baseline that sees elevation change; ``gain_vs_best_blind`` leaves it out.
 ELEVATION_BASELINE = "physics"
 #: The splits that a claim may rest on, strictest first.
 HONEST_SPLITS = ("both", "leave_mascon_out", "forward")
 #: Fewest held-out samples of a mascon for scores of its own.
 MIN_MASCON_SAMPLES = 3
-#: Prefix of the feature columns that come from elevation change.
-ALTIMETRY_PREFIX = "dh_"
 #: Mean elevation change since the period's first month (m).
 _ELEVATION = "dh_m"
-#: The noise control is a plain forest that may learn by heart; it is not tuned.
-_CONTROL_PARAMETERS = {"max_features": 0.6, "min_samples_leaf": 1, "max_samples": None}
+#: Trees of a forest that chooses settings, or learns noise by heart: a share of the model's.
+_FOREST_SHARE = 0.25
+_FEWEST_TREES = 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,12 @@ class Samples:
     names: list[str]
     dropped: dict[str, str]
     reason: str | None
+
+    def blind(self) -> Samples:
+        """Return the same samples without the features of elevation change."""
+        kept = blind_columns(self.names)
+        names = [name for name, keep in zip(self.names, kept, strict=True) if keep]
+        return replace(self, x=self.x[:, kept], names=names)
 
 
 def select_samples(features: pd.DataFrame, target: str) -> Samples:
@@ -165,6 +178,11 @@ def evaluate(
         samples = select_samples(features, target)
         for name, why in samples.dropped.items():
             logger.info("%s: feature %s left out: %s", target, name, why)
+        names = [*settings.models, *_twins(settings), *NOISE_CONTROLS, PERMUTED]
+        if not blind_columns(samples.names).any():
+            names = [name for name in names if name not in _twins(settings)]
+            for name in _twins(settings):
+                reasons |= {(name, s, target): "no feature but elevation" for s in settings.splits}
         for split in settings.splits:
             try:
                 folds = usable_folds(split, samples, settings, neighbours)
@@ -177,24 +195,29 @@ def evaluate(
                 baselines, failed = _baselines(samples, split, fold)
                 pieces += baselines
                 reasons.update({(name, split, target): why for name, why in failed.items()})
-            jobs += [
-                _Job(samples, split, fold, len(folds), model)
-                for fold in folds
-                for model in [*settings.models, CONTROL]
-            ]
-    work = partial(_run, settings=settings, neighbours=neighbours)
-    for piece, message in run_jobs(work, jobs, threads):
-        logger.info("%s", message)
-        pieces.append(piece)
+                inner = inner_folds(split, samples.table.iloc[fold.train], settings, neighbours)
+                jobs += [_Job(samples, split, fold, len(folds), name, inner) for name in names]
+    permuted: dict[tuple[str, str], list[_Permuted]] = {}
+    # The longest first: no core waits for a long one at the end. What comes out is put in order.
+    jobs.sort(key=_expected_cost, reverse=True)
+    work = partial(_run, settings=settings)
+    for number, (job, result) in enumerate(zip(jobs, run_jobs(work, jobs, threads), strict=True)):
+        found, message = result
+        logger.info("%s; %d of %d", message, number + 1, len(jobs))
+        if isinstance(found, _Permuted):
+            permuted.setdefault((job.split, job.samples.target), []).append(found)
+        else:
+            pieces.append(found)
     failed_baselines = {key for key in reasons if key[0] in BASELINES}
     predictions = _collect(pieces, settings, failed_baselines)
-    return score(predictions, settings, reasons), predictions
+    return score(predictions, settings, reasons, permuted), predictions
 
 
 def score(
     predictions: pd.DataFrame,
     settings: SkillSettings,
     reasons: dict[tuple[str, str, str], str] | None = None,
+    permuted: dict[tuple[str, str], list[_Permuted]] | None = None,
 ) -> pd.DataFrame:
     """Return the scores of held-out predictions (table SCORES).
 
@@ -212,8 +235,10 @@ def score(
         Block length, draws and seed; models, splits and targets that must have rows.
     reasons
         Why a (model, split, target) has no prediction.
+    permuted
+        Predictions of the permuted control, by (split, target).
     """
-    reasons = reasons or {}
+    reasons, permuted = reasons or {}, permuted or {}
     rows: list[dict[str, Any]] = []
     grouped = dict(list(predictions.groupby(["split", "target"], sort=False)))
     for target in settings.targets:
@@ -223,6 +248,8 @@ def score(
             for model in _names(settings):
                 if scored is not None and model in scored.models:
                     found = scored.rows(model)
+                elif scored is not None and model == PERMUTED and (split, target) in permuted:
+                    found = scored.permuted_rows(permuted[split, target])
                 else:
                     reason = reasons.get((model, split, target), "no prediction")
                     found = [_row(name, reason=reason) for name in _pooled_names(model)]
@@ -239,18 +266,20 @@ def score(
 def verdict(scores: pd.DataFrame) -> str:
     """Return one sentence: does elevation change beat the best baseline, where, by how much.
 
-    For each honest split the model with the largest gain speaks, so a win is that of the best of
-    all models; a gain counts only where its block-bootstrap 95 % interval lies above 0.
+    For each honest split the model with the largest gain speaks. It wins where the block-bootstrap
+    95 % intervals of two gains lie above 0: that over the best baseline, and that over the best
+    model of the same folds that sees everything but elevation change. The second is what place
+    and season cannot give. A mascon counts where both of its own gains do.
 
     Parameters
     ----------
     scores
         Table SCORES.
     """
-    pooled = scores[scores["scope"] == "pooled"]
-    target = "change" if (pooled["target"] == "change").any() else "cumulative"
+    target = "change" if (scores["target"] == "change").any() else "cumulative"
     noun = {"change": "monthly mass change", "cumulative": "the cumulative mass anomaly"}[target]
-    pooled = pooled[pooled["target"] == target]
+    scores = scores[scores["target"] == target]
+    pooled = scores[scores["scope"] == "pooled"]
     gains = pooled[(pooled["score"] == "gain_vs_best") & (pooled["kind"] == "model")]
     known = gains[gains["value"].notna()]
     if known.empty:
@@ -260,39 +289,54 @@ def verdict(scores: pd.DataFrame) -> str:
     fails: list[str] = []
     for split in (name for name in HONEST_SPLITS if (known["split"] == name).any()):
         best = known[known["split"] == split].sort_values(["value", "model"]).iloc[-1]
-        rows = pooled[pooled["split"] == split]
-        errors = rows[
-            (rows["kind"] == "baseline") & (rows["score"] == "rmse_cm") & rows["value"].notna()
-        ]
-        baseline = str(errors.sort_values(["value", "model"]).iloc[0]["model"])
-        text = f"{_words(split)} ({_words(best['model'])} against {_words(baseline)}: {_gain(best)}"
-        if baseline == ELEVATION_BASELINE:
-            blind = rows[(rows["score"] == "gain_vs_best_blind") & (rows["model"] == best["model"])]
-            text += (
-                "; physics is elevation change at one density, against the best baseline that "
-                f"sees none: {_gain(blind.iloc[0])}"
-            )
-        (wins if best["lower"] > 0 else fails).append(text + ")")
+        won, text = _split_verdict(scores[scores["split"] == split], best)
+        (wins if won else fails).append(text)
     if not wins and not fails:
         return f"Whether elevation change predicts {noun} cannot be said: no honest split."
+    rivals = f"both the best baseline and the best model blind to elevation change for {noun}"
     if not wins:
         return (
-            f"Learning from elevation change does not demonstrably beat the best baseline for "
-            f"{noun} under {', '.join(fails)}."
+            f"Learning from elevation change does not demonstrably beat {rivals} "
+            f"under {'; '.join(fails)}."
         )
-    sentence = (
-        f"Learning from elevation change beats the best baseline for {noun} under {', '.join(wins)}"
+    sentence = f"Learning from elevation change beats {rivals} under {'; '.join(wins)}"
+    return sentence + (f"; but not demonstrably under {'; '.join(fails)}." if fails else ".")
+
+
+def _split_verdict(rows: pd.DataFrame, best: pd.Series) -> tuple[bool, str]:
+    """Return whether a split's best model wins, and that in words."""
+    pooled = rows[rows["scope"] == "pooled"]
+    own = rows[rows["model"] == best["model"]]
+    errors = pooled[(pooled["score"] == "rmse_cm") & pooled["value"].notna()]
+    errors = errors.sort_values(["value", "model"]).set_index("model")
+    baseline = str(errors.index[errors["kind"] == "baseline"][0])
+    text = (
+        f"{_words(best['split'])} ({_words(best['model'])}: {_gain(best)} over {_words(baseline)}"
     )
-    return sentence + (f", but not demonstrably under {', '.join(fails)}." if fails else ".")
+    if baseline == ELEVATION_BASELINE:
+        blind = own[(own["score"] == "gain_vs_best_blind") & (own["scope"] == "pooled")].iloc[0]
+        text += f", which is elevation change at one density, {_gain(blind)} over the others"
+    twins = own[(own["score"] == "gain_vs_best_twin") & own["value"].notna()]
+    pooled_twin = twins[twins["scope"] == "pooled"]
+    if pooled_twin.empty:
+        return False, text + ", no model blind to elevation change)"
+    twin = pooled_twin.iloc[0]
+    rival = next(name for name in errors.index if name.endswith(BLIND)).removesuffix(BLIND)
+    text += f" and {_gain(twin)} over the blind {_words(rival)}"
+    if not np.isfinite(best["lower"]):
+        return False, text + ", too short a record for intervals)"
+    both = own[own["score"].isin(["gain_vs_best", "gain_vs_best_twin"]) & own["value"].notna()]
+    lowest = both[both["scope"] != "pooled"].groupby("scope")["lower"].agg(["min", "size"])
+    alone = int(((lowest["min"] > 0) & (lowest["size"] == 2)).sum())
+    text += f", {best['n_blocks']} blocks, {alone} of {len(lowest)} mascons on their own)"
+    return bool(best["lower"] > 0 and twin["lower"] > 0), text
 
 
 def _gain(row: pd.Series) -> str:
-    """Return a gain in words."""
+    """Return a gain in words: how much of the squared error is gone."""
     value, lower, upper = (100 * float(row[name]) for name in ("value", "lower", "upper"))
-    size = f"{abs(value):.0f} % {'less' if value >= 0 else 'more'} squared error"
-    if not np.isfinite(lower):
-        return f"{size}, too short a record for an interval"
-    return f"{size}, gain {value:+.0f} % [{lower:+.0f}, {upper:+.0f}] over {row['n_blocks']} blocks"
+    interval = f" [{lower:+.0f}, {upper:+.0f}]" if np.isfinite(lower) else ""
+    return f"gain {value:+.0f} %{interval}"
 
 
 def bootstrap_weights(n_months: int, block_months: int, draws: int, seed: int) -> np.ndarray:
@@ -348,42 +392,95 @@ class _Job:
     fold: Fold
     n_folds: int
     model: str
+    inner: list[Fold]
 
 
-def _run(
-    job: _Job, settings: SkillSettings, neighbours: pd.DataFrame | None
-) -> tuple[pd.DataFrame, str]:
+@dataclass(frozen=True)
+class _Permuted:
+    """Held-out predictions of one fold (cm): row 0 of the true labels' model, then permuted."""
+
+    fold: int
+    observed: np.ndarray
+    predicted: np.ndarray
+
+
+#: Work of one fit in arbitrary units: only the order counts.
+_COST = {"ridge": 1.0, "xgboost": 8.0, "hist_gradient_boosting": 12.0, "forest": 40.0}
+
+
+def _expected_cost(job: _Job) -> float:
+    """Return about how long a job takes, to start the longest first."""
+    name = job.model.removesuffix(BLIND)
+    blind = 0.5 if job.model.endswith(BLIND) else 1.0
+    return _COST.get(name, 20.0) * blind * len(job.fold.train)
+
+
+def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame | _Permuted, str]:
     """Tune, fit and predict one model in one fold; return predictions and a line to log."""
     began = time.perf_counter()
     train, test = job.fold.train, job.fold.test
     y = job.samples.table["observed_cm"].to_numpy()
     radius: np.ndarray | float = float("nan")
+    about = "not tuned"
+    found: pd.DataFrame | _Permuted
     with single_threaded():
-        if job.model == CONTROL:
+        if job.model == PERMUTED:
+            found = _permute(job, settings)
+            predicted = np.median(found.predicted[1:], axis=0)
+            about = f"{len(found.predicted) - 1} permutations"
+        elif job.model in NOISE_CONTROLS:
+            name, parameters = NOISE_CONTROLS[job.model]
             x = control_features(job.samples.table, settings)
-            fitted = build("forest", _CONTROL_PARAMETERS, settings.trees, settings.seed)
+            fitted = build(name, parameters, _fewer_trees(name, settings), settings.seed)
             predicted = fitted.fit(x[train], y[train]).predict(x[test])
-            about = "not tuned"
         else:
-            x = job.samples.x
-            tuned = tune_fold(job.model, job.samples, job.split, job.fold, settings, neighbours)
-            fitted = build(
-                job.model, tuned.parameters, settings.trees, settings.seed, job.samples.names
-            )
+            samples = job.samples.blind() if job.model.endswith(BLIND) else job.samples
+            name, x = job.model.removesuffix(BLIND), samples.x
+            tuned = tune_training(name, samples, train, job.inner, settings)
+            fitted = build(name, tuned.parameters, settings.trees, settings.seed, samples.names)
             predicted = fitted.fit(x[train], y[train]).predict(x[test])
             month = job.samples.table["month"].to_numpy()
             growth = fit_growth(month[train], y[train])
-            found = calibrate(tuned.residuals, month[train][tuned.held], growth, settings.coverage)
-            radius, about = found.radius(month[test]), str(tuned.parameters)
-            if found.reason:
-                about += f", no interval: {found.reason}"
+            widths = calibrate(tuned.residuals, month[train][tuned.held], growth, settings.coverage)
+            radius, about = widths.radius(month[test]), str(tuned.parameters)
+            if widths.reason:
+                about += f", no interval: {widths.reason}"
+    if job.model != PERMUTED:
+        found = _predictions(job.samples, job.split, job.fold, job.model, predicted, radius)
     rmse = float(np.sqrt(np.mean((y[test] - predicted) ** 2)))
     message = (
         f"{job.samples.target}, {job.split}, fold {job.fold.number + 1} of {job.n_folds}, "
         f"{job.model}: {len(train)} train, {len(test)} test, RMSE {rmse:.3g} cm, {about}, "
         f"{time.perf_counter() - began:.1f} s"
     )
-    return _predictions(job.samples, job.split, job.fold, job.model, predicted, radius), message
+    return found, message
+
+
+def _permute(job: _Job, settings: SkillSettings) -> _Permuted:
+    """Fit the control's model to the true labels and to those of permuted years.
+
+    All with the settings chosen with the true labels.
+    """
+    name = PERMUTED_MODEL if PERMUTED_MODEL in settings.models else settings.models[0]
+    train, test = job.fold.train, job.fold.test
+    table, x = job.samples.table.iloc[train], job.samples.x
+    y = job.samples.table["observed_cm"].to_numpy()
+    parameters = tune_training(name, job.samples, train, job.inner, settings).parameters
+    predicted = np.full((settings.label_permutations + 1, len(test)), np.nan)
+    for draw in range(len(predicted)):
+        label = y[train]
+        if draw:
+            seed = (settings.seed, job.fold.number, draw)
+            label = permute_years(
+                table["mascon_id"].to_numpy(), table["month"].to_numpy(), label, seed
+            )
+        known = np.isfinite(label)
+        if known.sum() < MIN_TRAIN_SAMPLES:
+            continue
+        fitted = build(name, parameters, settings.trees, settings.seed, job.samples.names)
+        fitted.fit(x[train[known]], label[known])
+        predicted[draw] = fitted.predict(x[test])
+    return _Permuted(job.fold.number, y[test], predicted)
 
 
 def tune_fold(
@@ -393,10 +490,19 @@ def tune_fold(
     fold: Fold,
     settings: SkillSettings,
     neighbours: pd.DataFrame | None = None,
-) -> Any:
+) -> Tuned:
     """Return a model's settings for one outer fold, chosen on inner folds of its training set."""
-    train = fold.train
-    inner = inner_folds(split, samples.table.iloc[train], settings, neighbours)
+    inner = inner_folds(split, samples.table.iloc[fold.train], settings, neighbours)
+    return tune_training(model, samples, fold.train, inner, settings)
+
+
+def tune_training(
+    model: str, samples: Samples, train: np.ndarray, inner: list[Fold], settings: SkillSettings
+) -> Tuned:
+    """Return a model's settings for a training set, chosen on its inner folds.
+
+    A forest chooses with fewer trees than it predicts with.
+    """
     return tune(
         model,
         samples.x[train],
@@ -404,25 +510,17 @@ def tune_fold(
         inner,
         space=settings.search.space(model),
         candidates=settings.candidates,
-        trees=settings.trees,
+        trees=_fewer_trees(model, settings),
         seed=settings.seed,
         names=samples.names,
     )
 
 
-def control_features(table: pd.DataFrame, settings: SkillSettings) -> np.ndarray:
-    """Return place, season, time and seeded noise for each sample (n × (5 + noise columns))."""
-    noise = np.random.default_rng(settings.seed).normal(size=(len(table), settings.noise_features))
-    month = table["month"].to_numpy()
-    return np.column_stack(
-        [
-            table["latitude"].to_numpy(),
-            table["longitude"].to_numpy(),
-            _season(month),
-            year_fraction(month_middle(month)),
-            noise,
-        ]
-    )
+def _fewer_trees(model: str, settings: SkillSettings) -> int:
+    """Return the trees of a fit that only chooses settings: a forest's choice needs few."""
+    if model != "forest":
+        return settings.trees
+    return min(settings.trees, max(_FEWEST_TREES, int(settings.trees * _FOREST_SHARE)))
 
 
 def _elevation(
@@ -437,11 +535,6 @@ def _elevation(
     index = pd.Series(month_index(month))
     gap = index.groupby(mascon).diff()
     return dh.groupby(mascon).diff().where(gap == gap.min()).to_numpy()
-
-
-def _season(month: np.ndarray) -> np.ndarray:
-    angle = 2 * np.pi * (month_index(month) % 12 + 0.5) / 12
-    return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
 def usable_folds(
@@ -547,14 +640,19 @@ def _collect(
     return joined.loc[rows_in_order].reset_index(drop=True)
 
 
+def _twins(settings: SkillSettings) -> list[str]:
+    return [name + BLIND for name in settings.models]
+
+
 def _names(settings: SkillSettings) -> list[str]:
-    return [*settings.models, *BASELINES, CONTROL]
+    return [*settings.models, *BASELINES, *_twins(settings), *NOISE_CONTROLS, PERMUTED]
 
 
 def _kind(model: str) -> str:
     if model in BASELINES:
         return "baseline"
-    return "control" if model == CONTROL else "model"
+    control = model.endswith(BLIND) or model in NOISE_CONTROLS or model == PERMUTED
+    return "control" if control else "model"
 
 
 def _words(name: str) -> str:
@@ -567,6 +665,8 @@ _ERRORS = ("r2", "rmse_cm", "rmse_gt", "mae_cm")
 
 
 def _pooled_names(model: str) -> list[str]:
+    if model == PERMUTED:
+        return ["r2", "rmse_cm", "gain_vs_best", "r2_true_labels", "p_permuted"]
     names = [*_ERRORS, "r2_jackknife"]
     if model not in BASELINES:
         names += [f"skill_vs_{name}" for name in BASELINES]
@@ -574,6 +674,7 @@ def _pooled_names(model: str) -> list[str]:
     if model not in BASELINES or model == ELEVATION_BASELINE:
         names += ["gain_vs_best_blind"]
     if _kind(model) == "model":
+        names += ["gain_vs_blind_twin", "gain_vs_best_twin", "gain_vs_best_twin_jackknife"]
         names += _INTERVAL_SCORES
     return names
 
@@ -621,6 +722,7 @@ class _Scored:
             "bounded": bounded,
         }
         self.sums = {}
+        self._by_mascon: dict[str, np.ndarray] = {}
         label = group["model"].to_numpy()
         for model in self.models:
             rows = label == model
@@ -629,11 +731,12 @@ class _Scored:
             np.add.at(held, (month[rows], mascon[rows]), stacked)
             self.sums[model] = held
         self.baselines = [name for name in BASELINES if name in self.models]
+        self.twins = [name for name in self.models if name.endswith(BLIND)]
 
     def rows(self, model: str) -> list[dict[str, Any]]:
         """Return a model's rows, pooled then per mascon."""
         by_month = self.sums[model].sum(axis=1)
-        references = {name: self.sums[name].sum(axis=1) for name in self.baselines}
+        references = {name: self.sums[name].sum(axis=1) for name in self.baselines + self.twins}
         whole = self._values(model, by_month.sum(axis=0), _total(references))
         drawn = self._values(model, self.weights @ by_month, _drawn(self.weights, references))
         jack = self._jackknife(model)
@@ -650,13 +753,52 @@ class _Scored:
                 found.append(_row(name, n=n, **interval))
         return found + self._per_mascon(model)
 
-    def _per_mascon(self, model: str) -> list[dict[str, Any]]:
-        held = self.sums[model]
-        totals = held.sum(axis=0)
-        drawn = np.tensordot(self.weights, held, axes=(1, 0))
-        values, draws = _errors(totals), _errors(drawn)
+    def permuted_rows(self, folds: list[_Permuted]) -> list[dict[str, Any]]:
+        """Return the rows of the permuted control: medians and 95 % ranges over permutations."""
+        ordered = sorted(folds, key=lambda fold: fold.fold)
+        observed = np.concatenate([fold.observed for fold in ordered])
+        predicted = np.concatenate([fold.predicted for fold in ordered], axis=1)
+        n, draws = len(observed), len(predicted) - 1
+        squared = ((predicted - observed) ** 2).sum(axis=1)
+        names = _pooled_names(PERMUTED)
+        if not np.isfinite(squared).all():
+            return [_row(name, n=n, reason="a fold trains on a single year") for name in names]
+        r2 = 1 - _ratio(squared, np.sum((observed - observed.mean()) ** 2))
+        best = min((self.sums[name][..., 3].sum() for name in self.baselines), default=np.nan)
+        values = {
+            "r2": r2[1:],
+            "rmse_cm": np.sqrt(squared[1:] / n),
+            "gain_vs_best": 1 - _ratio(squared[1:], best),
+        }
         found = []
-        for name in ("r2", "rmse_cm"):
+        for name, drawn in values.items():
+            if not np.isfinite(drawn).all():
+                found.append(_row(name, n=n, reason=self._missing(name)))
+                continue
+            lower, upper = np.quantile(drawn, [0.025, 0.975])
+            value = float(np.median(drawn))
+            found.append(_row(name, n=n, value=value, lower=lower, upper=upper, n_blocks=draws))
+        # The true labels are one of the arrangements, so p is never 0 (Phipson and Smyth 2010).
+        share = (1 + np.sum(r2[1:] >= r2[0])) / (1 + draws)
+        single: dict[str, Any] = {"n": n, "n_blocks": draws, "reason": "one value, no interval"}
+        found.append(_row("r2_true_labels", value=float(r2[0]), **single))
+        found.append(_row("p_permuted", value=float(share), **single))
+        return found
+
+    def _per_mascon(self, model: str) -> list[dict[str, Any]]:
+        names = ["r2", "rmse_cm"]
+        if model not in BASELINES:
+            names += ["gain_vs_best"]
+        if _kind(model) == "model":
+            names += ["gain_vs_best_twin"]
+        held = {name: self.sums[name] for name in self.baselines + self.twins}
+        totals = self.sums[model].sum(axis=0)
+        values = self._values(model, totals, _total(held))
+        draws = self._values(model, *self._drawn_by_mascon(model))
+        found = []
+        for name in names:
+            if name not in values:
+                continue
             lower, upper = _percentiles(draws[name])
             for k, mascon in enumerate(self.mascons):
                 n = int(totals[k, 0])
@@ -667,23 +809,37 @@ class _Scored:
                 found.append(_row(name, f"mascon:{mascon}", n=n, **row))
         return found
 
+    def _drawn_by_mascon(self, model: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the sums of every draw by mascon, of the model and of what it is compared with."""
+        drawn = {
+            name: np.tensordot(self.weights, self.sums[name], axes=(1, 0))
+            for name in {model, *self.baselines, *self.twins} - set(self._by_mascon)
+        }
+        self._by_mascon |= drawn
+        compared = {name: self._by_mascon[name] for name in self.baselines + self.twins}
+        return self._by_mascon[model], compared
+
     def _values(
         self, model: str, sums: np.ndarray, references: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Return every score made of sums (last axis: the sums); others stay vectorised."""
         found = _errors(sums)
-        if model not in BASELINES and references:
-            squared = {name: ref[..., 3] for name, ref in references.items()}
-            for name, value in squared.items():
-                found[f"skill_vs_{name}"] = 1 - _ratio(sums[..., 3], value)
-            best = np.min(np.stack(list(squared.values())), axis=0)
-            found["gain_vs_best"] = 1 - _ratio(sums[..., 3], best)
-        if model not in BASELINES or model == ELEVATION_BASELINE:
-            blind = [r[..., 3] for name, r in references.items() if name != ELEVATION_BASELINE]
-            if blind:
-                best = np.min(np.stack(blind), axis=0)
-                found["gain_vs_best_blind"] = 1 - _ratio(sums[..., 3], best)
+        squared = {name: ref[..., 3] for name, ref in references.items()}
+
+        def gain(names: list[str]) -> np.ndarray:
+            return 1 - _ratio(sums[..., 3], np.min([squared[name] for name in names], axis=0))
+
+        if model not in BASELINES and self.baselines:
+            for name in self.baselines:
+                found[f"skill_vs_{name}"] = gain([name])
+            found["gain_vs_best"] = gain(self.baselines)
+        blind = [name for name in self.baselines if name != ELEVATION_BASELINE]
+        if (model not in BASELINES or model == ELEVATION_BASELINE) and blind:
+            found["gain_vs_best_blind"] = gain(blind)
         if _kind(model) == "model":
+            if model + BLIND in self.twins:
+                found["gain_vs_blind_twin"] = gain([model + BLIND])
+                found["gain_vs_best_twin"] = gain(self.twins)
             found["coverage"] = _ratio(sums[..., 6], sums[..., 8])
             found["interval_width_cm"] = _ratio(sums[..., 7], sums[..., 8])
         return found
@@ -706,13 +862,13 @@ class _Scored:
     def _jackknife(self, model: str) -> dict[str, dict[str, Any]]:
         """Return scores with the t interval of the leave-one-mascon-out jackknife."""
         by_mascon = self.sums[model].sum(axis=0)
-        references = {name: self.sums[name].sum(axis=0) for name in self.baselines}
+        references = {name: self.sums[name].sum(axis=0) for name in self.baselines + self.twins}
         rest = {name: ref.sum(axis=0) - ref for name, ref in references.items()}
         whole = self._values(model, by_mascon.sum(axis=0), _total(references))
         left = self._values(model, by_mascon.sum(axis=0) - by_mascon, rest)
         n = len(self.mascons)
         found: dict[str, dict[str, Any]] = {}
-        for name in ("r2", "gain_vs_best"):
+        for name in ("r2", "gain_vs_best", "gain_vs_best_twin"):
             if name not in whole:
                 continue
             value = whole[name]
@@ -737,6 +893,8 @@ class _Scored:
             return "too few inner residuals for an interval"
         if name.startswith("skill_vs_") and name.removeprefix("skill_vs_") not in self.baselines:
             return "the baseline has no prediction"
+        if name.endswith("_twin") and not self.twins:
+            return "no model blind to elevation change"
         return "the held-out target or the baseline's error does not vary"
 
 

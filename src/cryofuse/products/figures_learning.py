@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cryofuse.learning.controls import BLIND, PERMUTED
 from cryofuse.products import style
 from cryofuse.products.figures_maps import SPLIT_NAMES, best_model
 
@@ -48,7 +49,8 @@ def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
 
     pooled = scores[(scores["scope"] == "pooled") & (scores["score"] == "r2")]
     splits, targets = _splits(pooled) or ["forward"], _targets(pooled) or ["change"]
-    names = list(dict.fromkeys(_ordered(pooled)))
+    # A twin stands, hollow, on the line of its model.
+    names = [n for n in dict.fromkeys(_ordered(pooled)) if not n.endswith(BLIND)]
     figure = style.new_figure(1.5 + len(targets) * max(1.2, 0.19 * len(names) + 0.4))
     panels = figure.subplots(len(targets), len(splits), sharex=True, sharey=True, squeeze=False)
     for row, target in enumerate(targets):
@@ -66,8 +68,11 @@ def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
         Line2D([], [], marker="o", ls="none", color=colour, label=kind)
         for kind, colour in KIND_COLOURS.items()
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3)
-    blocks = pooled["n_blocks"].dropna()
+    twin = Line2D([], [], marker="o", ls="none", color=KIND_COLOURS["control"], mfc="white")
+    twin.set_label("blind twin")
+    handles.append(twin)
+    figure.legend(handles=handles, loc="outside upper right", ncols=4)
+    blocks = pooled.loc[pooled["model"] != PERMUTED, "n_blocks"].dropna()
     low, high = (int(blocks.min()), int(blocks.max())) if len(blocks) else (0, 0)
     several = f"{low}" if low == high else f"{low} to {high}"
     independent = f" ({several} blocks)" if len(blocks) else ""
@@ -76,8 +81,9 @@ def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
         f"{title}: predictive skill by split",
         "Pooled held-out R² of GRACE mass (cm water equivalent) with 95 % block-bootstrap intervals"
         f"{independent}. An arrow marks a value below "
-        f"−{-_R2_FLOOR:g}. Random folds leak: read the "
-        "others. Control: noise features.",
+        f"−{-_R2_FLOOR:g}. Random folds leak: read the others. Blind twin: the same model "
+        "without elevation change. Controls: place, season, time and noise; labels of other years "
+        "(range over permutations).",
     )
     return figure
 
@@ -90,10 +96,12 @@ def _ordered(pooled: pd.DataFrame) -> list[str]:
 
 
 def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
-    place = {name: len(names) - 1 - i for i, name in enumerate(names)}
+    place = {name: len(names) - 1.0 - i for i, name in enumerate(names)}
+    ticks = list(place.values())
     axes.axvline(0, color=style.FAINT, lw=0.5)
     axes.set_xlim(_R2_FLOOR - 0.08, 1.05)
-    axes.set_yticks(list(place.values()), [n.replace("_", " ") for n in place], fontsize=6.5)
+    axes.set_yticks(ticks, [n.replace("_", " ") for n in place], fontsize=6.5)
+    place |= {name + BLIND: y - 0.3 for name, y in place.items()}
     axes.set_ylim(-0.6, len(names) - 0.4)
     known = part.dropna(subset=["value"])
     if known.empty:
@@ -106,18 +114,103 @@ def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
     rows: list[Any] = list(known.itertuples())
     for row in rows:
         y, colour = place[row.model], KIND_COLOURS.get(row.kind, style.FAINT)
+        twin = row.model.endswith(BLIND)
+        face = "white" if twin else colour
         if pd.notna(row.lower) and pd.notna(row.upper):
             axes.plot(
-                np.clip([row.lower, row.upper], _R2_FLOOR, 1.0), [y, y], color=colour, lw=1.6,
-                alpha=0.55, solid_capstyle="butt", gid=f"interval {row.model}",
+                np.clip([row.lower, row.upper], _R2_FLOOR, 1.0), [y, y], color=colour,
+                lw=1.0 if twin else 1.6, alpha=0.55, solid_capstyle="butt",
+                gid=f"interval {row.model}",
             )  # fmt: skip
         if row.value < _R2_FLOOR:
-            axes.plot(_R2_FLOOR, y, "<", ms=4, color=colour, gid=f"below {row.model}")
+            axes.plot(_R2_FLOOR, y, "<", ms=4, color=colour, mfc=face, gid=f"below {row.model}")
             axes.text(
                 _R2_FLOOR + 0.08, y, f"{row.value:.1f}".replace("-", "−"), fontsize=5.5, va="center"
             )
         else:
-            axes.plot(row.value, y, "o", ms=3.6, color=colour, gid=f"score {row.model}")
+            axes.plot(
+                row.value, y, "o", ms=2.8 if twin else 3.6, color=colour, mfc=face, mew=0.8,
+                gid=f"score {row.model}",
+            )  # fmt: skip
+
+
+@style.styled
+def draw_learning_curve(curve: pd.DataFrame, title: str) -> Figure:
+    """Draw held-out R² against training months and training mascons, a row for each target.
+
+    Parameters
+    ----------
+    curve
+        Table ``skill/learning_curve``.
+    title
+        Name of the region.
+    """
+    from matplotlib.lines import Line2D
+
+    units = {"forward": "training months", "leave_mascon_out": "training mascons"}
+    targets = _targets(curve) or ["change"]
+    models = [m for m in dict.fromkeys(curve["model"]) if not m.endswith(BLIND)]
+    figure = style.new_figure(1.2 + 1.9 * len(targets))
+    panels = figure.subplots(len(targets), len(units), sharey="row", squeeze=False)
+    for row, target in enumerate(targets):
+        # The smallest shares may fall without end: the axis is for the others.
+        steady = curve.loc[(curve["target"] == target) & (curve["share"] >= 0.5), "r2"].min()
+        floor = max(_R2_FLOOR, min(-0.05, float(np.nan_to_num(steady)) - 0.05))
+        for column, (split, unit) in enumerate(units.items()):
+            axes = panels[row, column]
+            part = curve[(curve["target"] == target) & (curve["split"] == split)]
+            if row == 0:
+                axes.set_title(f"{'ab'[column]}  {SPLIT_NAMES[split]}")
+            if row == len(targets) - 1:
+                axes.set_xlabel(f"{unit}, mean over folds")
+            if column == 0:
+                axes.set_ylabel(f"R² (1), {TARGET_NAMES[target]}")
+            if part["r2"].notna().sum() == 0:
+                reason = style.first_reason(part["reason"], default="split not asked for")
+                style.state_reason(axes, reason)
+                continue
+            axes.axhline(0, color=style.FAINT, lw=0.5)
+            axes.set_xlim(0, 1.05 * float(part["n_units"].max()))
+            for number, model in enumerate(models):
+                for name, dashes in ((model, "-"), (model + BLIND, "--")):
+                    line = part[part["model"] == name].sort_values("n_units")
+                    value = line["r2"].to_numpy(dtype=float)
+                    colour = _MODEL_COLOURS[number % 8]
+                    axes.plot(
+                        line["n_units"], value, dashes, marker="o", ms=3, lw=1, color=colour,
+                        gid=f"curve {name}",
+                    )  # fmt: skip
+                    axes.vlines(
+                        line["n_units"], line["lower"], line["upper"], color=colour, lw=0.8,
+                        alpha=0.6, gid=f"range {name}",
+                    )  # fmt: skip
+                    below = line[value < floor]
+                    axes.plot(
+                        below["n_units"], np.full(len(below), floor), "v", ms=5, color=colour,
+                        gid=f"below {name}",
+                    )  # fmt: skip
+        known = curve[curve["target"] == target]
+        if known["r2"].notna().any():
+            top = known[["r2", "upper"]].max().max()
+            room = 0.05 * (top - floor)
+            panels[row, 0].set_ylim(floor - room, top + room)
+    handles = [
+        Line2D([], [], marker="o", ms=3, color=_MODEL_COLOURS[k % 8], label=m.replace("_", " "))
+        for k, m in enumerate(models)
+    ]
+    handles.append(
+        Line2D([], [], ls="--", color=style.INK, label="the same without elevation change")
+    )
+    style.legend_below(figure, handles, len(handles))
+    draws = curve["n_draws"].max() if len(curve) else 0
+    style.head(
+        figure,
+        f"{title}: learning curves",
+        "Pooled held-out R² of models trained on nested shares of the months (forward in time) or "
+        f"mascons (left out); points are means, bars 95 % ranges over {draws:g} draws. A triangle "
+        "marks a value below the axis.",
+    )
+    return figure
 
 
 @style.styled

@@ -1,5 +1,6 @@
 """Scores against plain formulas; honest splits are not fooled and do find what is planted."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import pytest
 
 from cryofuse.config import SkillSettings
 from cryofuse.learning import evaluate, skill
+from cryofuse.learning.splits import inner_folds
 from cryofuse.tables import PREDICTIONS, SCORES, check, from_pandas
 
 Maker = Callable[..., pd.DataFrame]
@@ -23,6 +25,7 @@ SMALL = {
     "neighbour_buffer_km": 350,
     "bootstrap_draws": 200,
     "noise_features": 2,
+    "label_permutations": 3,
 }
 
 
@@ -73,7 +76,7 @@ def planted() -> tuple[pd.DataFrame, pd.DataFrame, SkillSettings]:
     )
     table.loc[5:9, "target_change_cm"] = np.nan
     assert len(feature_columns(table)) == 6
-    options = small()
+    options = small(targets=["change"], label_permutations=19)
     return *evaluate(table, options), options
 
 
@@ -81,8 +84,14 @@ def test_tables_keep_their_contract(planted: tuple) -> None:
     scores, predictions, options = planted
     check(from_pandas(scores), SCORES)
     check(from_pandas(predictions), PREDICTIONS)
-    names = {*options.models, *skill.BASELINES, skill.CONTROL}
-    assert set(scores["model"]) == set(predictions["model"]) == names
+    twins = {name + "_blind" for name in options.models}
+    controls = twins | {"control_noise", "control_noise_xgboost"}
+    names = {*options.models, *skill.BASELINES, *controls}
+    assert set(predictions["model"]) == names
+    assert set(scores["model"]) == names | {"control_permuted"}
+    kinds = scores.groupby("kind")["model"].agg(set)
+    assert kinds["model"] == set(options.models)
+    assert kinds["control"] == controls | {"control_permuted"}
     for _, group in predictions.groupby(["split", "target"]):
         assert len(set(group["model"].value_counts())) == 1  # all on the same samples
     assert (
@@ -127,6 +136,11 @@ def test_scores_follow_the_plain_formulas(planted: tuple, split: str) -> None:
     assert pick(scores, "ridge", "gain_vs_best_blind", split)["value"] == pytest.approx(
         1 - squared["ridge"] / blind
     )
+    twin = pick(scores, "ridge", "gain_vs_blind_twin", split)["value"]
+    assert twin == pytest.approx(1 - squared["ridge"] / squared["ridge_blind"])
+    best_twin = min(value for name, value in squared.items() if name.endswith("_blind"))
+    found_twin = pick(scores, "ridge", "gain_vs_best_twin", split)["value"]
+    assert found_twin == pytest.approx(1 - squared["ridge"] / best_twin)
     against = pick(scores, "ridge", "skill_vs_climatology", split)["value"]
     assert against == pytest.approx(1 - squared["ridge"] / squared["climatology"])
 
@@ -145,6 +159,19 @@ def test_mascon_scores_and_jackknife_follow_the_plain_formulas(planted: tuple) -
     rows = scores.query("split == 'leave_mascon_out' and target == 'change' and model == 'xgboost'")
     one = rows[(rows["scope"] == "mascon:4") & (rows["score"] == "r2")].iloc[0]
     assert one["value"] == pytest.approx(r2(mine[mine["mascon_id"] == 4]))
+    group = predictions.query("split == 'leave_mascon_out' and target == 'change'")
+    squared = {
+        name: np.sum((g["observed_cm"] - g["predicted_cm"]) ** 2)
+        for name, g in group[group["mascon_id"] == 4].groupby("model")
+    }
+    for score, rivals in (
+        ("gain_vs_best", list(skill.BASELINES)),
+        ("gain_vs_best_twin", [name for name in squared if name.endswith("_blind")]),
+    ):
+        gain = rows[(rows["scope"] == "mascon:4") & (rows["score"] == score)].iloc[0]
+        best = min(squared[name] for name in rivals)
+        assert gain["value"] == pytest.approx(1 - squared["xgboost"] / best)
+        assert gain["lower"] <= gain["value"] <= gain["upper"]
     left = np.array([r2(mine[mine["mascon_id"] != k]) for k in range(9)])
     sigma = np.sqrt(8 / 9 * np.sum((left - left.mean()) ** 2))
     row = pick(scores, "xgboost", "r2_jackknife", "leave_mascon_out")
@@ -165,21 +192,117 @@ def test_planted_coupling_is_found_leaving_mascons_out(planted: tuple) -> None:
     assert pick(scores, "ridge", "gain_vs_best_blind", "leave_mascon_out")["lower"] > 0
 
 
-def test_verdict_says_what_the_table_says(planted: tuple) -> None:
+def test_labels_of_other_years_are_worth_less_than_the_true_ones(planted: tuple) -> None:
+    scores, _, _ = planted
+    for split in ("leave_mascon_out", "forward", "both"):
+        permuted = pick(scores, "control_permuted", "r2", split)
+        true = pick(scores, "control_permuted", "r2_true_labels", split)["value"]
+        # driver and noise are independent from month to month: other years' labels say nothing
+        assert permuted["lower"] <= permuted["value"] <= permuted["upper"] < 0.2
+        assert true > 0.7
+        assert pick(scores, "control_permuted", "p_permuted", split)["value"] == 1 / 20
+        assert permuted["n_blocks"] == 19
+
+
+def test_verdict_needs_both_gains(planted: tuple) -> None:
     scores, _, _ = planted
     sentence = skill.verdict(scores)
     assert sentence.count(".") == 1
     assert "monthly mass change" in sentence
-    assert "physics is elevation change at one density" in sentence
-    better = scores.copy()
-    better.loc[better["score"] == "gain_vs_best", ["value", "lower", "upper"]] = [0.2, 0.1, 0.3]
-    assert skill.verdict(better).startswith(
-        "Learning from elevation change beats the best baseline for monthly mass change under both"
+    assert "physics, which is elevation change at one density" in sentence
+
+    def with_gains(best: list[float], twin: list[float]) -> pd.DataFrame:
+        table = scores.copy()
+        for name, values in (("gain_vs_best", best), ("gain_vs_best_twin", twin)):
+            table.loc[table["score"] == name, ["value", "lower", "upper"]] = values
+        return table
+
+    good, bad = [0.2, 0.1, 0.3], [0.2, -0.1, 0.3]
+    won = skill.verdict(with_gains(good, good))
+    assert won.startswith(
+        "Learning from elevation change beats both the best baseline and the best model blind to "
+        "elevation change for monthly mass change under both"
     )
-    assert "gain +20 % [+10, +30]" in skill.verdict(better)
-    worse = better.copy()
-    worse.loc[worse["score"] == "gain_vs_best", "lower"] = -0.1
-    assert "does not demonstrably beat" in skill.verdict(worse)
+    assert "gain +20 % [+10, +30] over physics" in won
+    assert "gain +20 % [+10, +30] over the blind" in won
+    assert "4 blocks, 9 of 9 mascons on their own" in won
+    for table in (with_gains(good, bad), with_gains(bad, good)):
+        assert "does not demonstrably beat" in skill.verdict(table)
+        assert "0 of 9 mascons" in skill.verdict(table)
+
+
+def test_place_and_season_alone_make_no_claim_for_elevation(make_features: Maker) -> None:
+    """A season that grows northward beats every baseline at a left-out mascon: no elevation."""
+    table = make_features(mascons=16, months=60, lags=0, noise_features=True, seed=3)
+    season = table["season_cos"] * (table["latitude"] - 66.5)
+    noise = np.random.default_rng(1).normal(size=len(table))
+    table["target_change_cm"] = 6 * season + 9 * noise
+    options = small(
+        models=["xgboost"],
+        targets=["change"],
+        splits=["leave_mascon_out"],
+        folds=8,
+        neighbour_buffer_km=None,
+        label_permutations=1,
+        search={"xgboost": {"colsample_bytree": [1.0]}},
+    )
+    scores, _ = evaluate(table, options)
+    assert pick(scores, "xgboost", "gain_vs_best", "leave_mascon_out")["lower"] > 0.05
+    assert pick(scores, "xgboost", "gain_vs_blind_twin", "leave_mascon_out")["lower"] < 0
+    assert "does not demonstrably beat" in skill.verdict(scores)
+
+
+@pytest.mark.parametrize("split", ["random", "leave_mascon_out", "forward", "both"])
+def test_what_is_fitted_in_a_fold_knows_nothing_of_held_out_samples(
+    make_features: Maker, split: str
+) -> None:
+    """Imputer, scaler, search, climatology, density: all stay as they are, bit for bit."""
+    table = make_features(mascons=9, months=48, lags=1)
+    rng = np.random.default_rng(0)
+    for name in ("dh_m", "dh_interannual_m"):
+        table.loc[rng.random(len(table)) < 0.1, name] = np.nan
+    options = small(trees=5, candidates=2)
+    samples = skill.select_samples(table, "change")
+    fold = skill.usable_folds(split, samples, options)[-1]
+    spoilt, kept = fold.test[::2], slice(1, None, 2)
+    x, known = samples.x.copy(), samples.table.copy()
+    x[spoilt] = rng.normal(1e3, 1e3, x[spoilt].shape)
+    for name in ("observed_cm", "dh_m", "previous_cm", "ice_fraction"):
+        known.loc[spoilt, name] = rng.normal(1e3, 1e3, len(spoilt))
+    other = dataclasses.replace(samples, x=x, table=known)
+    found = []
+    for one in (samples, other):
+        inner = inner_folds(split, one.table.iloc[fold.train], options)
+        pieces = skill._baselines(one, split, fold)[0]
+        for model in [*options.models, "ridge_blind", "control_noise", "control_permuted"]:
+            result, _ = skill._run(skill._Job(one, split, fold, 1, model, inner), options)
+            if model == "control_permuted":
+                found.append(result.predicted[:, kept])
+            else:
+                pieces.append(result)
+        columns = ["predicted_cm", "lower_cm", "upper_cm"]
+        found += [piece[columns].to_numpy()[kept] for piece in pieces]
+    half = len(found) // 2
+    assert half == 5 + 6 + 1
+    for before, after in zip(found[:half], found[half:], strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_step_of_seasons_has_its_own_step_before(make_features: Maker) -> None:
+    """Quarters: change and persistence look one quarter back, whatever the month's number."""
+    table = make_features(mascons=6, months=60, lags=0)
+    quarters = table[table["month"].dt.month % 3 == 1].reset_index(drop=True)
+    samples = skill.select_samples(quarters, "change")
+    one = samples.table[samples.table["mascon_id"] == 101]
+    own = quarters[quarters["mascon_id"] == 101]
+    np.testing.assert_array_equal(one["previous_cm"][1:], own["target_change_cm"][:-1])
+    np.testing.assert_allclose(one["dh_m"][1:], np.diff(own["dh_m"]))
+    options = small(
+        models=["ridge"], targets=["change"], splits=["forward"], min_train_months=12, trees=5
+    )
+    scores, predictions = evaluate(quarters, options)
+    assert predictions["month"].min() == np.datetime64("2020-04-01")  # 12 + 3 months, a quarter on
+    assert pick(scores, "ridge", "r2", "forward")["n_blocks"] == 3  # 43 calendar months
 
 
 def test_results_do_not_depend_on_threads_or_row_order(make_features: Maker) -> None:
@@ -201,9 +324,11 @@ def test_noise_features_bring_no_gain_under_honest_splits(make_features: Maker) 
             targets=["change"],
             splits=["leave_mascon_out", "forward", "both"],
             trees=10,
+            label_permutations=1,
         )
         scores, _ = evaluate(table, options)
         gains = scores[(scores["score"] == "gain_vs_best") & (scores["kind"] == "model")]
+        gains = gains[gains["scope"] == "pooled"]
         assert len(gains) == 6
         assert not (gains["lower"] > 0).any()
         assert (gains["value"] < 0.1).all()

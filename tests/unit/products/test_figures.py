@@ -426,6 +426,40 @@ def test_skill_bars_draw_values_intervals_and_reasons(world):
     assert "fewer than 24" in texts(figure).replace("\n", " ")
 
 
+def test_learning_curves_draw_means_ranges_and_what_falls_below():
+    rows = [
+        ("ridge", 0.25, 8.0, -0.9, -1.5, -0.1), ("ridge", 0.5, 16.0, 0.2, 0.1, 0.3),
+        ("ridge", 1.0, 32.0, 0.4, np.nan, np.nan), ("ridge_blind", 0.25, 8.0, 0.05, 0.0, 0.1),
+        ("ridge_blind", 0.5, 16.0, 0.1, 0.05, 0.15),
+        ("ridge_blind", 1.0, 32.0, 0.1, np.nan, np.nan),
+    ]  # fmt: skip
+    curve = pd.DataFrame(rows, columns=["model", "share", "n_units", "r2", "lower", "upper"])
+    curve = curve.assign(split="forward", target="change", n_draws=3, reason=None)
+    without = curve.assign(split="leave_mascon_out", r2=np.nan, reason="1 mascon")
+    figure = figures_learning.draw_learning_curve(pd.concat([curve, without]), "Testland")
+    line = artists(figure, "curve ridge")[0]
+    np.testing.assert_allclose(line.get_xdata(), [8, 16, 32])
+    np.testing.assert_allclose(line.get_ydata(), [-0.9, 0.2, 0.4])
+    assert artists(figure, "curve ridge_blind")[0].get_linestyle() == "--"
+    ranges = [path.vertices[:, 1] for path in artists(figure, "range ridge")[0].get_paths()]
+    np.testing.assert_allclose(ranges[:2], [[-1.5, -0.1], [0.1, 0.3]])
+    assert line.axes.get_ylim()[0] > -0.9
+    np.testing.assert_allclose(artists(figure, "below ridge")[0].get_xdata(), [8])
+    assert len(artists(figure, "below ridge_blind")[0].get_xdata()) == 0
+    assert "1 mascon" in texts(figure)
+
+
+def test_a_blind_twin_stands_on_the_line_of_its_model(world):
+    scores = world["scores"]
+    twins = scores[scores["model"] == "xgboost"].assign(model="xgboost_blind", kind="control")
+    figure = figures_learning.draw_skill_bars(pd.concat([scores, twins]), "Testland")
+    own, twin = (artists(figure, f"score {name}")[0] for name in ("xgboost", "xgboost_blind"))
+    assert own.get_xdata()[0] == twin.get_xdata()[0]
+    assert 0 < own.get_ydata()[0] - twin.get_ydata()[0] < 0.5
+    assert twin.get_markerfacecolor() == "white" != own.get_markerfacecolor()
+    assert "xgboost blind" not in texts(figure)
+
+
 def test_predicted_observed_draws_the_best_models_pairs(world):
     table, scores = world["predictions"], world["scores"]
     figure = figures_learning.draw_predicted_observed(table, scores, "Testland")
