@@ -351,6 +351,7 @@ LaggedFeature = Literal[
     "dh_m",
     "dh_change",
     "dh_interannual_m",
+    "dh_cycle_change",
     "dh_rate_m_yr",
     "dh_fraction_thinning",
     "dh_spread_m",
@@ -368,7 +369,7 @@ class FeatureSettings(Settings):
     )
     lags_months: Count = Field(12, description="Longest lag of the dynamic features")
     lagged: list[LaggedFeature] = Field(
-        ["dh_m", "dh_change", "dh_interannual_m"],
+        ["dh_change", "dh_cycle_change", "dh_interannual_m"],
         description="Dynamic features, those with lags; dh_change is the shortest span of change",
     )
 

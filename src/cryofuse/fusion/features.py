@@ -113,6 +113,14 @@ FEATURES: dict[str, Feature] = {
         _TO_MONTH,
         "annual_cycle",
     ),
+    "dh_cycle_change_1m_m": Feature(
+        "m",
+        "change over the month before of the mean fitted annual cycle: amplitude·(cos(2πt − "
+        "phase) − cos(2π(t − 1/12) − phase)), what the season alone would bring",
+        _TO_MONTH,
+        "annual_cycle_change",
+        "dh_cycle_change",
+    ),
     "dh_fraction_thinning": Feature(
         "1",
         "share of the fitted ice area whose rate is negative",
@@ -459,7 +467,8 @@ def _monthly(grid: _Grid) -> dict[str, np.ndarray]:
     change = grid["dh_m"]
     amplitude, phase, rate = grid["amplitude_m"], grid["phase_rad"], grid["rate_m_yr"]
     t = year_fraction(month_middle(grid.months))
-    cycle = amplitude * (np.cos(_TWO_PI * t - phase) - np.cos(_TWO_PI * t[0] - phase))
+    now = amplitude * np.cos(_TWO_PI * t - phase)
+    cycle = now - amplitude * np.cos(_TWO_PI * t[0] - phase)
     return {
         "dh_m": change,
         "dh_interannual_m": change - rate * (t - t[0]) - cycle,
@@ -467,6 +476,7 @@ def _monthly(grid: _Grid) -> dict[str, np.ndarray]:
         "dh_cycle_amplitude_m": amplitude,
         "dh_cycle_cos_m": amplitude * np.cos(phase),
         "dh_cycle_sin_m": amplitude * np.sin(phase),
+        "dh_cycle_change_1m_m": now - amplitude * np.cos(_TWO_PI * (t - 1 / 12) - phase),
         "dh_fraction_thinning": grid["fraction_thinning"],
         "dh_spread_m": grid["spread_m"],
         "sampled_fraction": grid["sampled_fraction"],

@@ -80,7 +80,7 @@ def _build(causal, **settings):
 
 def test_features_follow_their_formulas():
     causal = _causal()
-    features, _ = _build(causal)
+    features, _ = _build(causal, lagged=["dh_m", "dh_change"])
     assert len(features) == 2 * MONTHS.size
     assert set(features["mascon_id"]) == {3, 8}
     dh = causal[causal["mascon_id"] == 8]["dh_m"].to_numpy()
@@ -97,6 +97,8 @@ def test_features_follow_their_formulas():
     cycle = np.cos(2 * np.pi * t - phase) - np.cos(2 * np.pi * start - phase)
     left = dh[30] - source["rate_m_yr"] * (t - start) - source["amplitude_m"] * cycle
     assert row["dh_interannual_m"] == pytest.approx(left)
+    step = np.cos(2 * np.pi * t - phase) - np.cos(2 * np.pi * (t - 1 / 12) - phase)
+    assert row["dh_cycle_change_1m_m"] == pytest.approx(source["amplitude_m"] * step)
     assert row["dh_cycle_sin_m"] == pytest.approx(source["amplitude_m"] * np.sin(phase))
     # April: three and a half months into the year.
     assert row["month"].month == 4
@@ -224,7 +226,7 @@ def test_no_later_node_month_moves_a_bit_of_a_feature():
 
 def test_seasons_are_means_of_their_months():
     causal = _causal()
-    features, _ = _build(causal, step="season")
+    features, _ = _build(causal, step="season", lagged=["dh_m"])
     names = feature_columns(features)
     west = causal[causal["mascon_id"] == 3].set_index("month")
     got = features[features["mascon_id"] == 3].set_index("month")
