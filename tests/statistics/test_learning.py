@@ -21,9 +21,13 @@ from cryofuse.mascons import load_footprints
 #: Seeds of the noise, and how many may show a gain by chance (95 % of 40 must not).
 NOISE_SEEDS, FALSE_WINS = range(40), 2
 #: Columns of noise in place of elevation change.
-NOISE_COLUMNS = ["dh_m", "dh_change_1m_m", "dh_change_12m_m", "dh_interannual_m", "dh_rate_m_yr"] + [
-    f"{name}_lag{lag:02d}" for name in ("dh_m", "dh_change_1m_m") for lag in (1, 3, 12)
-]
+NOISE_COLUMNS = [
+    "dh_m",
+    "dh_change_1m_m",
+    "dh_change_12m_m",
+    "dh_interannual_m",
+    "dh_rate_m_yr",
+] + [f"{name}_lag{lag:02d}" for name in ("dh_m", "dh_change_1m_m") for lag in (1, 3, 12)]
 #: Few trees and folds, for 80 worlds. Inner folds tune and calibrate: neither is asked here.
 NOISE_SETTINGS = SkillSettings(
     folds=2, candidates=1, trees=10, bootstrap_draws=300, splits=list(skill.HONEST_SPLITS)
