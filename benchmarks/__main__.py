@@ -25,6 +25,7 @@ PARTS = {
     "tiles": "projection",
     "poles": "poles",
     "growth": "growth",
+    "learning": "learning",
 }
 #: How many times smaller everything is with --quick.
 QUICK_SCALE = 20

@@ -11,6 +11,8 @@ FILTER_RATE, FIT_RATE = 0.6e6, 5000.0
 #: Goals: exponents of growth (time, memory), and peak memory of a job at the poles (MB).
 TIME_EXPONENT, MEMORY_EXPONENT = 1.05, 0.1
 TILE_MEMORY_MB = 2000.0
+#: Goal: the learning stage on two cores (s).
+LEARNING_S = 360.0
 #: Rows of the reading table: title, our way, h5py's, goal, and which granule.
 _READINGS = (
     ("whole, columns stored in the file", "stored", "plain", READ_WHOLE, "full"),
@@ -235,6 +237,27 @@ def projected(found: Result) -> str:
     )
 
 
+def learning(measured: Result) -> str:
+    """Return the tables of the learning stage."""
+    wall = measured["wall_s"]
+    whole = sum(wall.values())
+    parts = [[name, _seconds(value), f"{value / whole:.0%}"] for name, value in wall.items()]
+    parts.append(["whole", _seconds(whole), ""])
+    text = (
+        f"## Learning ({measured['mascons']} mascons, {measured['months']} months, "
+        f"{measured['features']} features, {_count(measured['samples'])} samples; two cores)\n\n"
+        + table(("part", "wall (s)", "share"), parts)
+        + f"\nGoal {_count(LEARNING_S)} s: {_met(whole, LEARNING_S, at_least=False)}. "
+        f"The {measured['fits']} jobs of the skill, in seconds of a core:\n\n"
+    )
+    rows = [
+        [f"{name}: {key}", _seconds(value)]
+        for name, sums in measured["skill_s"].items()
+        for key, value in sorted(sums.items(), key=lambda item: -item[1])
+    ]
+    return text + table(("skill by", "seconds"), rows)
+
+
 _SECTIONS = {
     "read": reading,
     "filter": filtering,
@@ -242,6 +265,7 @@ _SECTIONS = {
     "tiles": tiles,
     "poles": poles,
     "growth": growth,
+    "learning": learning,
 }
 
 
