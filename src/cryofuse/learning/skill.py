@@ -32,7 +32,7 @@ from cryofuse.learning.controls import (
     control_features,
     permute_years,
 )
-from cryofuse.learning.models import Tuned, build, single_threaded, tune
+from cryofuse.learning.models import Tuned, build, fit, single_threaded, tune
 from cryofuse.learning.splits import (
     MIN_TRAIN_SAMPLES,
     Fold,
@@ -79,6 +79,16 @@ class Samples:
     names: list[str]
     dropped: dict[str, str]
     reason: str | None
+
+    @property
+    def keys(self) -> np.ndarray | None:
+        """Return mascon and step of each sample (n × 2) where the target is a change."""
+        if self.target != "change":
+            return None
+        steps = month_index(self.table["month"].to_numpy())
+        apart = np.diff(np.unique(steps))
+        step = int(apart.min()) if len(apart) else 1
+        return np.column_stack([self.table["mascon_id"].to_numpy(), steps // step])
 
     def blind(self) -> Samples:
         """Return the same samples without the features of elevation change."""
@@ -410,7 +420,13 @@ class _Permuted:
 
 
 #: Work of one fit in arbitrary units: only the order counts.
-_COST = {"ridge": 1.0, "xgboost": 8.0, "hist_gradient_boosting": 12.0, "forest": 40.0}
+_COST = {
+    "ridge": 1.0,
+    "varying_density": 4.0,
+    "xgboost": 8.0,
+    "hist_gradient_boosting": 12.0,
+    "forest": 40.0,
+}
 
 
 def _expected_cost(job: _Job) -> float:
@@ -443,7 +459,8 @@ def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame | _Permuted, 
             name, x = job.model.removesuffix(BLIND), samples.x
             tuned = tune_training(name, samples, train, job.inner, settings)
             fitted = build(name, tuned.parameters, settings.trees, settings.seed, samples.names)
-            predicted = fitted.fit(x[train], y[train]).predict(x[test])
+            known = None if samples.keys is None else samples.keys[train]
+            predicted = fit(fitted, x[train], y[train], known).predict(x[test])
             month = job.samples.table["month"].to_numpy()
             growth = fit_growth(month[train], y[train])
             widths = calibrate(tuned.residuals, month[train][tuned.held], growth, settings.coverage)
@@ -518,6 +535,7 @@ def tune_training(
         trees=_fewer_trees(model, settings),
         seed=settings.seed,
         names=samples.names,
+        keys=None if samples.keys is None else samples.keys[train],
     )
 
 
