@@ -281,10 +281,12 @@ def score(
 def verdict(scores: pd.DataFrame) -> str:
     """Return one sentence: does elevation change beat the best baseline, where, by how much.
 
-    For each honest split the model with the largest gain speaks. It wins where the block-bootstrap
-    95 % intervals of two gains lie above 0: that over the best baseline, and that over the best
-    model of the same folds that sees everything but elevation change. The second is what place
-    and season cannot give. A mascon counts where both of its own gains do.
+    For each honest split the model with the largest gain speaks. It wins where the 95 % intervals
+    of two gains lie above 0: that over the best baseline, and that over the best model of the same
+    folds that sees everything but elevation change. The second is what place and season cannot
+    give. Each has two intervals, over blocks of months and over mascons (jackknife): a pattern
+    that a few mascons share by chance lasts all months. A mascon counts where both of its own
+    gains do.
 
     Parameters
     ----------
@@ -344,6 +346,12 @@ def _split_verdict(rows: pd.DataFrame, best: pd.Series) -> tuple[bool, str]:
     lowest = both[both["scope"] != "pooled"].groupby("scope")["lower"].agg(["min", "size"])
     alone = int(((lowest["min"] > 0) & (lowest["size"] == 2)).sum())
     text += f", {best['n_blocks']} blocks, {alone} of {len(lowest)} mascons on their own)"
+    jackknife = pooled[
+        (pooled["model"] == best["model"])
+        & pooled["score"].isin(["gain_vs_best_jackknife", "gain_vs_best_twin_jackknife"])
+    ]["lower"]
+    if len(jackknife) < 2 or not (jackknife > 0).all():
+        return False, text.removesuffix(")") + ", and a jackknife over mascons holds 0)"
     return bool(best["lower"] > 0 and twin["lower"] > 0), text
 
 
