@@ -245,6 +245,7 @@ def test_place_and_season_alone_make_no_claim_for_elevation(make_features: Maker
         mascon_folds=8,
         neighbour_buffer_km=None,
         label_permutations=1,
+        trees=100,
         search={"xgboost": {"colsample_bytree": [1.0]}},
     )
     scores, _ = evaluate(table, options)
@@ -284,7 +285,7 @@ def test_what_is_fitted_in_a_fold_knows_nothing_of_held_out_samples(
         columns = ["predicted_cm", "lower_cm", "upper_cm"]
         found += [piece[columns].to_numpy()[kept] for piece in pieces]
     half = len(found) // 2
-    assert half == 5 + 6 + 1
+    assert half == 5 + 7 + 1
     for before, after in zip(found[:half], found[half:], strict=True):
         np.testing.assert_array_equal(before, after)
 
