@@ -36,7 +36,9 @@ NOISE_COLUMNS = [
 ]
 #: Few trees and folds, for 80 worlds. Inner folds tune and calibrate: neither is asked here.
 NOISE_SETTINGS = SkillSettings(
+    terms="all",
     folds=2,
+    mascon_folds=2,
     candidates=1,
     trees=10,
     bootstrap_draws=300,
@@ -110,9 +112,9 @@ def noise_world(seed):
 select_samples = skill.select_samples
 
 
-def noise_alone(features, target):
+def noise_alone(features, target, settings):
     """The samples with their noise and nothing else: no place, no season."""
-    samples = select_samples(features, target)
+    samples = select_samples(features, target, settings)
     kept = [k for k, name in enumerate(samples.names) if name.startswith(ALTIMETRY_PREFIX)]
     return replace(samples, x=samples.x[:, kept], names=[samples.names[k] for k in kept])
 

@@ -95,7 +95,8 @@ def build(
     seed
         Seed.
     names
-        Names of the feature columns; without them nothing is weighed by ice.
+        Names of the feature columns; without them nothing is weighed by ice, and there is no
+        varying density.
 
     Returns
     -------
@@ -109,6 +110,8 @@ def build(
     if drivers and ICE in names:
         weighed = [WeighByIce(drivers, list(names).index(ICE))]
     if model == "varying_density":
+        if not names:
+            raise ValueError("varying_density has to know the names of the features")
         season = [k for k, name in enumerate(names) if name in SEASON[:2]]
         place = [
             k

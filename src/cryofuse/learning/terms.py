@@ -20,6 +20,8 @@ from sklearn.gaussian_process.kernels import RBF
 from cryofuse.fusion.features import split_lag
 
 if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
     from cryofuse.config import SkillSettings
 
 #: The share of ice in the land that mass is counted over: elevation change enters times it.
@@ -101,6 +103,11 @@ class WeighByIce(TransformerMixin, BaseEstimator):
         out = np.array(x, float)
         out[:, self.columns] *= out[:, [self.by]]
         return out
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
 
 
 class VaryingDensity(RegressorMixin, BaseEstimator):

@@ -27,7 +27,8 @@ from cryofuse.learning import models, saved
 from cryofuse.logs import UserError
 
 MODELS = get_args(Model)
-N_FEATURES = 5
+NAMES = ("dh_change_1m_m", "dh_rate_m_yr", "ice_fraction", "season_cos", "latitude")
+N_FEATURES = len(NAMES)
 
 
 def samples() -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +43,7 @@ def samples() -> tuple[np.ndarray, np.ndarray]:
 def fit(model: str) -> Pipeline:
     (parameters,) = models.list_candidates(SearchSettings().space(model), 1)
     with models.single_threaded():
-        return models.build(model, parameters, 12, 0).fit(*samples())
+        return models.build(model, parameters, 12, 0, NAMES).fit(*samples())
 
 
 def card(model: str, **known: Any) -> saved.Card:
