@@ -289,6 +289,23 @@ def test_a_booster_that_leads_astray_is_refused(
     assert "a tree" in said
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"drivers": [FAR]},
+        {"place": [N_FEATURES]},
+        {"x_": np.zeros((150, 2))},
+        {"weights_": np.zeros(3)},
+    ],
+    ids=["drivers", "place", "x", "weights"],
+)
+def test_a_varying_density_of_other_sizes_is_refused(change: dict, tmp_path: Path) -> None:
+    bad = fit("varying_density")
+    vars(bad[-1]).update(change)
+    found = saved.save_model(bad, card("varying_density"), tmp_path)
+    assert "cannot be read as a saved model" in refusal(found, tmp_path)
+
+
 def test_a_model_of_fewer_features_than_its_card_names_is_refused(
     fitted: dict, tmp_path: Path
 ) -> None:
