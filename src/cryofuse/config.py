@@ -525,12 +525,12 @@ class VaryingDensitySearch(SearchSpace):
         description="Share of a change's error that the next change has with the other sign",
     )
     season_length: list[Positive] = Field(
-        default_factory=lambda: [1.5],
+        default_factory=lambda: [1.5, 1.2],
         min_length=1,
         description="Distance over which it varies with the season, in standard deviations",
     )
     place_length: list[Positive] = Field(
-        default_factory=lambda: [3.0],
+        default_factory=lambda: [3.0, 2.0],
         min_length=1,
         description="Distance over which it varies with the place, in standard deviations",
     )

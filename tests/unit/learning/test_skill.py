@@ -212,14 +212,25 @@ def test_verdict_needs_both_gains(planted: tuple) -> None:
     assert "monthly mass change" in sentence
     assert "physics, which is elevation change at one density" in sentence
 
-    def with_gains(best: list[float], twin: list[float]) -> pd.DataFrame:
+    good, bad = [0.2, 0.1, 0.3], [0.2, -0.1, 0.3]
+
+    def with_gains(
+        best: list[float], twin: list[float], over_mascons: list[float] = good
+    ) -> pd.DataFrame:
         table = scores.copy()
-        for name, values in (("gain_vs_best", best), ("gain_vs_best_twin", twin)):
+        for name, values in (
+            ("gain_vs_best", best),
+            ("gain_vs_best_twin", twin),
+            ("gain_vs_best_jackknife", over_mascons),
+            ("gain_vs_best_twin_jackknife", good),
+        ):
             table.loc[table["score"] == name, ["value", "lower", "upper"]] = values
         return table
 
-    good, bad = [0.2, 0.1, 0.3], [0.2, -0.1, 0.3]
     won = skill.verdict(with_gains(good, good))
+    by_chance = skill.verdict(with_gains(good, good, bad))
+    assert "does not demonstrably beat" in by_chance
+    assert "a jackknife over mascons holds 0" in by_chance
     assert won.startswith(
         "Learning from elevation change beats both the best baseline and the best model blind to "
         "elevation change for monthly mass change under both"
