@@ -395,8 +395,8 @@ class RegimeSettings(Settings):
     k_min: Annotated[int, Field(ge=2)] = Field(2, description="Fewest regimes tried")
     k_max: Annotated[int, Field(le=20)] = Field(10, description="Most regimes tried")
     bootstraps: Count = Field(20, description="Bootstrap draws of the stability")
-    max_nodes: Count = Field(
-        20_000, description="Nodes used to choose k and to fit (a seeded sample)"
+    max_nodes: Annotated[int, Field(ge=100, le=10_000)] = Field(
+        3000, description="Nodes of the even sample on which k is chosen; all are then clustered"
     )
     max_rate_sigma_m_yr: Positive = Field(
         0.5, description="Nodes with a larger rate σ are left out"
@@ -410,7 +410,7 @@ class RegimeSettings(Settings):
         return self
 
 
-Model = Literal["ridge", "forest", "hist_gradient_boosting", "xgboost"]
+Model = Literal["ridge", "varying_density", "forest", "hist_gradient_boosting", "xgboost"]
 Split = Literal["random", "leave_mascon_out", "forward", "both"]
 Target = Literal["change", "cumulative"]
 
@@ -490,16 +490,16 @@ class XGBoostSearch(SearchSpace):
     """Values tried for XGBoost."""
 
     max_depth: list[Count] = Field(
-        default_factory=lambda: [3, 2, 5], min_length=1, description="Depth of a tree"
+        default_factory=lambda: [4, 3, 2], min_length=1, description="Depth of a tree"
     )
     learning_rate: list[Share] = Field(
-        default_factory=lambda: [0.1, 0.05], min_length=1, description="Shrinkage of each tree"
+        default_factory=lambda: [0.03, 0.06], min_length=1, description="Shrinkage of each tree"
     )
     min_child_weight: list[NotNegative] = Field(
-        default_factory=lambda: [5.0], min_length=1, description="Fewest samples of a leaf"
+        default_factory=lambda: [10.0], min_length=1, description="Fewest samples of a leaf"
     )
     subsample: list[Share] = Field(
-        default_factory=lambda: [0.8], min_length=1, description="Share of samples drawn for a tree"
+        default_factory=lambda: [0.5], min_length=1, description="Share of samples drawn for a tree"
     )
     colsample_bytree: list[Share] = Field(
         default_factory=lambda: [0.5],
@@ -507,7 +507,32 @@ class XGBoostSearch(SearchSpace):
         description="Share of features drawn for a tree",
     )
     reg_lambda: list[NotNegative] = Field(
-        default_factory=lambda: [1.0], min_length=1, description="Penalty on leaf values"
+        default_factory=lambda: [10.0], min_length=1, description="Penalty on leaf values"
+    )
+
+
+class VaryingDensitySearch(SearchSpace):
+    """Values tried for densities that vary with season and place."""
+
+    alpha: list[Positive] = Field(
+        default_factory=lambda: [10.0, 30.0, 3.0],
+        min_length=1,
+        description="Noise variance over that of a coefficient",
+    )
+    season_length: list[Positive] = Field(
+        default_factory=lambda: [1.5, 1.0],
+        min_length=1,
+        description="Distance over which it varies with the season, in standard deviations",
+    )
+    place_length: list[Positive] = Field(
+        default_factory=lambda: [3.0],
+        min_length=1,
+        description="Distance over which it varies with the place, in standard deviations",
+    )
+    varying: list[NotNegative] = Field(
+        default_factory=lambda: [0.5],
+        min_length=1,
+        description="Variance of the varying parts over that of the constant one",
     )
 
 
@@ -515,6 +540,10 @@ class SearchSettings(SearchSpace):
     """Hyper-parameter values tried, by model."""
 
     ridge: RidgeSearch = Field(default_factory=RidgeSearch, description="Ridge regression")
+    varying_density: VaryingDensitySearch = Field(
+        default_factory=VaryingDensitySearch,
+        description="Densities that vary with season and place",
+    )
     forest: ForestSearch = Field(default_factory=ForestSearch, description="Random forest")
     hist_gradient_boosting: HistGradientBoostingSearch = Field(
         default_factory=HistGradientBoostingSearch, description="Histogram gradient boosting"
@@ -545,13 +574,24 @@ class SkillSettings(Settings):
     targets: list[Target] = Field(
         default_factory=lambda: list(get_args(Target)), min_length=1, description="Targets"
     )
-    folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds of each split")
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds in time and random ones")
     inner_folds: Annotated[int, Field(ge=2)] = Field(3, description="Inner folds for tuning")
     candidates: Count = Field(4, description="Hyper-parameter settings tried per model")
     search: SearchSettings = Field(
         default_factory=SearchSettings,
         description="Hyper-parameter values tried by model: all first values, all second ones …, "
         "then every other combination, up to candidates",
+    )
+    terms: Literal["physical", "all"] = Field(
+        "physical",
+        description="Features that models see: recent change, season, rate and place, or all",
+    )
+    response_months: Annotated[int, Field(ge=0)] = Field(
+        3, description="Longest lag among the physical terms"
+    )
+    mascon_folds: Annotated[int, Field(ge=2)] = Field(
+        9,
+        description="Folds of mascons; the finer, the fewer mascons the buffers keep from training",
     )
     neighbour_buffer_km: Annotated[float, Field(ge=0)] | None = Field(
         300.0,
@@ -719,6 +759,11 @@ class WorldSettings(Settings):
     coupling: Fraction = Field(
         1.0, description="Share of mass that follows elevation; 0 plants none"
     )
+    law: Literal["components", "density"] = Field(
+        "components",
+        description="What mass follows: snow, melt, compaction and ice flow, each at its own "
+        "density; or height alone, at a density and lag of regime, slope and latitude",
+    )
     leakage_km: Annotated[float, Field(ge=0)] = Field(
         300.0, description="Width of the Gaussian leakage between mascons"
     )
@@ -730,6 +775,9 @@ class WorldSettings(Settings):
     )
     mascon_residual_cm: Annotated[float, Field(ge=0)] = Field(
         1.5, description="Monthly mass signal of a mascon that elevation does not show (1σ)"
+    )
+    density_residual: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="Relative spread of a mascon's own density about that law (1σ)"
     )
     lakes: Annotated[int, Field(ge=0)] = Field(
         6, description="Planted lakes, spread over the windows"

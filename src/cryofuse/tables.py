@@ -671,10 +671,21 @@ REGIME_MASCONS = Table(
     "regimes/mascons",
     {
         "mascon_id": _MASCON,
-        "regime": _null(I4, "regime of the largest share of its ice", low=0),
-        "regime_name": _null(TEXT, "its name"),
+        "regime": _null(I4, "by the mascon's own metrics; 0 thins fastest", low=0),
+        "regime_name": _null(TEXT, "name by rule"),
+        "silhouette": _null(F8, "silhouette among mascons", low=-1, high=1),
+        "rate_m_yr": _null(F8, "mean rate of its usable nodes, by area, like the metrics below"),
+        "amplitude_m": _null(F8, "annual amplitude of the mean cycle", low=0),
+        "phase_rad": _null(F8, "phase of the mean cycle"),
+        "slope": _null(F8, "mean slope", low=0),
+        "latitude": _null(F8, "mean latitude"),
+        "elevation_m": _null(F8, "mean elevation"),
+        "interannual_m": _null(F8, "mean interannual variability", low=0),
+        "node_regime": _null(I4, "node regime of the largest share of its ice", low=0),
+        "node_regime_name": _null(TEXT, "its name"),
         "share": _null(F8, "that share of the classified ice area", low=0, high=1),
-        "n_nodes": Column(I8, "classified nodes", low=0),
+        "n_nodes": Column(I8, "usable nodes", low=0),
+        "area_km2": Column(F8, "ice area they stand for", low=0),
         "reason": _REASON,
     },
     ("mascon_id",),
@@ -683,33 +694,39 @@ REGIME_MASCONS = Table(
 REGIME_CENTROIDS = Table(
     "regimes/centroids",
     {
-        "regime": Column(I4, "0 thins fastest", low=0),
-        "regime_name": Column(TEXT, "name by rule"),
-        "n_nodes": Column(I8, "nodes", low=1),
-        "area_km2": Column(F8, "ice area", low=0),
-        "rate_m_yr": Column(F8, "mean rate"),
-        "amplitude_m": Column(F8, "mean annual amplitude"),
-        "phase_rad": Column(F8, "phase of the mean cycle"),
-        "slope": Column(F8, "mean slope"),
-        "latitude": Column(F8, "mean latitude"),
-        "elevation_m": Column(F8, "mean elevation"),
-        "interannual_m": Column(F8, "mean interannual variability"),
+        "level": Column(TEXT, "what was clustered: nodes or mascons"),
+        "regime": _null(I4, "0 thins fastest; null where the level has no regime", low=0),
+        "regime_name": _null(TEXT, "name by rule"),
+        "n_mascons": _null(I8, "mascons (level mascons)", low=1),
+        "n_nodes": Column(I8, "nodes", low=0),
+        "area_km2": _null(F8, "ice area", low=0),
+        "rate_m_yr": _null(F8, "mean rate"),
+        "amplitude_m": _null(F8, "mean annual amplitude"),
+        "phase_rad": _null(F8, "phase of the mean cycle"),
+        "slope": _null(F8, "mean slope"),
+        "latitude": _null(F8, "mean latitude"),
+        "elevation_m": _null(F8, "mean elevation"),
+        "interannual_m": _null(F8, "mean interannual variability"),
+        "reason": _REASON,
     },
-    ("regime",),
+    ("level", "regime"),
 )
 
 REGIME_STABILITY = Table(
     "regimes/stability",
     {
+        "level": Column(TEXT, "what was clustered: nodes or mascons"),
         "k": Column(I4, "number of regimes", low=2),
         "silhouette": _null(F8, "mean silhouette", low=-1, high=1),
         "gap": _null(F8, "gap statistic"),
         "gap_sigma": _null(F8, "its σ", low=0),
         "adjusted_rand": _null(F8, "mean adjusted Rand index over bootstraps", low=-1, high=1),
+        "score": _null(F8, "silhouette + gap, each scaled to 0…1 over the k tried", low=0, high=2),
         "chosen": Column(FLAG, "the k in use"),
+        "why": _null(TEXT, "why it is, on its row"),
         "reason": _REASON,
     },
-    ("k",),
+    ("level", "k"),
 )
 
 SCORES = Table(
@@ -807,17 +824,24 @@ PREDICTED_MASS = Table(
 EXPLAINED = Table(
     "explained/mascons",
     {
-        "mascon_id": _MASCON,
+        "scope": Column(TEXT, "mascon, or region: the mean of all mascons by land area"),
+        "mascon_id": _null(I4, "identifier of the mascon; null for the region"),
         "target": Column(TEXT, "change or cumulative"),
         "split": Column(TEXT, "split of the held-out predictions"),
         "explained_total": _null(F8, "share of variance explained; may be negative", high=1),
         "explained_trend": _null(F8, "of the trend part", high=1),
         "explained_seasonal": _null(F8, "of the seasonal part", high=1),
         "explained_interannual": _null(F8, "of the interannual part", high=1),
+        **{
+            f"{part}_{end}": _null(F8, f"{end} end of the 95 % interval, {part}", high=1)
+            for part in ("total", "trend", "seasonal", "interannual")
+            for end in ("lower", "upper")
+        },
         "n": Column(I8, "months", low=0),
+        "n_blocks": _null(I8, "independent blocks behind the intervals", low=0),
         "reason": _REASON,
     },
-    ("mascon_id", "target"),
+    ("scope", "mascon_id", "target"),
 )
 
 IMPORTANCE = Table(
@@ -825,13 +849,14 @@ IMPORTANCE = Table(
     {
         "target": Column(TEXT, "change or cumulative"),
         "method": Column(TEXT, "permutation, shap or gain"),
-        "group": Column(TEXT, "feature with all its lags"),
+        "kind": Column(TEXT, "group (a feature with all its lags) or family of groups"),
+        "group": Column(TEXT, "group, or family: altimetry, season, place, sampling"),
         "importance": _null(F8, "rise of RMSE (cm), mean |SHAP| (cm), or share of gain"),
         "lower": _null(F8, "lower end over folds and seeds"),
         "upper": _null(F8, "upper end over folds and seeds"),
         "reason": _REASON,
     },
-    ("target", "method", "group"),
+    ("target", "method", "kind", "group"),
 )
 
 COUPLING = Table(
@@ -841,15 +866,19 @@ COUPLING = Table(
         "treatment": Column(
             TEXT, "raw, detrended or deseasonalised (detrended and deseasonalised)"
         ),
-        "lag_months": Column(I4, "positive: mass lags elevation"),
+        "lag_months": Column(I4, "positive: mass follows elevation"),
         "r": _null(F8, "Pearson correlation", low=-1, high=1),
         "r_lower": _null(F8, "lower end of its block-bootstrap 95 % interval", low=-1, high=1),
         "r_upper": _null(F8, "upper end", low=-1, high=1),
         "rho": _null(F8, "Spearman correlation", low=-1, high=1),
         "n": Column(I8, "common months", low=0),
-        "n_effective": _null(F8, "effective sample size", low=0),
-        "p": _null(F8, "p of r = 0 with the effective sample size", low=0, high=1),
-        "q_fdr": _null(F8, "Benjamini–Hochberg over mascons", low=0, high=1),
+        "n_effective": _null(
+            F8, "effective sample size, from the spread of r of unrelated surrogates", low=0
+        ),
+        "p": _null(F8, "p of |r| at this lag alone, by surrogates", low=0, high=1),
+        "q_fdr": _null(
+            F8, "Benjamini–Hochberg of p_best over mascons (on the best row)", low=0, high=1
+        ),
         "best": Column(
             FLAG, "lag of the largest r, or of the largest −r where that is larger by 0.1"
         ),
@@ -859,7 +888,9 @@ COUPLING = Table(
         "density_kg_m3": _null(
             F8, "effective density: mass over ice area × dh, errors in both (on the best row)"
         ),
-        "density_lower_kg_m3": _null(F8, "lower end of its 95 % interval"),
+        "density_lower_kg_m3": _null(
+            F8, "lower end of its 95 % interval, which reaches from no error in dh to its σ"
+        ),
         "density_upper_kg_m3": _null(F8, "upper end"),
         "density_ols_kg_m3": _null(F8, "by ordinary least squares, biased low by noise in dh"),
         "flag": _null(TEXT, "opposing_components where trend and season disagree"),

@@ -184,3 +184,16 @@ def test_a_search_replaces_the_values_that_it_names_alone():
         "min_samples_leaf": [5, 20, 2],
         "max_samples": [0.5],
     }
+
+
+def test_a_saved_model_that_cannot_be_there_is_told_in_one_line(tmp_path):
+    found = problems(predict={"models": str(tmp_path / "no")})
+    assert found == [f"config: predict: models: no folder {tmp_path / 'no'}"]
+    found = problems(predict={"model": "forest"}, skill={"models": ["ridge", "xgboost"]})
+    assert len(found) == 1 and "predict: model: forest is not in skill: models" in found[0]
+    found = problems(predict={"target": "cumulative"}, skill={"targets": ["change"]})
+    assert len(found) == 1 and "predict: target: cumulative is not in skill: targets" in found[0]
+    # What another run trained may be another model, and another region of this run trains first.
+    other = {"predict": {"models": str(tmp_path), "model": "forest"}}
+    load_config({**other, "skill": {"models": ["ridge", "xgboost"]}}, REGIONS)
+    load_config({"predict": {"models": "results/greenland/models"}}, REGIONS)

@@ -119,6 +119,7 @@ rule draw_altimetry:
 rule draw_maps:
     input:
         regime_nodes=rules.cluster_regimes.output.nodes,
+        regime_mascons=rules.cluster_regimes.output.mascons,
         centroids=rules.cluster_regimes.output.centroids,
         scores=rules.score_skill.output.scores,
         explained=rules.explain_variance.output.mascons,
@@ -274,6 +275,7 @@ rule write_summary:
         filter_report=rules.report_filters.output.table,
         checks=rules.summarise_checks.output.checks,
         centroids=rules.cluster_regimes.output.centroids,
+        stability=rules.cluster_regimes.output.stability,
         scores=rules.score_skill.output.scores,
         explained=rules.explain_variance.output.mascons,
         coupling=rules.correlate_series.output.coupling,

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from cryofuse.config import RegimeSettings
-from cryofuse.learning.regimes import cluster_nodes
+from cryofuse.learning.regimes import cluster_regimes
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
 from cryofuse.tables import (
@@ -24,9 +24,10 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]) as log:
         settings = RegimeSettings.model_validate(snakemake.params.regimes)
         nodes = pd.concat([read_table(path) for path in snakemake.input.nodes], ignore_index=True)
-        regimes = cluster_nodes(nodes, read_geo_table(snakemake.input.mascons), settings)
+        regimes = cluster_regimes(nodes, read_geo_table(snakemake.input.mascons), settings)
         log.info("%d regimes of %d nodes", regimes.centroids.num_rows, len(nodes))
-        source = provenance(snakemake)
+        chosen = regimes.stability.to_pandas().dropna(subset=["why"]).set_index("level")["why"]
+        source = provenance(snakemake) | {"seed": settings.seed, "regimes": chosen.to_dict()}
         write_table(regimes.nodes, snakemake.output.nodes, REGIME_NODES, source)
         write_table(regimes.mascons, snakemake.output.mascons, REGIME_MASCONS, source)
         write_table(regimes.centroids, snakemake.output.centroids, REGIME_CENTROIDS, source)

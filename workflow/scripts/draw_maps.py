@@ -26,13 +26,15 @@ def main(snakemake: Any) -> None:
         save_outputs(
             snakemake.output,
             {
-                "regime_map": figures.draw_regime_map(regimes, nodes, centroids, base),
+                "regime_map": figures.draw_regime_map(
+                    regimes, nodes, read_table(given.regime_mascons), centroids, shapes, base
+                ),
                 "skill_map": figures.draw_skill_map(read_table(given.scores), shapes, base),
                 "explained_map": figures.draw_explained_map(
                     read_table(given.explained), shapes, base
                 ),
                 "coupling_map": figures.draw_coupling_map(coupling, lakes, shapes, base, fdr),
-                "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base),
+                "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base, fdr),
                 "lakes_map": figures.draw_lakes_map(lakes, nodes, base),
             },
         )

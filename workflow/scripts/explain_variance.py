@@ -19,7 +19,7 @@ def main(snakemake: Any) -> None:
         features = read_features(snakemake.input.features)
         mascons = read_geo_table(snakemake.input.mascons)
         predictions = read_table(snakemake.input.predictions)
-        explained = explain_variance(predictions, settings, list_rows(features, skill))
+        explained = explain_variance(predictions, settings, list_rows(features, skill), skill)
         near = neighbours(mascons, skill.neighbour_buffer_km or 0.0)
         importance = rank_features(features, settings, skill, snakemake.threads, near)
         origin = provenance(snakemake) | {"seed": skill.seed}

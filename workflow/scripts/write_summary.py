@@ -25,6 +25,7 @@ def main(snakemake: Any) -> None:
             filter_report=read_table(given.filter_report),
             checks=read_table(given.checks),
             centroids=read_table(given.centroids),
+            stability=read_table(given.stability),
             verdict=verdict(read_table(given.scores)),
             explained=read_table(given.explained),
             coupling=read_table(given.coupling),

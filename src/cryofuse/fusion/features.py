@@ -144,6 +144,8 @@ FEATURES: dict[str, Feature] = {
     ),
     "season_cos": Feature("1", "cos(2π·(calendar month − 0.5)/12)", "calendar", "season"),
     "season_sin": Feature("1", "sin(2π·(calendar month − 0.5)/12)", "calendar", "season"),
+    "season2_cos": Feature("1", "cos(4π·(calendar month − 0.5)/12)", "calendar", "season"),
+    "season2_sin": Feature("1", "sin(4π·(calendar month − 0.5)/12)", "calendar", "season"),
     "ice_area_km2": Feature("km²", "area of ice in the footprint", _STATIC, "ice"),
     "ice_fraction": Feature("1", "ice area over land area", _STATIC, "ice"),
     "latitude": Feature("degrees north", "centroid of the footprint", _STATIC, "position"),
@@ -566,6 +568,10 @@ def _ordered_features(
             values = np.cos(_TWO_PI * middle / 12)
         elif name == "season_sin":
             values = np.sin(_TWO_PI * middle / 12)
+        elif name == "season2_cos":
+            values = np.cos(2 * _TWO_PI * middle / 12)
+        elif name == "season2_sin":
+            values = np.sin(2 * _TWO_PI * middle / 12)
         elif name in dynamic:
             values = dynamic[name]
         else:

@@ -172,7 +172,7 @@ def _fit_target(
     provenance: dict[str, Any] | None,
 ) -> list[Card]:
     """Fit and save every model of one target."""
-    samples = select_samples(features, target)
+    samples = select_samples(features, target, settings)
     reason = samples.reason
     if reason is None and len(samples.table) < MIN_TRAIN_SAMPLES:
         reason = f"{len(samples.table)} samples, fewer than {MIN_TRAIN_SAMPLES}"

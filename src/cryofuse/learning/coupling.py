@@ -11,7 +11,6 @@ phases. They pass through the same gaps, treatments and choice of lag as the dat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,18 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from cryofuse.calendar import month_index, month_middle, year_fraction
+from cryofuse.learning.density import fit_density
+from cryofuse.learning.treatments import (
+    AUTOCORRELATIONS,
+    TREATMENTS,
+    Filter,
+    build_design,
+    build_filter,
+    cycle_columns,
+    estimate_autocorrelation,
+    lag_one,
+    treat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,23 +38,11 @@ if TYPE_CHECKING:
 
     from cryofuse.config import CouplingSettings
 
-#: What is removed from both series before they are compared.
-TREATMENTS = ("raw", "detrended", "deseasonalised")
-#: Unknowns each treatment takes from a series: mean; and trend; and two harmonics.
-TREATMENT_UNKNOWNS = {"raw": 1, "detrended": 2, "deseasonalised": 6}
 #: A negative correlation is the best one only where it exceeds the largest positive one by this:
 #: an annual cycle repeats its correlation with the other sign six months away.
 SIGN_MARGIN = 0.1
-#: Largest lag-1 autocorrelation of a surrogate.
-MAX_AUTOCORRELATION = 0.99
-#: Directions of a design weaker than this share of its strongest are not told apart by the months
-#: of a series: of quarters the semi-annual sine, which is nearly zero at every one of them.
-RANK_TOLERANCE = 0.02
 #: Density of a kilogram per square metre and metre from Gt, km² and m (10¹² kg / 10⁶ m²).
 KG_M2_PER_GT_KM2 = 1e6
-#: Iterations and relative tolerance of the errors-in-variables slope.
-YORK_ITERATIONS = 50
-YORK_TOLERANCE = 1e-10
 #: Trend and seasonal components are compared where both exceed this many standard errors.
 RESOLVED_SIGMAS = 2.0
 
@@ -61,115 +60,6 @@ VALUES = (
     "density_upper_kg_m3",
     "density_ols_kg_m3",
 )
-
-_GRID = np.concatenate([np.linspace(-0.6, 0.8, 15), [0.85, 0.9, 0.93, 0.96, MAX_AUTOCORRELATION]])
-
-
-@dataclass(frozen=True)
-class YorkFit:
-    """A straight line with errors in both variables; arrays of the leading shape of the data."""
-
-    slope: np.ndarray
-    intercept: np.ndarray
-    slope_sigma: np.ndarray
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A treatment on one pattern of gaps."""
-
-    mask: np.ndarray
-    project: np.ndarray
-    whiten: np.ndarray
-    harmonics: np.ndarray
-    expected: np.ndarray
-    noise_power: np.ndarray
-    residual_variance: np.ndarray
-
-
-def fit_york(
-    x: np.ndarray,
-    y: np.ndarray,
-    x_sigma: np.ndarray,
-    y_sigma: np.ndarray,
-    count: np.ndarray | None = None,
-) -> YorkFit:
-    """Fit a straight line to points with independent errors in both coordinates.
-
-    Parameters
-    ----------
-    x, y
-        Coordinates, shape (n,).
-    x_sigma, y_sigma
-        Their σ, shape (n,), in the same units.
-    count
-        How often each point is drawn, shape (..., n); default once each. A bootstrap passes
-        one row per draw.
-
-    Returns
-    -------
-    YorkFit
-        Slope, intercept and σ of the slope; NaN where the iteration does not converge.
-
-    Notes
-    -----
-    York, Evensen, López Martínez and De Basabe Delgado 2004, Am. J. Phys. 72, 367,
-    doi:10.1119/1.1632486, with uncorrelated errors.
-    """
-    count = np.ones(np.size(x)) if count is None else np.asarray(count, dtype=np.float64)
-    vx, vy = np.square(x_sigma), np.square(y_sigma)
-    total = count.sum(axis=-1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        mx = (count @ x)[..., None] / total
-        my = (count @ y)[..., None] / total
-        slope = (count * (x - mx) * (y - my)).sum(-1) / (count * (x - mx) ** 2).sum(-1)
-        for _ in range(YORK_ITERATIONS):
-            b = slope[..., None]
-            weight = 1.0 / (vy + b**2 * vx)
-            cw = count * weight
-            norm = cw.sum(-1, keepdims=True)
-            mx = (cw @ x)[..., None] / norm
-            my = (cw @ y)[..., None] / norm
-            u, v = x - mx, y - my
-            beta = weight * (u * vy + b * v * vx)
-            new = (cw * beta * v).sum(-1) / (cw * beta * u).sum(-1)
-            converged = np.abs(new - slope) <= YORK_TOLERANCE * np.abs(new)
-            slope = new
-            if np.all(converged | ~np.isfinite(new)):
-                break
-        intercept = my[..., 0] - slope * mx[..., 0]
-        adjusted = mx + beta
-        centre = (cw * adjusted).sum(-1, keepdims=True) / norm
-        sigma = 1.0 / np.sqrt((cw * (adjusted - centre) ** 2).sum(-1))
-    # A slope that still wanders slightly after many steps is good to far better than its σ.
-    settled = converged | (np.abs(new - b[..., 0]) <= 1e-4 * np.abs(new))
-    return YorkFit(
-        np.where(settled, slope, np.nan),
-        np.where(settled, intercept, np.nan),
-        np.where(settled, sigma, np.nan),
-    )
-
-
-def effective_sample_size(n: int, first: float, second: float, longest: int | None = None) -> float:
-    """Return the number of independent pairs worth ``n`` pairs of two AR(1) series.
-
-    Parameters
-    ----------
-    n
-        Pairs.
-    first, second
-        Lag-1 autocorrelations of the two series.
-    longest
-        Largest lag of the sum (default: n − 1).
-
-    Notes
-    -----
-    Sum over lags of Bartlett 1946 (J. R. Stat. Soc. Suppl. 8, 27); for long series it becomes
-    n (1 − r₁r₂) / (1 + r₁r₂), Bretherton et al. 1999 (J. Climate 12, 1990).
-    """
-    lag = np.arange(1, min(n, (longest or n - 1) + 1))
-    product = np.clip(first * second, -MAX_AUTOCORRELATION, MAX_AUTOCORRELATION)
-    return float(n / (1.0 + 2.0 * np.sum((1.0 - lag / n) * product**lag)))
 
 
 def control_false_discoveries(p: np.ndarray) -> np.ndarray:
@@ -249,100 +139,6 @@ def choose_lag(r: np.ndarray) -> np.ndarray:
     return np.where(-bottom > top + SIGN_MARGIN, low, high)
 
 
-def _design(treatment: str, years: np.ndarray) -> np.ndarray:
-    columns = [np.ones_like(years)]
-    if treatment != "raw":
-        columns.append(years - years.mean())
-    if treatment == "deseasonalised":
-        columns.append(_harmonics(years))
-    return np.column_stack(columns)
-
-
-def _harmonics(years: np.ndarray) -> np.ndarray:
-    angle = 2.0 * np.pi * years
-    return np.column_stack([np.cos(angle), np.sin(angle), np.cos(2 * angle), np.sin(2 * angle)])
-
-
-def _annihilator(design: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the matrix that removes a design's fit on the months of a mask (zero elsewhere)."""
-    months = mask.size
-    matrix = np.zeros((months, months))
-    u, size, _ = np.linalg.svd(design[mask], full_matrices=False)
-    q = u[:, size > RANK_TOLERANCE * size.max(initial=0.0)]
-    matrix[np.ix_(mask, mask)] = np.eye(int(mask.sum())) - q @ q.T
-    return matrix
-
-
-def _autocorrelation(values: np.ndarray, mask: np.ndarray) -> float:
-    """Return the lag-1 autocorrelation of a residual on a grid with gaps (NaN if unknown)."""
-    both = mask[:-1] & mask[1:]
-    power = np.mean(values[mask] ** 2) if mask.any() else 0.0
-    if not both.any() or power <= 0:
-        return np.nan
-    return float(np.mean(values[:-1][both] * values[1:][both]) / power)
-
-
-def build_filter(treatment: str, years: np.ndarray, mask: np.ndarray) -> Filter:
-    """Return a treatment's matrices and what they do to AR(1) noise of known autocorrelation.
-
-    Parameters
-    ----------
-    treatment
-        One of :data:`TREATMENTS`.
-    years
-        Times of a regular grid (years), shape (steps,).
-    mask
-        Where the series has a value, shape (steps,).
-    """
-    months = years.size
-    base = _design(treatment, years)
-    harmonics = _harmonics(years)
-    full = base if treatment == "deseasonalised" else np.column_stack([base, harmonics])
-    project = _annihilator(base, mask)
-    whiten = _annihilator(full, mask)
-    columns = np.zeros((4, months))
-    columns[:, mask] = np.linalg.pinv(full[mask], rcond=RANK_TOLERANCE)[-4:]
-    distance = np.abs(np.subtract.outer(np.arange(months), np.arange(months)))
-    both = mask[:-1] & mask[1:]
-    expected, power, variance = [], [], []
-    for phi in _GRID:
-        covariance = phi**distance
-        residual = whiten @ covariance @ whiten
-        spread = np.trace(residual) / mask.sum()
-        step = np.diagonal(residual, 1)[both].mean() if both.any() else 0.0
-        expected.append(step / spread)
-        variance.append(spread)
-        noise = np.einsum("ij,jk,ik->i", columns, covariance, columns)
-        power.append([noise[:2].sum(), noise[2:].sum()])
-    return Filter(
-        mask,
-        project,
-        whiten,
-        columns,
-        np.maximum.accumulate(np.array(expected)),
-        np.array(power),
-        np.array(variance),
-    )
-
-
-def estimate_autocorrelation(values: np.ndarray, treated: Filter) -> float:
-    """Return the lag-1 autocorrelation of what trend and season leave of a series.
-
-    Short records and the removal of trend and season bring the plain estimate down: the value
-    returned is the one of an AR(1) process on which it would be expected. 0 where unknown.
-
-    Parameters
-    ----------
-    values
-        Series on a regular grid, shape (steps,); what lies outside the mask is not used.
-    treated
-        Filter of the series' pattern of gaps.
-    """
-    residual = treated.whiten @ np.where(treated.mask, values, 0.0)
-    seen = _autocorrelation(residual, treated.mask)
-    return float(np.interp(seen, treated.expected, _GRID)) if np.isfinite(seen) else 0.0
-
-
 def _autoregressive(phi: np.ndarray, months: int, rng: np.random.Generator) -> np.ndarray:
     """Return stationary AR(1) series of unit variance, one per φ, shape (draws, months)."""
     noise = rng.standard_normal((months, phi.size))
@@ -361,10 +157,12 @@ def _surrogates(
     phi = estimate_autocorrelation(values, treated)
     # The autocorrelation itself is an estimate: each surrogate takes one from its scatter.
     scatter = np.sqrt((1.0 - phi**2) / treated.mask.sum())
-    drawn = np.clip(phi + scatter * rng.standard_normal(draws), _GRID[0], _GRID[-1])
+    drawn = np.clip(
+        phi + scatter * rng.standard_normal(draws), AUTOCORRELATIONS[0], AUTOCORRELATIONS[-1]
+    )
     noise = _autoregressive(drawn, years.size, rng)
     variance = np.mean(residual[treated.mask] ** 2) / np.interp(
-        phi, _GRID, treated.residual_variance
+        phi, AUTOCORRELATIONS, treated.residual_variance
     )
     if variance <= 0:
         return np.full((draws, years.size), np.nan), phi
@@ -372,7 +170,7 @@ def _surrogates(
     angle = 2.0 * np.pi * years
     for number, pair in enumerate((coefficients[:2], coefficients[2:])):
         # What noise alone puts into a fitted cycle is in the AR(1) part already.
-        chance = variance * np.interp(phi, _GRID, treated.noise_power[:, number])
+        chance = variance * np.interp(phi, AUTOCORRELATIONS, treated.noise_power[:, number])
         amplitude = np.sqrt(max(float(pair @ pair) - chance, 0.0) / variance)
         phase = rng.uniform(0.0, 2.0 * np.pi, (draws, 1))
         noise += amplitude * np.cos((number + 1) * angle - phase)
@@ -417,7 +215,7 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 def _opposing(dh: np.ndarray, mass: np.ndarray, years: np.ndarray, lag: int) -> bool:
     """Say whether trend and annual cycle imply densities of opposite sign, both resolved."""
-    design = np.column_stack([_design("detrended", years), _harmonics(years)])
+    design = np.column_stack([build_design("detrended", years), cycle_columns(years)])
     parts = []
     for series in (dh, mass):
         mask = np.isfinite(series)
@@ -425,7 +223,7 @@ def _opposing(dh: np.ndarray, mass: np.ndarray, years: np.ndarray, lag: int) -> 
             return False
         solution, *_ = np.linalg.lstsq(design[mask], series[mask], rcond=None)
         residual = series[mask] - design[mask] @ solution
-        phi = np.clip(np.nan_to_num(_autocorrelation(_spread(residual, mask), mask)), 0.0, 0.95)
+        phi = np.clip(np.nan_to_num(lag_one(_spread(residual, mask), mask)), 0.0, 0.95)
         scale = residual.var(ddof=design.shape[1]) * (1 + phi) / (1 - phi)
         sigma = np.sqrt(np.diag(np.linalg.inv(design[mask].T @ design[mask])) * scale)
         annual = complex(solution[2], -solution[3])
@@ -511,11 +309,10 @@ def couple_series(
                 key = (treatment, mask.tobytes())
                 if key not in filters:
                     filters[key] = build_filter(treatment, years, mask)
-                treated = filters[key].project @ np.where(mask, series, 0.0)
-                sides.append((np.where(mask, treated, np.nan), filters[key]))
-            _fill_rows(
-                rows, sides, (dh, mass), (dh_sigma, mass_sigma), years, lags, enough, settings, rng
-            )
+                rest = treat(series, filters[key])
+                sides.append((np.where(mask, rest, np.nan), filters[key]))
+            both, sigmas = (dh, mass), (dh_sigma, mass_sigma)
+            _fill_rows(rows, sides, both, sigmas, years, lags, enough, settings, rng, filters)
         blocks.append(rows)
     table = pd.DataFrame({name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]})
     text = ["treatment", "flag", "reason"]
@@ -548,6 +345,7 @@ def _fill_rows(
     enough: np.ndarray,
     settings: CouplingSettings,
     rng: np.random.Generator,
+    filters: dict[tuple[str, bytes], Filter],
 ) -> None:
     """Write one treatment's correlations, probabilities, intervals and density."""
     (x, filter_x), (y, filter_y) = sides
@@ -585,7 +383,8 @@ def _fill_rows(
         rows["rho"][k] = _spearman(first, second)
         low, high = _interval(_weighted_correlation(counts[:, index], first, second))
         rows["r_lower"][k], rows["r_upper"][k] = low, high
-    _fill_density(rows, best, x, y, sigmas, int(lags[best]), (has_x, has_y), counts)
+    treatment = str(rows["treatment"][best])
+    _fill_density(rows, best, series, sigmas, years, treatment, filters)
     if _opposing(series[0], series[1], years, int(lags[best])):
         rows["flag"][best] = "opposing_components"
 
@@ -593,34 +392,35 @@ def _fill_rows(
 def _fill_density(
     rows: dict[str, np.ndarray],
     row: int,
-    x: np.ndarray,
-    y: np.ndarray,
+    series: tuple[np.ndarray, np.ndarray],
     sigmas: tuple[np.ndarray | None, np.ndarray | None],
-    lag: int,
-    masks: tuple[np.ndarray, np.ndarray],
-    counts: np.ndarray,
+    years: np.ndarray,
+    treatment: str,
+    filters: dict[tuple[str, bytes], Filter],
 ) -> None:
     """Write the effective density of the best lag, its interval and the least-squares one."""
-    index = _pairs(*masks, lag)
-    first, second = x[index], y[index + lag]
-    centred = first - first.mean()
-    rows["density_ols_kg_m3"][row] = float(centred @ second / (centred @ centred))
-    if sigmas[0] is None or sigmas[1] is None:
-        rows["reason"][row] = "no σ: no density with errors in both"
-        return
-    first_sigma, second_sigma = sigmas[0][index], sigmas[1][index + lag]
-    known = np.isfinite(first_sigma) & np.isfinite(second_sigma) & (second_sigma > 0)
-    if known.sum() < max(0.5 * index.size, 6):
-        rows["reason"][row] = "too few months with both σ: no density with errors in both"
-        return
-    data = (first[known], second[known], first_sigma[known], second_sigma[known])
-    slope = float(fit_york(*data).slope)
-    if not np.isfinite(slope):
-        rows["reason"][row] = "the errors-in-variables slope does not converge"
-        return
-    rows["density_kg_m3"][row] = slope
-    low, high = _interval(fit_york(*data, count=counts[:, index[known]]).slope)
-    rows["density_lower_kg_m3"][row], rows["density_upper_kg_m3"][row] = low, high
+    lag = int(rows["lag_months"][row])
+    unknown = np.full(years.size, np.nan)
+    dh, mass = series[0], _bring_forward(series[1], lag)
+    dh_sigma = unknown if sigmas[0] is None else sigmas[0]
+    mass_sigma = unknown if sigmas[1] is None else _bring_forward(sigmas[1], lag)
+    density = fit_density(
+        dh, mass, dh_sigma, mass_sigma, years, treatment, filters, sigma_is_bound=True
+    )
+    rows["density_kg_m3"][row] = density.value
+    rows["density_lower_kg_m3"][row] = density.lower
+    rows["density_upper_kg_m3"][row] = density.upper
+    rows["density_ols_kg_m3"][row] = density.least_squares
+    if density.reason:
+        rows["reason"][row] = f"no density: {density.reason}"
+
+
+def _bring_forward(series: np.ndarray, lag: int) -> np.ndarray:
+    """Return a series whose every value stands so many months earlier, NaN where none comes."""
+    moved = np.full(series.size, np.nan)
+    index = np.arange(max(-lag, 0), series.size - max(lag, 0))
+    moved[index] = series[index + lag]
+    return moved
 
 
 def correlate_mascons(

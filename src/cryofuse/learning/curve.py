@@ -106,7 +106,7 @@ def trace_learning(
     jobs: list[_Job] = []
     reasons: dict[tuple[str, str], str] = {}
     for target in settings.targets:
-        samples = select_samples(features, target)
+        samples = select_samples(features, target, settings)
         sees_other = bool(blind_columns(samples.names).any())
         for split in (name for name in UNITS if name in settings.splits):
             cells += [(target, split, model) for model in models]

@@ -15,7 +15,14 @@ import pandas as pd
 
 from cryofuse.calendar import month_index
 from cryofuse.learning.models import build, single_threaded
-from cryofuse.learning.skill import Samples, run_jobs, select_samples, tune_fold, usable_folds
+from cryofuse.learning.skill import (
+    Samples,
+    bootstrap_weights,
+    run_jobs,
+    select_samples,
+    tune_fold,
+    usable_folds,
+)
 from cryofuse.learning.splits import Fold, SplitError
 from cryofuse.tables import EXPLAINED, IMPORTANCE
 
@@ -28,12 +35,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Families of feature groups, the first question of a reader: is it altimetry, season or place?
+#: A group that is named in none is altimetry: elevation change in one form or another.
+FAMILIES = {
+    "season": "season",
+    "position": "place",
+    "topography": "place",
+    "ice": "place",
+    "marine_margin": "place",
+    "sampling": "sampling",
+}
+ALTIMETRY = "altimetry"
 #: The model whose held-out predictions are explained.
 MODEL = "xgboost"
 METHODS = ("permutation", "shap", "gain")
 PARTS = ("trend", "seasonal", "interannual")
 #: Fewest months of a mascon for a variance.
 MIN_MONTHS = 6
+#: Fewest blocks of months for an interval.
+MIN_BLOCKS = 3
+#: A series or a part of it that varies less has no share (cm²).
+SMALLEST_VARIANCE_CM2 = 1e-12
 #: Shortest span in which a trend and a 12-month climatology can be told apart (months).
 MIN_PART_MONTHS = 24
 
@@ -52,27 +74,38 @@ def split_parts(month: np.ndarray, value: np.ndarray) -> dict[str, np.ndarray]:
     value
         Values, without nulls.
     """
-    index = month_index(month)
-    time = index - index.mean()
-    power = float(time @ time)
-    slope = float(time @ value) / power if power > 0 else 0.0
-    trend = value.mean() + slope * time
+    return dict(
+        zip(PARTS, _split(month_index(month), value, np.ones((1, len(value))))[:, 0], strict=True)
+    )
+
+
+def _split(index: np.ndarray, value: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the parts of a series as each row of weights splits it, shape (3, draws, n)."""
+    total = weights.sum(axis=1, keepdims=True)
+    time = index - weights @ index[:, None] / total
+    middle = weights @ value[:, None] / total
+    power = (weights * time**2).sum(axis=1, keepdims=True)
+    slope = (weights * time * value).sum(axis=1, keepdims=True) / np.where(power > 0, power, 1)
+    trend = middle + slope * time
     rest = value - trend
-    calendar = index % 12
-    count = np.bincount(calendar, minlength=12)
-    total = np.bincount(calendar, weights=rest, minlength=12)
-    seasonal = (total / np.maximum(count, 1))[calendar]
-    return {"trend": trend, "seasonal": seasonal, "interannual": rest - seasonal}
+    calendar = np.eye(12)[index % 12]
+    count = weights @ calendar
+    seasonal = ((weights * rest) @ calendar / np.maximum(count, 1e-12)) @ calendar.T
+    return np.stack([trend, seasonal, rest - seasonal])
 
 
 def explain_variance(
-    predictions: pd.DataFrame, settings: ExplainedSettings, mascons: pd.DataFrame
+    predictions: pd.DataFrame,
+    settings: ExplainedSettings,
+    mascons: pd.DataFrame,
+    skill: SkillSettings,
 ) -> pd.DataFrame:
-    """Return the share of each mascon's variance that held-out predictions explain.
+    """Return the share of the variance of each mascon, and of their mean, that is explained.
 
     The share of the total, and of each part of :func:`split_parts`, is 1 − Var(part of observed −
     predicted) / Var(part of observed). It is negative where the prediction adds variance. Being
-    about variances it forgives a constant bias, which the R² of the scores does not.
+    about variances it forgives a constant bias, which the R² of the scores does not. Intervals
+    are 95 % of a bootstrap of whole blocks of months; each draw is split into parts anew.
 
     Parameters
     ----------
@@ -82,23 +115,51 @@ def explain_variance(
         Split that is explained.
     mascons
         Columns mascon_id and target: the rows the result must have.
+    skill
+        Blocks, draws and seed of the bootstrap.
 
     Returns
     -------
     DataFrame
-        Table EXPLAINED.
+        Table EXPLAINED; rows of scope ``region`` are about the mean of all mascons by area.
     """
     chosen = predictions[(predictions["model"] == MODEL) & (predictions["split"] == settings.split)]
     groups = dict(list(chosen.groupby(["mascon_id", "target"], sort=False)))
+    months = month_index(chosen["month"].to_numpy()) if len(chosen) else np.zeros(1, int)
+    first = int(months.min())
+    weights = bootstrap_weights(
+        int(months.max()) - first + 1, skill.block_months, skill.bootstrap_draws, skill.seed
+    )
+    work = partial(_explain, weights=weights, first=first, block=skill.block_months)
     rows = []
     for mascon, target in mascons[["mascon_id", "target"]].itertuples(index=False):
         group = groups.get((mascon, target))
-        head = {"mascon_id": mascon, "target": target, "split": settings.split}
-        found = _explain(group) if group is not None else {"n": 0, "reason": "no prediction"}
+        head = {"scope": "mascon", "mascon_id": mascon, "target": target, "split": settings.split}
+        found = work(group) if group is not None else {"n": 0, "reason": "no prediction"}
+        rows.append(head | found)
+    for target in dict.fromkeys(mascons["target"]):
+        part = chosen[chosen["target"] == target]
+        head = {"scope": "region", "mascon_id": None, "target": target, "split": settings.split}
+        found = work(_sum_mascons(part)) if len(part) else {"n": 0, "reason": "no prediction"}
         rows.append(head | found)
     frame = pd.DataFrame(rows, columns=list(EXPLAINED.columns))
     frame["reason"] = frame["reason"].astype("str")
+    frame["mascon_id"] = frame["mascon_id"].astype("Int32")
+    frame["n_blocks"] = frame["n_blocks"].astype("Int64")
     return frame
+
+
+def _sum_mascons(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of all mascons by land area, in the months in which none is missing."""
+    area = predictions["land_area_km2"]
+    columns = ["observed_cm", "predicted_cm"]
+    mass = predictions[columns].mul(area, axis=0).assign(month=predictions["month"], area=area)
+    whole = mass.groupby("month").agg(
+        observed_cm=("observed_cm", "sum"), predicted_cm=("predicted_cm", "sum"),
+        area=("area", "sum"), count=("area", "size"),
+    )  # fmt: skip
+    whole = whole[whole["count"] == predictions["mascon_id"].nunique()]
+    return whole[columns].div(whole["area"], axis=0).reset_index()
 
 
 def list_rows(features: pd.DataFrame, skill: SkillSettings) -> pd.DataFrame:
@@ -122,7 +183,9 @@ def rank_features(
     """Return the importance of each feature group, out of fold.
 
     The model of each outer fold of the split is fitted as the scores' is (same folds, tuned on
-    the same inner folds), once per seed. A group is a feature with all its lags.
+    the same inner folds), once per seed. A group is a feature with all its lags; a family is all
+    groups of altimetry, of season, of place or of sampling, moved together: what is common to
+    several groups shows in their family alone.
 
     - ``permutation``: rise of the held-out RMSE (cm) when the group's columns are shuffled
       together among the held-out samples;
@@ -152,9 +215,12 @@ def rank_features(
 
     rows: list[dict[str, Any]] = []
     for target in skill.targets:
-        samples = select_samples(features, target)
+        samples = select_samples(features, target, skill)
         every = list(dict.fromkeys(feature_group(name) for name in feature_columns(features)))
         group_of = [feature_group(name) for name in samples.names]
+        left_out = {feature_group(name): why for name, why in samples.dropped.items()}
+        kinds = [("group", name) for name in every]
+        kinds += [("family", name) for name in dict.fromkeys(map(family_of, every))]
         reason = None
         jobs: list[_Job] = []
         try:
@@ -173,16 +239,23 @@ def rank_features(
             logger.info("%s", message)
             results.append(result)
         for method in METHODS:
-            for group in every:
-                values = np.array([r[method][group] for r in results if group in r[method]])
-                why = reason or "null everywhere"
-                rows.append({"target": target, "method": method, "group": group})
+            for kind, group in kinds:
+                values = np.array(
+                    [r[method][kind, group] for r in results if (kind, group) in r[method]]
+                )
+                why = reason or left_out.get(group, "null everywhere")
+                rows.append({"target": target, "method": method, "kind": kind, "group": group})
                 rows[-1] |= _spread(values) if len(values) else {"reason": why}
     frame = pd.DataFrame(rows, columns=list(IMPORTANCE.columns))
     frame["reason"] = frame["reason"].astype("str")
     for name in ("importance", "lower", "upper"):
         frame[name] = frame[name].astype(float)
     return frame
+
+
+def family_of(group: str) -> str:
+    """Return the family of a feature group."""
+    return FAMILIES.get(group, ALTIMETRY)
 
 
 def permute_groups(
@@ -238,8 +311,8 @@ def _rank(
     settings: ExplainedSettings,
     skill: SkillSettings,
     neighbours: pd.DataFrame | None,
-) -> tuple[dict[str, dict[str, float]], str]:
-    """Return each method's importance of each group in one fold with one seed."""
+) -> tuple[dict[str, dict[tuple[str, str], float]], str]:
+    """Return each method's importance of each group and family in one fold with one seed."""
     train, test = job.fold.train, job.fold.test
     x, y = job.samples.x, job.samples.table["observed_cm"].to_numpy()
     seed = skill.seed + job.number
@@ -248,13 +321,17 @@ def _rank(
         tuned = tune_fold(MODEL, job.samples, job.split, job.fold, seeded, neighbours)
         fitted = build(MODEL, tuned.parameters, skill.trees, seed, job.samples.names)
         fitted.fit(x[train], y[train])
-        found = {
-            "permutation": permute_groups(
-                fitted.predict, x[test], y[test], job.groups, settings.permutations, seed
-            ),
-            "shap": _shap(fitted, x[test], job.groups),
-            "gain": _gain(fitted, job.groups),
-        }
+        found: dict[str, dict[tuple[str, str], float]] = {name: {} for name in METHODS}
+        families = tuple(family_of(group) for group in job.groups)
+        for kind, labels in (("group", job.groups), ("family", families)):
+            for method, values in (
+                ("permutation", permute_groups(
+                    fitted.predict, x[test], y[test], labels, settings.permutations, seed
+                )),
+                ("shap", _shap(fitted, x[test], labels)),
+                ("gain", _gain(fitted, labels)),
+            ):  # fmt: skip
+                found[method] |= {(kind, name): value for name, value in values.items()}
     message = (
         f"{job.samples.target}, {job.split}, fold {job.fold.number + 1} of {job.n_folds}, "
         f"seed {seed}: importance of {len(set(job.groups))} groups"
@@ -266,7 +343,8 @@ def _shap(fitted: Pipeline, x: np.ndarray, groups: tuple[str, ...]) -> dict[str,
     from xgboost import DMatrix
 
     booster = fitted[-1].get_booster()
-    values = booster.predict(DMatrix(x, nthread=1), pred_contribs=True)[:, :-1]
+    seen = fitted[:-1].transform(x) if len(fitted) > 1 else x
+    values = booster.predict(DMatrix(seen, nthread=1), pred_contribs=True)[:, :-1]
     label = np.array(groups)
     return {
         group: float(np.abs(values[:, label == group].sum(axis=1)).mean())
@@ -293,29 +371,56 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _explain(group: pd.DataFrame) -> dict[str, Any]:
-    """Return one mascon's explained shares."""
+def _explain(group: pd.DataFrame, weights: np.ndarray, first: int, block: int) -> dict[str, Any]:
+    """Return the explained shares of one series, with intervals over the weights of its months."""
     ordered = group.sort_values("month")
-    month = ordered["month"].to_numpy()
+    index = month_index(ordered["month"].to_numpy())
     observed = ordered["observed_cm"].to_numpy()
     rest = observed - ordered["predicted_cm"].to_numpy()
-    n = len(month)
+    n = len(index)
     if n < MIN_MONTHS:
         return {"n": n, "reason": f"{n} held-out months, fewer than {MIN_MONTHS}"}
-    found: dict[str, Any] = {"n": n, "explained_total": _share(observed, rest)}
-    index = month_index(month)
     span = int(index.max() - index.min()) + 1
-    if span < MIN_PART_MONTHS or len(np.unique(index % 12)) < 12:
-        found["reason"] = f"no parts: {span} months, or not every calendar month"
-        return found
-    whole, left = split_parts(month, observed), split_parts(month, rest)
-    for part in PARTS:
-        found[f"explained_{part}"] = _share(whole[part], left[part])
-    if any(found[f"explained_{part}"] is None for part in PARTS):
-        found["reason"] = "a part of the observed series does not vary"
+    parts = span >= MIN_PART_MONTHS and len(np.unique(index % 12)) == 12
+    once = np.ones((1, n))
+    names = ("total", *PARTS) if parts else ("total",)
+    whole = dict(zip(names, _shares(index, observed, rest, once)[:, 0], strict=False))
+    found: dict[str, Any] = {"n": n, "n_blocks": n // block}
+    found |= {f"explained_{part}": value for part, value in whole.items()}
+    reasons = []
+    if not parts:
+        reasons.append(f"no parts: {span} months, or not every calendar month")
+    elif not np.isfinite(list(whole.values())).all():
+        reasons.append("a part of the observed series does not vary")
+    if n // block < MIN_BLOCKS:
+        reasons.append(f"no interval: fewer than {MIN_BLOCKS} blocks of {block} months")
+    else:
+        drawn = _shares(index, observed, rest, weights[:, index - first])
+        for part, draws in zip(whole, drawn, strict=False):
+            known = draws[np.isfinite(draws)]
+            if np.isfinite(whole[part]) and len(known) >= len(draws) / 2:
+                low, high = np.quantile(known, (0.025, 0.975))
+                found[f"{part}_lower"], found[f"{part}_upper"] = float(low), float(high)
+    if reasons:
+        found["reason"] = "; ".join(reasons)
     return found
 
 
-def _share(observed: np.ndarray, rest: np.ndarray) -> float | None:
-    total = float(np.var(observed))
-    return 1 - float(np.var(rest)) / total if total > 1e-12 else None
+def _shares(
+    index: np.ndarray, observed: np.ndarray, rest: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the explained share of the total and of the parts by draw, shape (4, draws)."""
+    before = [np.broadcast_to(observed, weights.shape), *_split(index, observed, weights)]
+    after = [np.broadcast_to(rest, weights.shape), *_split(index, rest, weights)]
+    total = np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+
+    def variance(values: np.ndarray) -> np.ndarray:
+        mean = (weights * values).sum(axis=1, keepdims=True) / total
+        return ((weights * (values - mean) ** 2).sum(axis=1, keepdims=True) / total)[:, 0]
+
+    shares = []
+    for one, other in zip(before, after, strict=True):
+        size = variance(one)
+        known = size > SMALLEST_VARIANCE_CM2
+        shares.append(np.where(known, 1 - variance(other) / np.where(known, size, 1), np.nan))
+    return np.array(shares)

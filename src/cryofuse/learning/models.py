@@ -21,6 +21,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import ThreadpoolController
 
+from cryofuse.learning.terms import ICE, SEASON, VaryingDensity, WeighByIce, driver_columns
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -83,7 +85,7 @@ def build(
     Parameters
     ----------
     model
-        ``ridge``, ``forest``, ``hist_gradient_boosting`` or ``xgboost``.
+        ``ridge``, ``varying_density``, ``forest``, ``hist_gradient_boosting`` or ``xgboost``.
     parameters
         Settings of the last step.
     trees
@@ -91,23 +93,35 @@ def build(
     seed
         Seed.
     names
-        Names of the feature columns, for steps that have to know them.
+        Names of the feature columns; without them nothing is weighed by ice.
 
     Returns
     -------
     Pipeline
-        Ridge and forest impute the training median and mark what was missing; the boosted
-        models take missing values as they are.
+        Elevation change enters times the ice fraction. Ridge and forest impute the training
+        median and mark what was missing, the varying density imputes alone; the boosted models
+        take missing values as they are.
     """
+    weighed = []
+    drivers = np.flatnonzero(driver_columns(names)).tolist()
+    if drivers and ICE in names:
+        weighed = [WeighByIce(drivers, list(names).index(ICE))]
+    if model == "varying_density":
+        season = [k for k, name in enumerate(names) if name in SEASON]
+        place = [k for k in range(len(names)) if k not in {*drivers, *season}]
+        impute = SimpleImputer(strategy="median", keep_empty_features=True)
+        last = VaryingDensity(drivers, season, place, **parameters)
+        return make_pipeline(*weighed, impute, StandardScaler(), last)
     if model == "ridge":
-        return make_pipeline(_imputer(), StandardScaler(), Ridge(**parameters))
+        return make_pipeline(*weighed, _imputer(), StandardScaler(), Ridge(**parameters))
     if model == "forest":
         forest = RandomForestRegressor(
             n_estimators=trees, random_state=seed, n_jobs=1, **parameters
         )
-        return make_pipeline(_imputer(), forest)
+        return make_pipeline(*weighed, _imputer(), forest)
     if model == "hist_gradient_boosting":
         return make_pipeline(
+            *weighed,
             DropEmpty(),
             HistGradientBoostingRegressor(
                 max_iter=trees,
@@ -121,6 +135,7 @@ def build(
         from xgboost import XGBRegressor
 
         return make_pipeline(
+            *weighed,
             XGBRegressor(
                 n_estimators=trees,
                 tree_method="hist",
@@ -128,7 +143,7 @@ def build(
                 nthread=1,
                 random_state=seed,
                 **parameters,
-            )
+            ),
         )
     raise ValueError(f"{model!r} is not a model")
 

@@ -1,15 +1,22 @@
-"""Regimes of elevation change: K-Means on node metrics, k chosen by a stated rule, names by rule.
+"""Regimes of elevation change: K-Means on the metrics of nodes and of mascons, names by rule.
 
 Rule for k: among the k whose partitions come back under bootstrap (mean adjusted Rand index at
 least ``MIN_STABILITY``; the most stable k where none reaches it), the one with the largest sum of
 silhouette and gap, each scaled to 0…1 over the k tried. A partition that does not come back is
 no regime map, so stability is a condition. Silhouette alone favours the coarsest split into a
 fast margin and the rest; the gap alone rises with every cut through a continuous field; their sum
-asks for clusters that are both apart and more compact than chance.
+asks for clusters that are both apart and more compact than chance. Mascons take the k of the
+nodes: among thirty of them the gap's σ is as wide as its differences from k to k.
+
+What the seed may move is kept small by design: the sample on which k is chosen is drawn at even
+steps of area and has no chance in it; every partition is the best of many starts, one of them
+Ward's, which has none either; the chosen one is then settled on all nodes. The seed is left with
+the starts, the references of the gap and the bootstraps.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cryofuse.config import RegimeSettings
+
+logger = logging.getLogger(__name__)
 
 #: Metrics a regime is formed by.
 METRICS = (
@@ -57,14 +66,19 @@ SMALLEST_SLOPE = 1e-4
 WINSOR = 3.0
 #: Normal quartile range, which turns an interquartile range into a σ.
 _IQR_OF_NORMAL = 1.349
-#: Nodes on which silhouette, gap and bootstraps are computed.
-MAX_DIAGNOSTIC_NODES = 3000
 #: Uniform reference draws of the gap statistic.
-GAP_DRAWS = 10
+GAP_DRAWS = 20
+#: k-means++ starts of a partition, of one of a bootstrap sample (which also starts from the
+#: partition that it is compared with) and of one of reference points.
+STARTS, BOOTSTRAP_STARTS, REFERENCE_STARTS = 30, 3, 2
+#: Starts where k is given: of 27 mascons in six regimes, one start in forty finds the best.
+GIVEN_STARTS = 500
 #: Bootstrap stability a k needs.
 MIN_STABILITY = 0.9
-#: Fewest nodes per regime tried; below ``k_min`` times this nothing is clustered.
-MIN_NODES_PER_REGIME = 10
+#: Fewest members per regime; with fewer than two (nodes: ``k_min``) times this there are none.
+MIN_PER_REGIME = {"nodes": 10, "mascons": 4}
+#: Fewest usable nodes of a mascon that has metrics of its own.
+MIN_NODES_OF_MASCON = 10
 #: Thresholds of the naming rule, in the order they are asked.
 RAPID_RATE_M_YR = -0.5
 THICKENING_RATE_M_YR = 0.05
@@ -159,43 +173,94 @@ def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
     return float(np.interp(q, middle, values[order]))
 
 
-def sample_by_area(area: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return indices of ``count`` nodes drawn without replacement in proportion to their area.
+def sample_evenly(area: np.ndarray, count: int) -> np.ndarray:
+    """Return indices of ``count`` nodes at even steps of area along the nodes' order.
 
-    Notes
-    -----
-    Efraimidis and Spirakis 2006, Inf. Process. Lett. 97, 181: the largest u^(1/area).
+    Nodes are ordered by place, so the sample covers the region evenly, and without chance. A
+    node larger than a step stands in it more than once.
+
+    Parameters
+    ----------
+    area
+        Area each node stands for, shape (n,).
+    count
+        Size of the sample; all nodes where there are no more.
     """
     if area.size <= count:
         return np.arange(area.size)
-    key = np.log(rng.random(area.size)) / area
-    return np.sort(np.argpartition(-key, count)[:count])
+    edges = np.cumsum(area)
+    return np.searchsorted(edges, (np.arange(count) + 0.5) * edges[-1] / count)
 
 
-def _kmeans(points: np.ndarray, weights: np.ndarray, k: int, seed: int, starts: int) -> Any:
+def _start_ward(points: np.ndarray, k: int) -> np.ndarray:
+    """Return the centres of Ward's clusters, a start without chance."""
+    from scipy.cluster.hierarchy import fcluster, ward
+
+    label = fcluster(ward(points), k, "maxclust")
+    return np.array([points[label == j].mean(axis=0) for j in np.unique(label)])
+
+
+def _kmeans(
+    points: np.ndarray, k: int, rng: np.random.Generator, starts: int, first: np.ndarray
+) -> Any:
+    """Return the partition with the least inertia of k-means++ starts and of given centres."""
     from sklearn.cluster import KMeans
 
-    return KMeans(k, n_init=starts, random_state=seed).fit(points, sample_weight=weights)
+    drawn = KMeans(k, n_init=starts, random_state=int(rng.integers(2**31))).fit(points)
+    if len(first) != k:
+        return drawn
+    given = KMeans(k, n_init=1, init=first).fit(points)
+    # Equal up to rounding is equal: the start without chance then decides.
+    return drawn if drawn.inertia_ < given.inertia_ * (1 - 1e-6) else given
 
 
-def _dispersion(points: np.ndarray, k: int, seed: int) -> float:
-    return float(np.log(_kmeans(points, np.ones(len(points)), k, seed, 2).inertia_))
+def find_partitions(points: np.ndarray, starts: dict[int, int], seed: int) -> dict[int, Any]:
+    """Return the best K-Means partition found for each number of regimes.
+
+    Parameters
+    ----------
+    points
+        Standardised metrics, shape (n, metrics).
+    starts
+        k-means++ starts by number of regimes.
+    seed
+        Seed of the starts.
+
+    Returns
+    -------
+    dict
+        Fitted ``sklearn.cluster.KMeans`` by number of regimes.
+
+    Notes
+    -----
+    Starts: k-means++ (Arthur and Vassilvitskii 2007, Proc. SODA, 1027) and Ward's clusters
+    (Ward 1963, J. Am. Stat. Assoc. 58, 236).
+    """
+    rng = np.random.default_rng([seed, 0])
+    return {k: _kmeans(points, k, rng, n, _start_ward(points, k)) for k, n in starts.items()}
 
 
-def assess_counts(points: np.ndarray, settings: RegimeSettings) -> pd.DataFrame:
+def assess_counts(
+    points: np.ndarray, partitions: dict[int, Any], settings: RegimeSettings, level: str
+) -> pd.DataFrame:
     """Return silhouette, gap and bootstrap stability for each number of regimes.
 
     Parameters
     ----------
     points
-        Standardised metrics of nodes that stand for like areas, shape (n, metrics).
+        Standardised metrics of nodes that stand for like areas, or of mascons, shape
+        (n, metrics).
+    partitions
+        Partitions of the points by number of regimes; a number without one is reported null.
     settings
         Range of k, bootstraps and seed.
+    level
+        ``nodes`` or ``mascons``.
 
     Returns
     -------
     pandas.DataFrame
-        Columns of ``regimes/stability`` without ``chosen``.
+        Columns of ``regimes/stability`` without ``score``, ``chosen`` and ``why``.
 
     Notes
     -----
@@ -214,49 +279,90 @@ def assess_counts(points: np.ndarray, settings: RegimeSettings) -> pd.DataFrame:
     low, high = turned.min(axis=0), turned.max(axis=0)
     references = [rng.uniform(low, high, turned.shape) for _ in range(GAP_DRAWS)]
     draws = [rng.integers(0, len(points), len(points)) for _ in range(settings.bootstraps)]
-    even = np.ones(len(points))
-    most = min(settings.k_max, len(points) // MIN_NODES_PER_REGIME)
     rows = []
     for k in range(settings.k_min, settings.k_max + 1):
-        row: dict[str, Any] = {"k": k, "silhouette": None, "gap": None, "gap_sigma": None}
-        row |= {"adjusted_rand": None, "reason": None}
-        if k > most:
-            row["reason"] = f"{len(points)} nodes are too few for {k} regimes"
-            rows.append(row)
+        row: dict[str, Any] = {"level": level, "k": k, "silhouette": None, "gap": None}
+        row |= {"gap_sigma": None, "adjusted_rand": None, "reason": None}
+        rows.append(row)
+        if k not in partitions:
+            row["reason"] = f"{len(points)} {level} are too few for {k} regimes"
             continue
-        model = _kmeans(points, even, k, settings.seed, 10)
-        row["silhouette"] = float(silhouette_score(distance, model.labels_, metric="precomputed"))
-        chance = np.array([_dispersion(r, k, settings.seed) for r in references])
-        row["gap"] = float(chance.mean() - np.log(model.inertia_))
+        own = partitions[k]
+        row["silhouette"] = float(silhouette_score(distance, own.labels_, metric="precomputed"))
+        chance = np.log(
+            [_kmeans(r, k, rng, REFERENCE_STARTS, np.empty(0)).inertia_ for r in references]
+        )
+        row["gap"] = float(chance.mean() - np.log(own.inertia_))
         row["gap_sigma"] = float(chance.std() * np.sqrt(1.0 + 1.0 / GAP_DRAWS))
         agreement = [
             adjusted_rand_score(
-                model.labels_,
-                _kmeans(points[draw], even, k, settings.seed + i, 3).predict(points),
+                own.labels_,
+                _kmeans(points[draw], k, rng, BOOTSTRAP_STARTS, own.cluster_centers_).predict(
+                    points
+                ),
             )
-            for i, draw in enumerate(draws)
+            for draw in draws
         ]
         row["adjusted_rand"] = float(np.mean(agreement))
-        rows.append(row)
+        logger.info(
+            "%s, k = %d of %d to %d: silhouette %.3f, gap %.3f, adjusted Rand %.3f",
+            level, k, settings.k_min, settings.k_max, row["silhouette"], row["gap"],
+            row["adjusted_rand"],
+        )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def choose_count(stability: pd.DataFrame) -> int | None:
-    """Return the number of regimes by the module's rule, None where no k was assessed."""
-    known = stability.dropna(subset=["silhouette", "gap", "adjusted_rand"])
-    if known.empty:
-        return None
+def score_counts(stability: pd.DataFrame) -> np.ndarray:
+    """Return the sum of silhouette and gap, each scaled to 0…1 over the k assessed.
+
+    Parameters
+    ----------
+    stability
+        Rows with ``silhouette`` and ``gap``; the score is NaN where they are null.
+    """
+    return _unit(stability["silhouette"]) + _unit(stability["gap"])
+
+
+def choose_count(stability: pd.DataFrame) -> int:
+    """Return the number of regimes by the module's rule.
+
+    Parameters
+    ----------
+    stability
+        Rows of one level with ``score``, which at least one of them has.
+    """
+    known = stability.dropna(subset=["score"])
     rand = known["adjusted_rand"].to_numpy(dtype=np.float64)
-    score = _unit(known["silhouette"].to_numpy(np.float64)) + _unit(
-        known["gap"].to_numpy(np.float64)
-    )
     stable = rand >= min(MIN_STABILITY, rand.max())
-    return int(known["k"].to_numpy()[np.argmax(np.where(stable, score, -np.inf))])
+    best = np.argmax(np.where(stable, known["score"], -np.inf))
+    return int(known["k"].to_numpy()[best])
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
-    width = values.max() - values.min()
-    return (values - values.min()) / width if width > 0 else np.zeros_like(values)
+def explain_choice(stability: pd.DataFrame) -> str:
+    """Return why :func:`choose_count` chooses what it chooses, in words and numbers."""
+    rows = stability.dropna(subset=["score"]).set_index("k")
+    k = choose_count(stability)
+    rand, score = rows["adjusted_rand"], rows["score"]
+    stable = rows.index[rand >= MIN_STABILITY]
+    if not len(stable):
+        return (
+            f"no partition comes back under bootstrap (adjusted Rand {MIN_STABILITY:g}), "
+            f"this one most nearly ({rand[k]:.2f})"
+        )
+    others = score[stable].drop(k)
+    following = f"; next {others.max():.2f} at k = {others.idxmax()}" if len(others) else ""
+    return (
+        f"the largest silhouette + gap, each scaled to 0…1 ({score[k]:.2f}{following}), among the "
+        f"{len(stable)} of {len(rows)} partitions that come back under bootstrap (adjusted Rand "
+        f"at least {MIN_STABILITY:g}; here {rand[k]:.3f})"
+    )
+
+
+def _unit(column: pd.Series) -> np.ndarray:
+    values = column.to_numpy(dtype=np.float64)
+    known = values[np.isfinite(values)]
+    width = np.ptp(known) if known.size else 0.0
+    return (values - known.min()) / width if width > 0 else values * 0.0
 
 
 def name_regimes(centroids: pd.DataFrame) -> list[str]:
@@ -324,41 +430,61 @@ def _order_by_rate(labels: np.ndarray, rate: np.ndarray, area: np.ndarray, k: in
     return rank
 
 
+@dataclass(frozen=True)
+class _Level:
+    """Members of one level that can be classified: metrics, ice areas, sample, K-Means weights."""
+
+    name: str
+    metrics: np.ndarray
+    area: np.ndarray
+    sample: np.ndarray
+    weights: np.ndarray
+
+
 def _partition(
-    metrics: np.ndarray, area: np.ndarray, settings: RegimeSettings
+    level: _Level, settings: RegimeSettings, k: int | None, why: str
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-    """Return labels by mean rate, silhouettes (NaN outside the sample) and the stability table."""
+    """Return labels by mean rate, silhouettes (NaN outside the sample) and the stability rows.
+
+    ``k`` is chosen where it is None, else used because of ``why``.
+    """
+    from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_samples
 
-    rng = np.random.default_rng([settings.seed, 0])
-    stretched = stretch_metrics(metrics)
-    points = fit_scaler(stretched, area).apply(stretched)
-    few = sample_by_area(area, MAX_DIAGNOSTIC_NODES, rng)
-    stability = assess_counts(points[few], settings)
-    k = choose_count(stability) if settings.k == "auto" else settings.k
+    stretched = stretch_metrics(level.metrics)
+    points = fit_scaler(stretched, level.weights).apply(stretched)
+    few = points[level.sample]
+    most = min(settings.k_max, len(few) // MIN_PER_REGIME[level.name])
+    starts = dict.fromkeys(range(settings.k_min, most + 1), STARTS)
+    if k is not None:
+        starts[k] = GIVEN_STARTS
+    partitions = find_partitions(few, starts, settings.seed)
+    stability = assess_counts(few, partitions, settings, level.name)
+    stability["score"] = score_counts(stability)
     if k is None:
-        raise RuntimeError("no number of regimes could be assessed")
-    fitted = sample_by_area(area, settings.max_nodes, rng)
-    # A sample drawn by area already stands for like areas; all nodes are weighted instead.
-    weights = area / area.mean() if fitted.size == area.size else np.ones(fitted.size)
-    found = _kmeans(points[fitted], weights, k, settings.seed, 10).predict(points)
+        k, why = choose_count(stability), explain_choice(stability)
+    settled = KMeans(k, n_init=1, init=partitions[k].cluster_centers_)
+    found = settled.fit(points, sample_weight=level.weights).labels_
     _, found = np.unique(found, return_inverse=True)
-    k = int(found.max()) + 1
-    found = _order_by_rate(found, metrics[:, METRICS.index("rate_m_yr")], area, k)[found]
-    widths = np.full(area.size, np.nan)
-    if np.unique(found[few]).size > 1:
-        widths[few] = silhouette_samples(points[few], found[few])
+    rate = level.metrics[:, METRICS.index("rate_m_yr")]
+    found = _order_by_rate(found, rate, level.area, int(found.max()) + 1)[found]
+    widths = np.full(len(points), np.nan)
+    if 1 < np.unique(found[level.sample]).size < len(few):
+        widths[level.sample] = silhouette_samples(few, found[level.sample])
     stability["chosen"] = stability["k"] == k
+    stability["why"] = [f"k = {k}: {why}." if chosen else None for chosen in stability["chosen"]]
+    logger.info("%d regimes of %s: %s", k, level.name, why)
     return found, widths, stability
 
 
-def _centroids(nodes: pd.DataFrame, labels: np.ndarray, k: int) -> pd.DataFrame:
-    """Return area-weighted means of each regime in physical units, with the bed where known."""
-    metrics = node_metrics(nodes)
-    area = nodes["area_km2"].to_numpy(dtype=np.float64)
-    bed = nodes["bed_m"].to_numpy(dtype=np.float64)
+def _centroids(members: pd.DataFrame, labels: np.ndarray, level: str) -> pd.DataFrame:
+    """Return area-weighted means of each regime in physical units, with names by rule."""
+    metrics = node_metrics(members)
+    area = members["area_km2"].to_numpy(dtype=np.float64)
+    bed = members["bed_m"].to_numpy(dtype=np.float64)
+    nodes = members["n_nodes"].to_numpy() if level == "mascons" else np.ones(len(members))
     rows = []
-    for j in range(k):
+    for j in range(int(labels.max()) + 1):
         member = labels == j
         mean = dict(
             zip(METRICS, np.average(metrics[member], axis=0, weights=area[member]), strict=True)
@@ -367,21 +493,106 @@ def _centroids(nodes: pd.DataFrame, labels: np.ndarray, k: int) -> pd.DataFrame:
         known = member & np.isfinite(bed)
         rows.append(
             {
+                "level": level,
                 "regime": j,
-                "n_nodes": int(member.sum()),
+                "n_mascons": int(member.sum()) if level == "mascons" else None,
+                "n_nodes": int(nodes[member].sum()),
                 "area_km2": float(area[member].sum()),
                 "phase_rad": float(np.arctan2(sine, cosine)),
                 "bed_m": float(np.average(bed[known], weights=area[known]))
                 if known.any()
                 else np.nan,
+                "reason": None,
                 **mean,
             }
         )
+    table = pd.DataFrame(rows)
+    table["regime_name"] = name_regimes(table)
+    return table
+
+
+def _cluster(
+    members: pd.DataFrame, level: _Level, settings: RegimeSettings, k: int | None, why: str
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return regime, name, silhouette and reason of each member, centroids and stability rows."""
+    from threadpoolctl import threadpool_limits
+
+    fewest = MIN_PER_REGIME[level.name] * (k or settings.k_min)
+    if len(members) >= fewest:
+        # One thread: sums in another order would let results depend on the number of threads.
+        with threadpool_limits(1):
+            found, widths, stability = _partition(level, settings, k, why)
+        centroids = _centroids(members, found, level.name)
+        names = centroids["regime_name"].to_numpy()[found]
+        labels = pd.DataFrame(
+            {"regime": pd.array(found, dtype="Int32"), "regime_name": names, "silhouette": widths},
+            index=members.index,
+        )
+        return labels.assign(reason=None), centroids, stability
+    why = f"{len(members)} usable {level.name}, fewer than {fewest}"
+    logger.warning("no regimes: %s", why)
+    null = {"regime": pd.NA, "regime_name": None, "silhouette": np.nan, "reason": why}
+    labels = pd.DataFrame(null, index=members.index)
+    centroids = pd.DataFrame([{"level": level.name, "n_nodes": 0, "reason": why}])
+    stability = pd.DataFrame({"k": np.arange(settings.k_min, settings.k_max + 1)})
+    stability = stability.assign(level=level.name, chosen=False, why=None, reason=why)
+    return labels, centroids, stability
+
+
+def mascon_metrics(nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame) -> pd.DataFrame:
+    """Return the metrics of mascons: area-weighted means of the nodes within.
+
+    Amplitude and phase are those of the mean cycle, so that cycles of opposite phase cancel, as
+    they do in the mascon's mass.
+
+    Parameters
+    ----------
+    nodes
+        Nodes that can be classified, with the columns of ``altimetry/nodes``.
+    mascons
+        Footprints in longitude and latitude, with ``mascon_id``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per mascon, in the order given: ``mascon_id``, ``n_nodes``, ``area_km2`` of these
+        nodes, and where there are any, the metrics in the nodes' units and ``bed_m``.
+    """
+    metrics = dict(zip(METRICS, node_metrics(nodes).T, strict=True))
+    del metrics["amplitude_m"]
+    area = nodes["area_km2"].to_numpy(dtype=np.float64)
+    inside = _locate(nodes, mascons)
+    bed = nodes["bed_m"].to_numpy(dtype=np.float64)
+    rows = []
+    for number, mascon_id in enumerate(mascons["mascon_id"].to_numpy()):
+        here = inside == number
+        row: dict[str, Any] = {"mascon_id": int(mascon_id), "n_nodes": int(here.sum())}
+        row |= {"area_km2": float(area[here].sum())} | dict.fromkeys(metrics, np.nan)
+        row |= {"amplitude_m": np.nan, "phase_rad": np.nan, "bed_m": np.nan}
+        if here.any():
+            row |= {n: float(np.average(v[here], weights=area[here])) for n, v in metrics.items()}
+            row["amplitude_m"] = float(np.hypot(row["cosine_m"], row["sine_m"]))
+            row["phase_rad"] = float(np.arctan2(row["sine_m"], row["cosine_m"]))
+        known = here & np.isfinite(bed)
+        if known.any():
+            row["bed_m"] = float(np.average(bed[known], weights=area[known]))
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _locate(nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame) -> np.ndarray:
+    """Return the number of the mascon that holds each node, −1 outside all."""
+    from cryofuse.geo import locate
+
+    return locate(
+        nodes["longitude"].to_numpy(np.float64),
+        nodes["latitude"].to_numpy(np.float64),
+        mascons.geometry.to_numpy(),
+    )
+
+
 def share_regimes(nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame) -> pd.DataFrame:
-    """Return the regime that holds the largest share of each mascon's classified ice area.
+    """Return the node regime that holds the largest share of each mascon's classified ice area.
 
     Parameters
     ----------
@@ -393,34 +604,27 @@ def share_regimes(nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame) -> pd.Da
     Returns
     -------
     pandas.DataFrame
-        The columns of ``regimes/mascons``; nulls and a reason where no node lies inside.
+        Columns ``node_regime``, ``node_regime_name`` and ``share``, a row per mascon in the order
+        given; null where no classified node lies inside.
     """
-    from cryofuse.geo import locate
-
     known = nodes[nodes["regime"].notna()]
-    inside = locate(
-        known["longitude"].to_numpy(np.float64),
-        known["latitude"].to_numpy(np.float64),
-        mascons.geometry.to_numpy(),
-    )
-    rows = []
-    for number, mascon_id in enumerate(mascons["mascon_id"].to_numpy()):
+    inside = _locate(known, mascons)
+    rows: list[dict[str, Any]] = []
+    for number in range(len(mascons)):
         here = known[inside == number]
-        row: dict[str, Any] = {"mascon_id": int(mascon_id), "regime": None, "regime_name": None}
-        row |= {"share": None, "n_nodes": len(here), "reason": "no classified node"}
+        rows.append({"node_regime": None, "node_regime_name": None, "share": None})
         if len(here):
             area = here.groupby(["regime", "regime_name"])["area_km2"].sum()
             regime, name = area.idxmax()
-            row |= {"regime": int(regime), "regime_name": name, "reason": None}
-            row["share"] = float(min(area.max() / area.sum(), 1.0))
-        rows.append(row)
-    return pd.DataFrame(rows)
+            rows[-1] = {"node_regime": int(regime), "node_regime_name": name}
+            rows[-1]["share"] = float(min(area.max() / area.sum(), 1.0))
+    return pd.DataFrame(rows, columns=["node_regime", "node_regime_name", "share"])
 
 
-def cluster_nodes(
+def cluster_regimes(
     nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame, settings: RegimeSettings
 ) -> Regimes:
-    """Cluster nodes into regimes and describe them.
+    """Cluster nodes and mascons into regimes and describe them.
 
     Parameters
     ----------
@@ -429,7 +633,7 @@ def cluster_nodes(
     mascons
         ``gravimetry/mascons``.
     settings
-        Number of regimes or its range, bootstraps, largest sample and seed.
+        Number of regimes or its range, bootstraps, size of the sample and seed.
 
     Returns
     -------
@@ -437,8 +641,6 @@ def cluster_nodes(
         The four tables. Every node and mascon has a row; where nothing can be clustered the
         regime is null and ``reason`` says why.
     """
-    from threadpoolctl import threadpool_limits
-
     from cryofuse.tables import (
         REGIME_CENTROIDS,
         REGIME_MASCONS,
@@ -448,43 +650,43 @@ def cluster_nodes(
 
     nodes = nodes.sort_values("node_id", ignore_index=True)
     metrics = node_metrics(nodes)
-    reason = _why_left_out(nodes, metrics, settings)
-    usable = np.flatnonzero(pd.isna(reason))
-    area = nodes["area_km2"].to_numpy(dtype=np.float64)
-    names: list[str] = []
-    labels = np.full(len(nodes), -1)
-    silhouette = np.full(len(nodes), np.nan)
-    fewest = MIN_NODES_PER_REGIME * (settings.k_min if settings.k == "auto" else settings.k)
-    centroids = pd.DataFrame()
-    if usable.size >= fewest:
-        # One thread: sums in another order would let results depend on the number of threads.
-        with threadpool_limits(1):
-            found, widths, stability = _partition(metrics[usable], area[usable], settings)
-        labels[usable], silhouette[usable] = found, widths
-        centroids = _centroids(nodes.iloc[usable], found, int(found.max()) + 1)
-        names = name_regimes(centroids)
-        centroids["regime_name"] = names
-    else:
-        reason[usable] = f"{usable.size} usable nodes, fewer than {fewest}"
-        stability = pd.DataFrame({"k": np.arange(settings.k_min, settings.k_max + 1)})
-        for name in ("silhouette", "gap", "gap_sigma", "adjusted_rand"):
-            stability[name] = np.nan
-        stability["chosen"] = False
-        stability["reason"] = f"{usable.size} usable nodes, fewer than {fewest}"
-    classified = labels >= 0
-    table = nodes[["node_id", "x_m", "y_m", "latitude", "longitude"]].copy()
-    table["regime"] = pd.array(np.where(classified, labels, 0), dtype="Int32")
-    table.loc[~classified, "regime"] = pd.NA
-    table["regime_name"] = [names[j] if j >= 0 else None for j in labels]
-    table["silhouette"] = silhouette
-    table["reason"] = reason
-    table["area_km2"] = area
-    shares = share_regimes(table, mascons)
+    nodes["reason"] = _why_left_out(nodes, metrics, settings)
+    usable = nodes[nodes["reason"].isna()]
+    area = usable["area_km2"].to_numpy(dtype=np.float64)
+    sample = sample_evenly(area, settings.max_nodes)
+    weights = area / area.mean() if area.size else area
+    level = _Level("nodes", metrics[usable.index], area, sample, weights)
+    asked = None if settings.k == "auto" else settings.k
+    found, centroids, stability = _cluster(usable, level, settings, asked, "as configured")
+    table = nodes.join(found.drop(columns="reason"))
+    table.loc[found.index, "reason"] = found["reason"]
+
+    means = mascon_metrics(usable, mascons)
+    enough = means[means["n_nodes"] >= MIN_NODES_OF_MASCON]
+    # GRACE sees a mascon as one number, however much ice it holds: each counts once.
+    level = _Level(
+        "mascons",
+        node_metrics(enough),
+        enough["area_km2"].to_numpy(dtype=np.float64),
+        np.arange(len(enough)),
+        np.ones(len(enough)),
+    )
+    fewest = MIN_PER_REGIME["mascons"]
+    k = max(2, min(len(centroids), len(enough) // fewest))
+    why = f"as many as of nodes, with at least {fewest} mascons to a regime on average; " + (
+        f"{len(enough)} mascons are too few to choose by"
+    )
+    grouped, of_mascons, steadiness = _cluster(enough, level, settings, k, why)
+    means["reason"] = [
+        f"{n} usable nodes, fewer than {MIN_NODES_OF_MASCON}" for n in means["n_nodes"]
+    ]
+    described = means.join(grouped.drop(columns="reason")).join(share_regimes(table, mascons))
+    described.loc[grouped.index, "reason"] = grouped["reason"]
     return Regimes(
         _arrow(table, REGIME_NODES),
-        _arrow(shares, REGIME_MASCONS),
-        _arrow(centroids, REGIME_CENTROIDS) if len(centroids) else REGIME_CENTROIDS.empty(),
-        _arrow(stability, REGIME_STABILITY),
+        _arrow(described, REGIME_MASCONS),
+        _arrow(pd.concat([centroids, of_mascons], ignore_index=True), REGIME_CENTROIDS),
+        _arrow(pd.concat([stability, steadiness], ignore_index=True), REGIME_STABILITY),
     )
 
 
@@ -492,9 +694,10 @@ def _arrow(frame: pd.DataFrame, contract: Any) -> pa.Table:
     import pyarrow as pa
 
     schema = contract.schema
+    complete = frame.reindex(columns=schema.names)
     return pa.Table.from_arrays(
         [
-            pa.array(frame[name], type=schema.field(name).type, from_pandas=True)
+            pa.array(complete[name], type=schema.field(name).type, from_pandas=True)
             for name in schema.names
         ],
         schema=schema,

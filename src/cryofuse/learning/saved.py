@@ -40,6 +40,8 @@ TRUSTED_TYPES = frozenset(
         "builtins.str",
         "builtins.tuple",
         "cryofuse.learning.models.DropEmpty",
+        "cryofuse.learning.terms.VaryingDensity",
+        "cryofuse.learning.terms.WeighByIce",
         "numpy.dtype",
         "numpy.float64",
         "numpy.ndarray",

@@ -41,6 +41,7 @@ from cryofuse.learning.splits import (
     inner_folds,
     make_folds,
 )
+from cryofuse.learning.terms import choose_terms
 from cryofuse.tables import PREDICTIONS, SCORES
 from cryofuse.units import GT_PER_CM_KM2
 
@@ -86,7 +87,7 @@ class Samples:
         return replace(self, x=self.x[:, kept], names=names)
 
 
-def select_samples(features: pd.DataFrame, target: str) -> Samples:
+def select_samples(features: pd.DataFrame, target: str, settings: SkillSettings) -> Samples:
     """Return the samples of a target, ordered by month and mascon.
 
     Parameters
@@ -95,11 +96,13 @@ def select_samples(features: pd.DataFrame, target: str) -> Samples:
         Feature table, one row per mascon and month.
     target
         ``change`` or ``cumulative``.
+    settings
+        Terms that models see.
 
     Returns
     -------
     Samples
-        Features that hold no value in any sample are left out.
+        Features that hold no value in any sample, and those that are no term, are left out.
     """
     from cryofuse.fusion.features import feature_columns
 
@@ -133,12 +136,14 @@ def select_samples(features: pd.DataFrame, target: str) -> Samples:
     )[kept].reset_index(drop=True)
     x = values[kept]
     empty = ~np.isfinite(x).any(axis=0) if len(x) else np.ones(len(columns), bool)
-    dropped = {name: "null everywhere" for name, e in zip(columns, empty, strict=True) if e}
+    dropped = choose_terms(columns, target, settings)
+    dropped |= {name: "null everywhere" for name, e in zip(columns, empty, strict=True) if e}
+    shown = [k for k, name in enumerate(columns) if name not in dropped]
     return Samples(
         target=target,
         table=table,
-        x=x[:, ~empty],
-        names=[name for name, e in zip(columns, empty, strict=True) if not e],
+        x=x[:, shown],
+        names=[columns[k] for k in shown],
         dropped=dropped,
         reason=reason,
     )
@@ -175,7 +180,7 @@ def evaluate(
     pieces: list[pd.DataFrame] = []
     reasons: dict[tuple[str, str, str], str] = {}
     for target in settings.targets:
-        samples = select_samples(features, target)
+        samples = select_samples(features, target, settings)
         for name, why in samples.dropped.items():
             logger.info("%s: feature %s left out: %s", target, name, why)
         names = [*settings.models, *_twins(settings), *NOISE_CONTROLS, PERMUTED]

@@ -308,7 +308,7 @@ def make_folds(
             table["mascon_id"],
             table["latitude"],
             table["longitude"],
-            folds=settings.folds,
+            folds=settings.mascon_folds,
             buffer_km=settings.neighbour_buffer_km,
             seed=settings.seed,
             neighbours=neighbours,

@@ -300,7 +300,7 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
         "shap": "mean |SHAP value| (cm)",
     }
     targets = _targets(importance) or ["change"]
-    count = importance["group"].nunique()
+    count = len(importance[["kind", "group"]].drop_duplicates())
     figure = style.new_figure(1.2 + 2 * max(1.4, 0.15 * count + 0.5))
     panels = figure.subplots(len(methods), len(targets), squeeze=False)
     for row, (method, label) in enumerate(methods.items()):
@@ -310,7 +310,7 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
             axes.set_title(f"{method}, {TARGET_NAMES[target]}")
             axes.set_xlabel(label)
             known = part.dropna(subset=["importance"]).sort_values(
-                ["importance", "group"], ascending=[True, False]
+                ["kind", "importance", "group"], ascending=[False, True, False]
             )
             if known.empty:
                 axes.set_yticks([])
@@ -325,18 +325,28 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
                 np.arange(len(known)), value, 0.65, color=style.CATEGORIES[row * 2], xerr=reach,
                 error_kw={"lw": 0.7, "ecolor": style.INK, "capsize": 1.5},
             )  # fmt: skip
-            for bar in bars:
-                bar.set_gid(f"{method} {target}")
+            for bar, kind in zip(bars, known["kind"], strict=True):
+                bar.set_gid(f"{kind} {method} {target}")
+                bar.set_alpha(1.0 if kind == "group" else 0.5)
+            groups = int((known["kind"] == "group").sum())
+            axes.axhline(groups - 0.5, color=style.FAINT, lw=0.5, ls="--")
             axes.axvline(0, color=style.FAINT, lw=0.5)
             axes.set_yticks(
-                np.arange(len(known)), [g.replace("_", " ") for g in known["group"]], fontsize=6
+                np.arange(len(known)),
+                [
+                    f"ALL {g.upper()}" if kind == "family" else g.replace("_", " ")
+                    for kind, g in zip(known["kind"], known["group"], strict=True)
+                ],
+                fontsize=6,
             )
             axes.set_ylim(-0.6, len(known) - 0.4)
     style.head(
         figure,
         f"{title}: importance of feature groups",
-        "XGBoost on held-out data. A group is a feature with all its lags; bars span folds and "
-        "seeds. Below 0: permuting the group helps, that is, it carries nothing.",
+        "XGBoost on held-out data. Pale, above: whole families moved together (place: position, "
+        "relief, ice); below: groups, each a feature with all its lags. Lines: 2.5 to 97.5 "
+        "percentile over folds and seeds, a spread and no confidence interval. Below 0: permuting "
+        "helps, that is, it carries nothing.",
     )
     return figure
 
@@ -441,18 +451,21 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
     title
         Name of the region.
     """
-    figure = style.new_figure(2.9)
-    panels = figure.subplots(1, 3)
-    table = stability.sort_values("k")
+    levels = list(dict.fromkeys(stability["level"]))
+    figure = style.new_figure(0.9 + 2.0 * len(levels))
+    panels = figure.subplots(len(levels), 3, squeeze=False)
     parts = (
         ("silhouette", "mean silhouette (1)", None),
         ("gap", "gap statistic (1)", "gap_sigma"),
-        ("adjusted_rand", "adjusted Rand, bootstraps (1)", None),
+        ("adjusted_rand", "bootstrap Rand (1)", None),
     )
-    chosen = table.loc[table["chosen"], "k"]
-    for letter, axes, (column, label, sigma) in zip("abc", panels, parts, strict=True):
-        axes.set_title(f"{letter}  {label}")
-        axes.set_xlabel("number of regimes k")
+    places = [(level, *part) for level in levels for part in parts]
+    for letter, axes, place in zip("abcdef", panels.flat, places, strict=False):
+        level, column, label, sigma = place
+        table = stability[stability["level"] == level].sort_values("k")
+        axes.set_title(f"{letter}  {level}: {label}", fontsize=7.2)
+        if level == levels[-1]:
+            axes.set_xlabel("number of regimes k")
         value = table[column].to_numpy(dtype=float)
         if not np.isfinite(value).any():
             axes.set_yticks([])
@@ -463,16 +476,21 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
             table["k"], value, yerr=error, marker="o", ms=3.5, color=style.CATEGORIES[0], capsize=2,
             gid=column,
         )  # fmt: skip
-        for k in chosen:
+        for k in table.loc[table["chosen"], "k"]:
             axes.axvline(k, color=style.CATEGORIES[1], lw=0.9, ls="--", gid="chosen")
             axes.annotate(
                 f"chosen: {k}", (k, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                 textcoords="offset points", fontsize=6.5, color=style.CATEGORIES[1], va="top",
             )  # fmt: skip
         axes.set_xticks(table["k"])
+    reasons = stability.dropna(subset=["why"])
     style.head(
         figure,
         f"{title}: choice of the number of regimes",
-        "K-Means on standardised node metrics; higher is better in every panel. Bars: 1σ.",
+        "K-Means on standardised metrics; higher is better in every panel. Bars: 1σ. "
+        + " ".join(
+            f"{level.capitalize()}: {why}"
+            for level, why in zip(reasons["level"], reasons["why"], strict=True)
+        ),
     )
     return figure

@@ -46,9 +46,14 @@ def _by_mascon(table: pd.DataFrame, column: str) -> dict[int, float]:
 
 @style.styled
 def draw_regime_map(
-    regimes: pd.DataFrame, nodes: pd.DataFrame, centroids: pd.DataFrame, base: BaseMap
+    regimes: pd.DataFrame,
+    nodes: pd.DataFrame,
+    mascons: pd.DataFrame,
+    centroids: pd.DataFrame,
+    shapes: MasconShapes,
+    base: BaseMap,
 ) -> Figure:
-    """Draw the regime of every node with a legend that names and describes it.
+    """Draw the regimes of nodes and of mascons, each with a legend that names and describes them.
 
     Parameters
     ----------
@@ -56,10 +61,12 @@ def draw_regime_map(
         Table ``regimes/nodes``.
     nodes
         Table ``altimetry/nodes``, for the cells' spacing and windows.
+    mascons
+        Table ``regimes/mascons``.
     centroids
         Table ``regimes/centroids``.
-    base
-        Base map.
+    shapes, base
+        Cut mascons and base map.
     """
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.patches import Patch
@@ -67,42 +74,60 @@ def draw_regime_map(
     table = regimes.merge(
         nodes[["node_id", "spacing_m", "window", "first", "last"]], on="node_id", how="left"
     )
-    figure, axes, close = style.map_with_windows(base, table)
-    classified = table.dropna(subset=["regime"])
-    if classified.empty:
-        style.state_reason(axes, style.first_reason(regimes["reason"], default="no regime"))
-    else:
-        count = int(classified["regime"].max()) + 1
-        colours = style.SEQUENTIAL(np.linspace(0.02, 0.95, count))
-        cmap, norm = ListedColormap(colours), Normalize(-0.5, count - 0.5)
-        for place in (axes, *close.values()):
-            style.draw_nodes(place, table, "regime", cmap, norm)
-        handles = [
-            Patch(color=colours[int(row.regime)], label=_describe(row))
-            for row in _rows(centroids.sort_values("regime"))
+    figure = style.new_figure(min(3.1 * base.aspect + 1.9, 8.2))
+    panels = _panels(figure, base, ["nodes", "mascons, by their mean metrics"])
+    kinds = {"nodes": regimes, "mascons": mascons}
+    handles: dict[str, list[Patch]] = {}
+    values = _by_mascon(mascons, "regime")
+    # One colour for a name on both maps, from thinning to thickening.
+    names = centroids.dropna(subset=["regime"]).groupby("regime_name")["rate_m_yr"].mean()
+    shades = style.SEQUENTIAL(np.linspace(0.02, 0.95, max(len(names), 1)))
+    colour_of = dict(zip(names.sort_values().index, shades, strict=False))
+    for axes, (level, rows) in zip(panels, kinds.items(), strict=True):
+        known = rows["regime"].dropna()
+        handles[level] = []
+        if known.empty:
+            style.state_reason(axes, style.first_reason(rows["reason"], default="no regime"))
+            continue
+        described = centroids[centroids["level"] == level].dropna(subset=["regime"])
+        described = described.sort_values("regime")
+        colours = [colour_of[name] for name in described["regime_name"]]
+        cmap, norm = ListedColormap(colours), Normalize(-0.5, len(colours) - 0.5)
+        if level == "nodes":
+            style.draw_nodes(axes, table, "regime", cmap, norm)
+        else:
+            style.draw_mascons(axes, shapes, values, cmap, norm, number=".0f")
+        handles[level] = [
+            Patch(color=colour, label=_describe(row))
+            for colour, row in zip(colours, _rows(described), strict=True)
         ]
-        style.legend_below(
-            figure,
-            handles,
-            2,
-            fontsize=6.3,
-            title="regime: ice area, mean rate, mean annual amplitude",
-            title_fontsize=6.5,
-            alignment="left",
-        )
+    filled = max(len(part) for part in handles.values())
+    columns = [part + [Patch(alpha=0)] * (filled - len(part)) for part in handles.values()]
+    style.legend_below(
+        figure,
+        columns[0] + columns[1] if filled else [],
+        2,
+        fontsize=5.9,
+        title="regime (left: nodes, right: mascons): ice area in thousand km², mean rate, "
+        "mean annual amplitude",
+        title_fontsize=6.5,
+        alignment="left",
+    )
     months = style.months_text(table["first"], table["last"])
     style.head(
         figure,
         f"{base.title}: regimes of elevation change",
-        f"K-Means on standardised node metrics, {months}. {len(classified):,} of {len(table):,} "
-        "nodes classified; 0 thins fastest. Names by rule.",
+        f"K-Means on standardised metrics, {months}: {regimes['regime'].notna().sum():,} of "
+        f"{len(table):,} nodes and {mascons['regime'].notna().sum()} of {len(mascons)} mascons "
+        "classified (hatched: not). Names by rule; 0 thins fastest. The levels are clustered "
+        "apart; a colour means a name.",
     )
     return figure
 
 
 def _describe(row: Any) -> str:
     return (
-        f"{row.regime}  {row.regime_name}: {row.area_km2 / 1e3:,.0f} thousand km², "
+        f"{row.regime:.0f}  {row.regime_name}: {row.area_km2 / 1e3:,.0f}, "
         + f"{row.rate_m_yr:+.2f} m/yr, {row.amplitude_m:.2f} m".replace("-", "−")
     )
 
@@ -187,7 +212,7 @@ def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: Base
     grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.05))
     cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
     drawn = []
-    change = explained[explained["target"] == "change"]
+    change = explained[(explained["target"] == "change") & (explained["scope"] == "mascon")]
     panels = []
     for index, part in enumerate(parts):
         axes = figure.add_subplot(grid[index // 2, index % 2])
@@ -218,7 +243,9 @@ def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: Base
         figure,
         f"{base.title}: explained variance of GRACE mass by ICESat-2 elevation",
         f"Out-of-fold predictions ({split or 'no split'}). Maps: monthly change. Heat map: monthly "
-        "change and cumulative anomaly, one row per mascon; hatched: no value.",
+        "change and cumulative anomaly, mascons by their total share of the monthly change, the "
+        "mean of all below; hatched: no value. Where the observed part hardly varies (a trend of "
+        "the interior) the share is far below 0.",
     )
     return figure
 
@@ -227,9 +254,13 @@ def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any,
     from matplotlib.patches import Rectangle
 
     targets = [t for t in ("change", "cumulative") if (explained["target"] == t).any()]
-    ids = np.sort(explained["mascon_id"].unique())
+    mascons = explained[explained["scope"] == "mascon"]
+    first = mascons[mascons["target"] == targets[0]] if targets else mascons
+    first = first.sort_values(["explained_total", "mascon_id"], ascending=[False, True])
+    ids = [*first["mascon_id"].astype(int), -1]
+    explained = explained.assign(mascon_id=explained["mascon_id"].astype(float).fillna(-1))
     axes.set_title("e  by mascon", fontsize=7.5)
-    if not targets or not len(ids):
+    if not targets or mascons.empty:
         style.state_reason(axes, "no mascon")
         return
     blocks = [
@@ -253,7 +284,8 @@ def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any,
                 lw=0,
             )
         )
-    axes.set_yticks(range(len(ids)), [str(i) for i in ids], fontsize=5.5)
+    axes.set_yticks(range(len(ids)), [*map(str, ids[:-1]), "all"], fontsize=5.5)
+    axes.axhline(len(ids) - 1.5, color="white", lw=2)
     axes.set_xticks(range(cells.shape[1]), parts * len(targets), rotation=90, fontsize=6.5)
     axes.set_ylabel("mascon", fontsize=6.5)
     for index, target in enumerate(targets):
@@ -273,7 +305,7 @@ def draw_coupling_map(
     base: BaseMap,
     fdr: float = 0.05,
 ) -> Figure:
-    """Draw the correlation of elevation and mass at lag 0 for three treatments.
+    """Draw the correlation of elevation and mass at each mascon's best lag for three treatments.
 
     Parameters
     ----------
@@ -284,12 +316,11 @@ def draw_coupling_map(
     shapes, base
         Cut mascons and base map.
     fdr
-        False discovery rate below which a mascon is stippled.
+        False discovery rate up to which a mascon is stippled.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
     figure = style.new_figure(min(2.1 * base.aspect + 1.85, 6.5))
     panels = _panels(figure, base, list(TREATMENTS.values()))
@@ -297,13 +328,19 @@ def draw_coupling_map(
     candidates = lakes[lakes["status"] == "candidate"]
     drawn = []
     for axes, treatment in zip(panels, TREATMENTS, strict=True):
-        rows = coupling[(coupling["treatment"] == treatment) & (coupling["lag_months"] == 0)]
+        mine = coupling[coupling["treatment"] == treatment]
+        rows = mine[mine["best"]]
         values = _by_mascon(rows, "r")
         drawn.append(values)
-        small = (rows["q_fdr"] < fdr).to_numpy(dtype=bool)
-        significant = dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
         style.draw_mascons(
-            axes, shapes, values, cmap, norm, significant=significant, number=".1f", panel_in=2.1
+            axes,
+            shapes,
+            values,
+            cmap,
+            norm,
+            significant=_significant(rows, fdr),
+            number=".1f",
+            panel_in=2.1,
         )
         if len(candidates):
             axes.plot(
@@ -319,16 +356,8 @@ def draw_coupling_map(
                 gid="lake_candidates",
             )
         if not np.isfinite(list(values.values()) or [np.nan]).any():
-            style.state_reason(axes, style.first_reason(rows["reason"], default="no value"))
-    handles: list[Any] = [
-        Patch(
-            facecolor="white",
-            edgecolor=style.INK,
-            hatch=style.SIGNIFICANT_HATCH,
-            lw=0,
-            label=f"significant: q < {fdr:g} (false discovery rate)",
-        )
-    ]
+            style.state_reason(axes, style.first_reason(mine["reason"], default="no value"))
+    handles: list[Any] = [_stipple(fdr)]
     if len(candidates):
         handles.append(
             Line2D(
@@ -342,7 +371,7 @@ def draw_coupling_map(
         figure,
         ScalarMappable(norm, cmap),
         panels,
-        "correlation r of elevation change and mass at lag 0 (1)",
+        "correlation r of elevation change and mass at the best lag (1)",
         location="bottom",
         shrink=0.6,
         aspect=40,
@@ -350,10 +379,36 @@ def draw_coupling_map(
     style.head(
         figure,
         f"{base.title}: coupling of elevation and mass",
-        "Pearson correlation of ICESat-2 elevation and GRACE mass by mascon; significance with the "
-        "effective sample size and Benjamini–Hochberg over the map. " + _n_text(coupling),
+        "Pearson correlation of ICESat-2 elevation and GRACE mass by mascon, "
+        f"{_lag_text(coupling)}. Significant: more than the best of all lags of unrelated series "
+        "with the same memory and seasons, over the map. In panel a trends alone can make "
+        "unrelated series look related. " + _n_text(coupling),
     )
     return figure
+
+
+def _significant(rows: pd.DataFrame, fdr: float) -> dict[int, bool]:
+    """Return which mascons' coupling is told from chance."""
+    small = (rows["q_fdr"] <= fdr).to_numpy(dtype=bool)
+    return dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
+
+
+def _stipple(fdr: float) -> Any:
+    """Return the legend's entry of significant mascons."""
+    from matplotlib.patches import Patch
+
+    return Patch(
+        facecolor="white",
+        edgecolor=style.INK,
+        hatch=style.SIGNIFICANT_HATCH,
+        lw=0,
+        label=f"significant: q ≤ {fdr:g} (false discovery rate)",
+    )
+
+
+def _lag_text(coupling: pd.DataFrame) -> str:
+    reach = int(coupling["lag_months"].abs().max()) if len(coupling) else 0
+    return f"best of the lags −{reach} to +{reach} months (positive: mass follows elevation)"
 
 
 def _n_text(coupling: pd.DataFrame) -> str:
@@ -363,9 +418,9 @@ def _n_text(coupling: pd.DataFrame) -> str:
 
 @style.styled
 def draw_lead_lag_map(
-    coupling: pd.DataFrame, shapes: MasconShapes, base: BaseMap, level: float = 0.05
+    coupling: pd.DataFrame, shapes: MasconShapes, base: BaseMap, fdr: float = 0.05
 ) -> Figure:
-    """Draw the lag of the largest |r| (two treatments) and the effective density.
+    """Draw the lag of the largest |r| (two treatments) and the effective density (detrended).
 
     Parameters
     ----------
@@ -373,15 +428,14 @@ def draw_lead_lag_map(
         Table ``coupling/mascons``.
     shapes, base
         Cut mascons and base map.
-    level
-        p of the largest |r| over all lags below which a mascon is stippled.
+    fdr
+        False discovery rate up to which a mascon is stippled.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
-    from matplotlib.patches import Patch
 
     figure = style.new_figure(min(2.1 * base.aspect + 1.95, 6.6))
-    titles = ["best lag, detrended", "best lag, deseasonalised", "effective density"]
+    titles = ["best lag, detrended", "best lag, deseasonalised", "density, detrended"]
     panels = _panels(figure, base, titles)
     reach = max(int(coupling["lag_months"].abs().max()) if len(coupling) else 6, 1)
     cmap = style.DIVERGING
@@ -393,10 +447,15 @@ def draw_lead_lag_map(
         rows = rows[rows["r"].notna()]
         values = _by_mascon(rows, "lag_months")
         drawn.append(values)
-        small = (rows["p_best"] < level).to_numpy(dtype=bool)
-        significant = dict(zip(rows["mascon_id"].astype(int), small.tolist(), strict=True))
         style.draw_mascons(
-            axes, shapes, values, cmap, norm, significant=significant, number="+.0f", panel_in=2.1
+            axes,
+            shapes,
+            values,
+            cmap,
+            norm,
+            significant=_significant(rows, fdr),
+            number="+.0f",
+            panel_in=2.1,
         )
         if not values:
             mine = coupling[coupling["treatment"] == treatment]
@@ -410,16 +469,23 @@ def draw_lead_lag_map(
         aspect=40,
     )
     bar.set_ticks(np.arange(-reach, reach + 1, 2 if reach > 4 else 1))
-    rows = best[(best["treatment"] == "raw")]
+    rows = best[best["treatment"] == "detrended"]
     values = _by_mascon(rows, "density_kg_m3")
     finite = np.array([v for v in values.values() if np.isfinite(v)])
     density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95)
     style.draw_mascons(
-        panels[2], shapes, values, style.SEQUENTIAL, density_norm, number=".0f", panel_in=2.1
+        panels[2],
+        shapes,
+        values,
+        style.SEQUENTIAL,
+        density_norm,
+        significant=_significant(rows, fdr),
+        number=".0f",
+        panel_in=2.1,
     )
     if not finite.size:
-        raw = coupling[coupling["treatment"] == "raw"]
-        style.state_reason(panels[2], style.first_reason(raw["reason"], default="no value"))
+        mine = coupling[coupling["treatment"] == "detrended"]
+        style.state_reason(panels[2], style.first_reason(mine["reason"], default="no value"))
     style.colour_bar(
         figure,
         ScalarMappable(density_norm, style.SEQUENTIAL),
@@ -431,13 +497,7 @@ def draw_lead_lag_map(
     style.legend_below(
         figure,
         [
-            Patch(
-                facecolor="white",
-                edgecolor=style.INK,
-                hatch=style.SIGNIFICANT_HATCH,
-                lw=0,
-                label=f"p < {level:g} for the largest |r| over all lags",
-            ),
+            _stipple(fdr),
             *style.mascon_handles(shapes, *drawn, values),
         ],
         3,
@@ -445,8 +505,9 @@ def draw_lead_lag_map(
     style.head(
         figure,
         f"{base.title}: lead and lag of mass and elevation, effective density",
-        "By mascon. Lags without stipple are not told from chance. Density: mass over ice area "
-        "times elevation change, errors in both (raw series). " + _n_text(coupling),
+        f"By mascon, {_lag_text(coupling)}. Without stipple neither lag nor density is told from "
+        "chance. Effective density: mass over ice area times elevation change, errors in both. "
+        + _n_text(coupling),
     )
     return figure
 

@@ -9,42 +9,34 @@ with the mass of its month. Values a step apart (a quarter, a month) stand on a 
 
 Correlation, effective n and p come from :func:`cryofuse.learning.coupling.couple_series` at lag
 0: p is the share of unrelated surrogates, with the autocorrelation and the cycles of both series,
-that correlate as much. The density is :func:`fit_density`.
+that correlate as much. The density is that of
+:func:`cryofuse.learning.density.fit_density`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import norm
 
 from cryofuse.calendar import TIME_DTYPE, add_months, month_index, month_middle, year_fraction
-from cryofuse.learning.coupling import (
-    TREATMENTS,
-    build_filter,
-    couple_series,
-    effective_sample_size,
-    estimate_autocorrelation,
-    fit_york,
-)
+from cryofuse.learning.coupling import couple_series
+from cryofuse.learning.density import CONFIDENCE, MIN_PAIRS, Density, fit_density
+from cryofuse.learning.treatments import TREATMENTS, Filter, build_filter
 from cryofuse.products.reference import sigma_since
 
 if TYPE_CHECKING:
     from cryofuse.config import CouplingSettings
-    from cryofuse.learning.coupling import Filter
     from cryofuse.products.reference import Reference
 
-#: Shortest record that is coupled: two annual cycles, and no fewer than this many pairs.
-MIN_MONTHS, MIN_PAIRS = 24, 12
+#: Shortest record that is coupled: two annual cycles.
+MIN_MONTHS = 24
 #: Density (kg/m³) of one Gt per km³.
 KG_M3_PER_GT_KM3 = 1e3
-#: Probability inside intervals.
-CONFIDENCE = 0.95
 #: Names of the run's own series, as sources of the totals table.
 OWN_VOLUME, OWN_MASS = "altimetry", "gravity"
 _VALUES = [
@@ -64,33 +56,6 @@ _COLUMNS = [
     *_VALUES,
     "reason",
 ]
-
-
-@dataclass(frozen=True)
-class Density:
-    """An effective density (kg/m³) with its 95 % interval, or nulls and the reason.
-
-    Attributes
-    ----------
-    value, lower, upper
-        Slope with errors in both, and its interval.
-    least_squares
-        Slope of ordinary least squares, biased low by errors of the volume.
-    scatter_gt
-        What had to be added to the σ of mass for the line to fit (Gt).
-    n
-        Pairs.
-    reason
-        Why the values are null.
-    """
-
-    value: float
-    lower: float
-    upper: float
-    least_squares: float
-    scatter_gt: float
-    n: int
-    reason: str | None = None
 
 
 def mean_at_instants(series: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +84,7 @@ def mean_at_instants(series: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def fit_density(
+def fit_volume_density(
     volume_km3: np.ndarray,
     mass_gt: np.ndarray,
     volume_sigma_km3: np.ndarray,
@@ -128,90 +93,12 @@ def fit_density(
     treatment: str = "raw",
     filters: dict[tuple[str, bytes], Filter] | None = None,
 ) -> Density:
-    """Return the slope of mass on volume with errors in both, and its 95 % interval.
-
-    Parameters
-    ----------
-    volume_km3, mass_gt
-        Series on one regular grid of times, shape (steps,), NaN in gaps.
-    volume_sigma_km3, mass_sigma_gt
-        Their σ; pairs without a σ of volume are not used, an unknown σ of mass is left to the
-        scatter.
-    years
-        Times of the grid (years).
-    treatment
-        What is removed from both first: ``raw`` the mean, ``detrended`` a line,
-        ``deseasonalised`` a line and an annual and semi-annual cycle.
-    filters
-        Matrices already built for a treatment and pattern of gaps, filled here.
-
-    Notes
-    -----
-    The slope is York's (:func:`cryofuse.learning.coupling.fit_york`). Snow, firn and what
-    altimetry does not see part the two by more than their σ: a constant scatter joins the σ of
-    mass until the residuals are as large as expected (Tremaine et al. 2002,
-    doi:10.1086/341002). The interval is the slope's σ × √(n/nₑ) × Student's t: nₑ is the
-    effective number of pairs for the autocorrelations of the volume and of the residual, each
-    corrected for the bias of short records. At 23 quarters such intervals cover 0.95 with a line
-    removed and about 0.9 else, in simulations; block bootstrap intervals covered 0.5–0.85.
-    """
-    here = np.isfinite(volume_km3) & np.isfinite(mass_gt) & np.isfinite(volume_sigma_km3)
-    n = int(here.sum())
-    if n < MIN_PAIRS:
-        return Density(
-            np.nan, np.nan, np.nan, np.nan, np.nan, n, f"{n} pairs with σ, fewer than {MIN_PAIRS}"
-        )
-    filters = {} if filters is None else filters
-    key = (treatment, here.tobytes())
-    if key not in filters:
-        filters[key] = build_filter(treatment, years, here)
-    treated = filters[key]
-    x_all, y_all = (treated.project @ np.where(here, s, 0.0) for s in (volume_km3, mass_gt))
-    x, y = x_all[here], y_all[here]
-    x_sigma = volume_sigma_km3[here]
-    y_sigma = np.nan_to_num(mass_sigma_gt[here])
-    power = float(x @ x)
-    if power <= 0 or not (y @ y) > 0:
-        return Density(np.nan, np.nan, np.nan, np.nan, np.nan, n, "a series does not vary")
-    least_squares = float(x @ y) / power * KG_M3_PER_GT_KM3
-    # Unknowns: what the treatment took, and the slope.
-    freedom = round(np.trace(treated.project)) - 1
-
-    def excess(scatter: float) -> float:
-        total = np.hypot(y_sigma, scatter)
-        slope = float(fit_york(x, y, x_sigma, total).slope)
-        variance = total**2 + slope**2 * x_sigma**2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(np.sum((y - slope * x) ** 2 / variance)) / freedom - 1.0
-
-    largest = 10.0 * float(y.std())
-    smallest = 1e-6 * largest
-    scatter = 0.0
-    if not excess(0.0) <= 0.0 and excess(smallest) > 0.0 > excess(largest):
-        scatter = float(brentq(excess, smallest, largest, xtol=1e-3 * smallest))
-    line = fit_york(x, y, x_sigma, np.hypot(y_sigma, scatter))
-    slope = float(line.slope)
-    if not np.isfinite(slope):
-        reason = "the errors-in-variables slope does not converge"
-        return Density(np.nan, np.nan, np.nan, least_squares, np.nan, n, reason)
-    first, second = (
-        max(estimate_autocorrelation(series, treated), 0.0)
-        for series in (x_all, y_all - slope * x_all)
+    """Return the density (kg/m³) of a volume by its mass (:func:`fit_density`); scatter in Gt."""
+    found = fit_density(
+        volume_km3, mass_gt, volume_sigma_km3, mass_sigma_gt, years, treatment, filters
     )
-    share = effective_sample_size(n, first, second) / n
-    half = (
-        float(line.slope_sigma)
-        / np.sqrt(share)
-        * float(t.ppf((1 + CONFIDENCE) / 2, max(freedom * share, 1.0)))
-    )
-    return Density(
-        slope * KG_M3_PER_GT_KM3,
-        (slope - half) * KG_M3_PER_GT_KM3,
-        (slope + half) * KG_M3_PER_GT_KM3,
-        least_squares,
-        scatter,
-        n,
-    )
+    slopes = ("value", "lower", "upper", "least_squares")
+    return replace(found, **{name: getattr(found, name) * KG_M3_PER_GT_KM3 for name in slopes})
 
 
 def couple_sheet(
@@ -348,13 +235,13 @@ def _couple(pairs: pd.DataFrame, settings: CouplingSettings) -> pd.DataFrame:
     rows = []
     for one in found.to_dict("records"):
         r, n_effective, p = (float(one[name]) for name in ("r", "n_effective", "p"))
-        density = fit_density(
+        density = fit_volume_density(
             volume, mass, volume_sigma, mass_sigma, years, one["treatment"], filters
         )
         values = (
             *(r, *_fisher_interval(r, n_effective), n_effective, p),
             *(density.value, density.lower, density.upper, density.least_squares),
-            density.scatter_gt,
+            density.scatter,
         )
         reason = one["reason"] if not np.isfinite(r) else None
         if density.reason and not reason:

@@ -675,13 +675,13 @@ def draw_mascons(
             )
         )
     if significant is not None:
-        for geometry, number_id in zip(shapes.ice, shapes.mascon_id, strict=True):
+        for geometry, number_id, value in zip(shapes.ice, shapes.mascon_id, given, strict=True):
             if significant.get(int(number_id), False) and not geometry.is_empty:
                 axes.add_patch(
                     PathPatch(
                         outline_path(geometry),
                         facecolor="none",
-                        edgecolor=INK,
+                        edgecolor=ink_on(cmap(norm(value))) if np.isfinite(value) else INK,
                         hatch=SIGNIFICANT_HATCH,
                         lw=0,
                         zorder=3,
@@ -699,10 +699,14 @@ def draw_mascons(
     return collection
 
 
+def ink_on(face: Any) -> str:
+    """Return the ink that can be read on a coloured face."""
+    red, green, blue = matplotlib.colors.to_rgb(face)
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
+
+
 def write_value(axes: Axes, place: tuple[float, float], text: str, face: Any) -> None:
     """Write a small number on a coloured face, in the ink that can be read there."""
-    red, green, blue = matplotlib.colors.to_rgb(face)
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
     axes.text(
         place[0] / 1e3,
         place[1] / 1e3,
@@ -710,7 +714,7 @@ def write_value(axes: Axes, place: tuple[float, float], text: str, face: Any) ->
         ha="center",
         va="center",
         fontsize=5.2,
-        color="white" if dark else INK,
+        color=ink_on(face),
         zorder=8,
         clip_on=True,
         path_effects=halo(face),

@@ -164,8 +164,35 @@ def describe_coupling(coupling: pd.DataFrame, fdr: float) -> str:
     )
 
 
+def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame) -> str:
+    """Return the regimes of nodes and mascons, and why there are so many."""
+    columns = {
+        "level": "level",
+        "regime_name": "regime",
+        "n_mascons": "mascons",
+        "n_nodes": "nodes",
+        "area_km2": "ice area, km²",
+        "rate_m_yr": "rate, m/yr",
+        "amplitude_m": "annual amplitude, m",
+        "elevation_m": "elevation, m",
+        "slope": "slope, m/m",
+    }
+    known = centroids.dropna(subset=["regime"])
+    why = stability.dropna(subset=["why"])
+    none = centroids[centroids["regime"].isna()]
+    return "\n".join(
+        [
+            *([render_table(known, columns)] if len(known) else []),
+            *(_paragraph(f"Regimes of {row.level}: {row.why}") for row in why.itertuples()),
+            *(_paragraph(f"No regimes of {row.level}: {row.reason}.") for row in none.itertuples()),
+        ]
+    )
+
+
 def describe_explained(explained: pd.DataFrame) -> str:
     """Return how much of GRACE's signal is explained out of fold."""
+    region = explained[explained["scope"] == "region"].dropna(subset=["explained_total"])
+    explained = explained[explained["scope"] == "mascon"]
     if explained["explained_total"].notna().sum() == 0:
         return _paragraph(f"Nothing could be explained: {_reasons(explained, 'explained_total')}.")
     names = ["explained_total", "explained_trend", "explained_seasonal", "explained_interannual"]
@@ -180,8 +207,19 @@ def describe_explained(explained: pd.DataFrame) -> str:
             "explained_interannual": "interannual",
         },
     ) + _paragraph(
-        "Median over mascons of the share of variance; a negative share is worse than the mean."
+        "Median over mascons of the share of variance; a negative share is worse than the mean. "
+        + " ".join(
+            f"Of the mean of all mascons ({target}): {_percent(total)} "
+            + (f"[{_percent(low)}, {_percent(high)}]." if np.isfinite(low) else "(no interval).")
+            for target, total, low, high in region[
+                ["target", "explained_total", "total_lower", "total_upper"]
+            ].itertuples(index=False)
+        )
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %".replace("-", "−")
 
 
 def describe_archive(
@@ -385,6 +423,7 @@ def render_summary(
     filter_report: pd.DataFrame,
     checks: pd.DataFrame,
     centroids: pd.DataFrame,
+    stability: pd.DataFrame,
     verdict: str,
     explained: pd.DataFrame,
     coupling: pd.DataFrame,
@@ -406,8 +445,8 @@ def render_summary(
     ----------
     title, source, months
         Region, source of the data, and the months covered, as people read them.
-    filter_report, checks, centroids, explained, coupling, totals, sea_level, comparison, \
-    sheet_coupling, case_study, lakes
+    filter_report, checks, centroids, stability, explained, coupling, totals, sea_level, \
+    comparison,     sheet_coupling, case_study, lakes
         The tables of those names (see :mod:`cryofuse.tables`).
     verdict
         The sentence that the skill table gives.
@@ -443,20 +482,7 @@ def render_summary(
         "<h2>Where is the coupling strongest?</h2>",
         describe_coupling(coupling, fdr),
         "<h2>Which regimes exist?</h2>",
-        render_table(
-            centroids,
-            {
-                "regime_name": "regime",
-                "n_nodes": "nodes",
-                "area_km2": "ice area, km²",
-                "rate_m_yr": "rate, m/yr",
-                "amplitude_m": "annual amplitude, m",
-                "elevation_m": "elevation, m",
-                "slope": "slope, m/m",
-            },
-        )
-        if len(centroids)
-        else _paragraph("No regimes: too few nodes with a fit."),
+        describe_regimes(centroids, stability),
         "<h2>Mass and sea level</h2>",
         describe_sea_level(sea_level),
         describe_comparison(comparison),
@@ -479,7 +505,7 @@ def render_summary(
         "<h2>Subglacial lakes</h2>",
         _paragraph(
             f"{len(candidates)} candidates, {lookalikes} look-alikes."
-            if len(centroids)
+            if centroids["regime"].notna().any()
             else "Not searched: no node has a fit."
         ),
         render_table(

@@ -29,7 +29,8 @@ from scipy.stats import t
 
 from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
 from cryofuse.geo import distance_matrix_km
-from cryofuse.products.sheet import CONFIDENCE, Density, fit_density, mean_at_instants
+from cryofuse.learning.density import CONFIDENCE, Density
+from cryofuse.products.sheet import fit_volume_density, mean_at_instants
 from cryofuse.units import FIRN_MIX_DENSITY_KG_M3, mass_to_sea_level
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _density_of_totals(volume: pd.DataFrame, gravity: pd.DataFrame) -> Density:
     if len(known) < MIN_TREND_MONTHS:
         reason = f"{len(known)} common months over {span}: fewer than {MIN_TREND_MONTHS}"
         return Density(np.nan, np.nan, np.nan, np.nan, np.nan, len(known), reason)
-    return fit_density(
+    return fit_volume_density(
         both["value"].to_numpy(dtype=float),
         both["value_gravity"].to_numpy(dtype=float),
         both["sigma"].to_numpy(dtype=float),

@@ -56,7 +56,7 @@ from cryofuse.simulate.placement import (
     load_footprints,
     tile_footprints,
 )
-from cryofuse.simulate.world import HISTORY_START, REGIMES, World
+from cryofuse.simulate.world import DAYS_PER_MONTH, HISTORY_START, REGIMES, World
 from cryofuse.tables import written
 from cryofuse.units import DAYS_PER_YEAR, ICE_DENSITY_KG_M3, mass_to_lwe
 
@@ -413,7 +413,10 @@ def weigh_mascons(world: World, cells: Cells, days: np.ndarray) -> np.ndarray:
     days
         First day and day after the last of each solution, counted from 2002-01-01.
     """
-    mass = sum_histories(world, cells) @ _mean_history(world, world.mass_history, days)
+    if world.settings.law == "density":
+        mass = _weigh_heights(world, cells, days)
+    else:
+        mass = sum_histories(world, cells) @ _mean_history(world, world.mass_history, days)
     middle = _EPOCH.astype(TIME_DTYPE) + (days.mean(axis=1) * 86_400e6).astype("m8[us]")
     extra = (
         _extra_sum(world, cells)[:, None] * world.years_since_reference(middle) * ICE_DENSITY_KG_M3
@@ -423,6 +426,20 @@ def weigh_mascons(world: World, cells: Cells, days: np.ndarray) -> np.ndarray:
     if share < 1:
         own = share * own + (1 - share) * _unrelated(own, days, world.settings.seed)
     return own
+
+
+def _weigh_heights(world: World, cells: Cells, days: np.ndarray) -> np.ndarray:
+    """Return each mascon's mass (kg) by the law of density and lag, before leakage."""
+    density, lag = world.density_law(cells.x_m, cells.y_m)
+    basis = world.basis_at(cells.x_m, cells.y_m) * density[:, None]
+    longest = int(np.ceil(lag.max()))
+    mass = np.zeros((cells.footprints.mascon_id.size, len(days)))
+    for months in range(longest + 1):
+        share = np.clip(1 - np.abs(lag - months), 0, None)
+        shift = round(months * DAYS_PER_MONTH)
+        history = _mean_history(world, world.height_history, days - shift)
+        mass += (cells.area_m2 @ (basis * share[:, None])) @ history
+    return mass
 
 
 def _unrelated(own: np.ndarray, days: np.ndarray, seed: int) -> np.ndarray:
@@ -470,7 +487,8 @@ def plant_mass(world: World, product: str = "jpl") -> MassTruth:
     cells, grid, ocean, land = _survey(world, product)
     ids = cells.footprints.mascon_id
     own = weigh_mascons(world, cells, days)
-    leaked = leakage_matrix(cells.footprints, land, settings.leakage_km) @ own
+    spread = leakage_matrix(cells.footprints, land, settings.leakage_km)
+    leaked = spread @ own
     if (land == 0).any():
         raise ValueError(f"mascons {ids[land == 0].tolist()} hold no land: name the region's coast")
     law = mass_to_lwe(leaked, land[:, None])
@@ -480,6 +498,11 @@ def plant_mass(world: World, product: str = "jpl") -> MassTruth:
     residual = _red_noise(rng, own.shape, month_index(months)) * settings.mascon_residual_cm
     if product != "jpl":
         residual = _spread(apart, _RESIDUAL_KM) @ residual
+    if settings.law == "density":
+        # A mascon's own density belongs to what no law of place knows.
+        stray = np.random.default_rng([settings.seed, 1212]).standard_normal(ids.size)
+        own_part = settings.density_residual * stray[:, None] * own
+        own, residual = own + own_part, residual + mass_to_lwe(spread @ own_part, land[:, None])
     factor = noise_factor(months)
     if product == "gsfc":
         # What its file calls leakage is the same in every month.

@@ -60,6 +60,10 @@ SNOW_ANOMALY, SNOW_MEMORY_MONTHS = 0.12, 10.0
 MELT_ANOMALY, FLOW_MEMORY_MONTHS = 0.12, 18.0
 #: Months in which planted lakes drain.
 LAKE_DRAINAGE = ("2020-10", "2023-02")
+#: Where the law is one of density: relative swing of density and swing of the lag (months) with
+#: slope and with latitude, each about a middle (m/m; degrees) and within a span (degrees).
+DENSITY_SWING, LAG_SWING_MONTHS = 0.1, 0.3
+MEDIAN_SLOPE, MIDDLE_LATITUDE_DEG, LATITUDE_SPAN_DEG = 0.006, 72.0, 8.0
 #: Size to which lengths scale: the distance from Greenland's divide to its margin (m).
 REFERENCE_HALF_WIDTH_M = 450_000.0
 
@@ -73,7 +77,8 @@ class Regime:
     takes place; ``melt_density_kg_m3`` the density of the first and of the last melt of a
     season; ``flow_m_yr`` the height lost to ice flow beyond what snowfall feeds (negative:
     flow brings ice), ``flow_swing_m_yr`` and ``flow_peak`` its annual swing; ``flow_anomaly_m``
-    the spread of its slow changes; ``lag_months`` how much later the mass follows.
+    the spread of its slow changes; ``lag_months`` how much later the mass follows;
+    ``density_kg_m3`` what turns its height into mass where the world's law is one of density.
     """
 
     name: str
@@ -88,16 +93,33 @@ class Regime:
     flow_peak: float
     flow_anomaly_m: float
     lag_months: float
+    density_kg_m3: float
 
 
 _FIRN, _ICE = (450.0, 550.0), (550.0, 917.0)
 #: Planted regimes; a label is the index, in the order of their rates.
 REGIMES = (
-    Regime("rapid thinning outlet", 1.0, 0.5, 0.88, 1.0, 0.9, _ICE, 1.95, 2.4, 0.55, 0.20, 1.0),
-    Regime("marine-terminating margin", 1.3, 0.4, 0.80, 1.1, 0.3, _ICE, 0.22, 3.6, 0.78, 0.08, 1.0),
-    Regime("seasonal melt", 0.7, 0.5, 0.88, 1.0, 1.6, _ICE, -1.26, 0.0, 0.0, 0.03, 2.0),
-    Regime("stable interior", 0.5, 0.6, 0.70, 1.0, 0.0, _FIRN, 0.0, 0.0, 0.0, 0.0, 0.0),
-    Regime("thickening", 2.2, 0.9, 0.74, 0.74, 0.0, _FIRN, -0.06, 0.0, 0.0, 0.0, 0.0),
+    Regime(
+        "rapid thinning outlet", 1.0, 0.5, 0.88, 1.0, 0.9, _ICE, 1.95, 2.4, 0.55, 0.20, 1.0, 900.0
+    ),
+    Regime(
+        "marine-terminating margin",
+        1.3,
+        0.4,
+        0.80,
+        1.1,
+        0.3,
+        _ICE,
+        0.22,
+        3.6,
+        0.78,
+        0.08,
+        1.0,
+        850.0,
+    ),
+    Regime("seasonal melt", 0.7, 0.5, 0.88, 1.0, 1.6, _ICE, -1.26, 0.0, 0.0, 0.03, 2.0, 650.0),
+    Regime("stable interior", 0.5, 0.6, 0.70, 1.0, 0.0, _FIRN, 0.0, 0.0, 0.0, 0.0, 0.0, 400.0),
+    Regime("thickening", 2.2, 0.9, 0.74, 0.74, 0.0, _FIRN, -0.06, 0.0, 0.0, 0.0, 0.0, 380.0),
 )
 
 
@@ -593,6 +615,22 @@ class World:
         x, y = np.broadcast_arrays(np.asarray(x_m, float), np.asarray(y_m, float))
         shares = np.stack([self.sample_grid(s, x, y, 1) for s in self.shares])
         return shares.argmax(axis=0).reshape(x.shape)
+
+    def density_law(self, x_m: ArrayLike, y_m: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Return density (kg/m³) and lag (months) of mass behind height at n points.
+
+        Both are those of the regimes by their shares; the density rises where the surface is
+        steep and towards the pole, the lag where it is flat and away from the pole.
+        """
+        x, y = np.broadcast_arrays(np.asarray(x_m, float), np.asarray(y_m, float))
+        shares = np.stack([self.sample_grid(s, x, y, 1) for s in self.shares])
+        by_regime = np.array([[r.density_kg_m3, r.lag_months] for r in REGIMES])
+        density, lag = (shares.T @ by_regime / shares.sum(axis=0)[:, None]).T
+        steep = np.tanh(np.log(np.maximum(np.hypot(*self.slope(x, y)), 1e-4) / MEDIAN_SLOPE))
+        latitude = np.abs(unproject(x, y, self.crs)[1])
+        poleward = np.tanh((latitude - MIDDLE_LATITUDE_DEG) / LATITUDE_SPAN_DEG)
+        place = steep + poleward
+        return density * (1 + DENSITY_SWING * place), np.maximum(lag - LAG_SWING_MONTHS * place, 0)
 
     @property
     def lakes(self) -> pd.DataFrame:

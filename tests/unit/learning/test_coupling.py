@@ -3,17 +3,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from cryofuse.calendar import month_middle, year_fraction
 from cryofuse.config import CouplingSettings
 from cryofuse.learning.coupling import (
-    TREATMENTS,
     choose_lag,
     control_false_discoveries,
     correlate_lags,
     correlate_mascons,
     couple_series,
-    effective_sample_size,
-    fit_york,
 )
+from cryofuse.learning.density import fit_york
+from cryofuse.learning.treatments import TREATMENTS, effective_sample_size
 from cryofuse.tables import COUPLING, check
 
 MONTHS = np.arange("2018-10", "2024-10", dtype="datetime64[M]").astype("datetime64[us]")
@@ -140,6 +140,65 @@ def test_rows_hold_every_lag_and_treatment(coupled: pd.DataFrame) -> None:
     assert lag0["n"] == 72 - 2 - 3
 
 
+def test_every_row_is_that_of_plain_numpy_and_scipy() -> None:
+    """Residuals of plain least squares, pairs picked one by one, blocks drawn in a loop."""
+    rng = np.random.default_rng(11)
+    t = np.arange(72) / 12
+    dh = -0.5 * t + 0.4 * np.cos(2 * np.pi * t) + 0.3 * red(rng, 0.6, 72)
+    mass = 700 * np.roll(dh, 1) + 200 * red(rng, 0.5, 72)
+    dh[[3, 4, 30]], mass[[10, 50]] = np.nan, np.nan
+    settings = CouplingSettings(bootstrap_draws=1500, surrogates=400, lags_months=2)
+    table = couple_series(dh, mass, MONTHS, settings).set_index(["treatment", "lag_months"])
+    years = 2018 + (9.5 + np.arange(72)) / 12
+    cycle = [f(2 * np.pi * k * years) for k in (1, 2) for f in (np.cos, np.sin)]
+    extra = {"raw": [], "detrended": [t], "deseasonalised": [t, *cycle]}
+    for treatment, columns in extra.items():
+        design = np.column_stack([np.ones(72), *columns])
+        left = []
+        for series in (dh, mass):
+            known = np.isfinite(series)
+            fit = np.linalg.lstsq(design[known], series[known], rcond=None)[0]
+            left.append(series - design @ fit)
+        for lag in range(-2, 3):
+            row = table.loc[(treatment, lag)]
+            pairs = [(left[0][i], left[1][i + lag]) for i in range(72) if 0 <= i + lag < 72]
+            pairs = np.array([pair for pair in pairs if np.isfinite(pair).all()]).T
+            assert row["n"] == pairs.shape[1]
+            # Months are not equally long: cycles differ by a day or two.
+            assert row["r"] == pytest.approx(np.corrcoef(pairs)[0, 1], abs=0.01)
+            assert row["rho"] == pytest.approx(stats.spearmanr(*pairs).statistic, abs=0.02)
+        row = table.loc[(treatment, 0)]
+        drawn = []
+        for _ in range(1500):
+            first = rng.integers(0, 72, 6)
+            index = (first[:, None] + np.arange(12)).ravel() % 72
+            x, y = left[0][index], left[1][index]
+            both = np.isfinite(x) & np.isfinite(y)
+            drawn.append(np.corrcoef(x[both], y[both])[0, 1])
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        assert row["r_lower"] == pytest.approx(low, abs=0.04)
+        assert row["r_upper"] == pytest.approx(high, abs=0.04)
+    assert table["best"].groupby("treatment").sum().eq(1).all()
+    assert table.loc[table["best"], "p_best"].notna().all()
+    assert table.loc[~table["best"], ["p_best", "density_ols_kg_m3"]].isna().all().all()
+
+
+def test_effective_size_is_bretherton_s_for_long_red_series() -> None:
+    rng = np.random.default_rng(12)
+    months = np.arange("2000-01", "2020-01", dtype="datetime64[M]").astype("datetime64[us]")
+    settings = CouplingSettings(bootstrap_draws=1, surrogates=2000, lags_months=1)
+    x, y = red(rng, 0.7, 240), red(rng, 0.7, 240)
+    first, second = (np.corrcoef(v[:-1], v[1:])[0, 1] for v in (x, y))
+    expected = 240 * (1 - first * second) / (1 + first * second)
+    found = couple_series(x, y, months, settings)
+    found = found[found["lag_months"] == 0].set_index("treatment")
+    assert found.loc["raw", "n_effective"] == pytest.approx(expected, rel=0.2)
+    # p is that of a t test with so many pairs.
+    r, n = found.loc["raw", "r"], expected
+    p = 2 * stats.t.sf(abs(r) * np.sqrt((n - 2) / (1 - r**2)), n - 2)
+    assert found.loc["raw", "p"] == pytest.approx(p, abs=0.05)
+
+
 def test_opposing_components_are_flagged() -> None:
     rng = np.random.default_rng(6)
     t = np.arange(MONTHS.size) / 12
@@ -150,7 +209,7 @@ def test_opposing_components_are_flagged() -> None:
     assert detrended["flag"] == "opposing_components"
     assert detrended["density_ols_kg_m3"] == pytest.approx(200 / 0.3, rel=0.05)
     assert np.isnan(detrended["density_kg_m3"])
-    assert "no σ" in detrended["reason"]
+    assert detrended["reason"] == "no density: 0 pairs with σ, fewer than 12"
 
 
 def test_too_few_months_are_null_with_a_reason() -> None:
@@ -164,10 +223,21 @@ def test_too_few_months_are_null_with_a_reason() -> None:
     assert table["reason"].str.contains("fewer than min_n").all()
 
 
+def test_a_series_that_a_treatment_takes_whole_has_no_coupling() -> None:
+    rng = np.random.default_rng(13)
+    line = 4.3 - 0.1 * year_fraction(month_middle(MONTHS))
+    table = couple_series(line, red(rng, 0.5, 72), MONTHS, SETTINGS, dh_sigma=np.full(72, 0.1))
+    raw = table["treatment"] == "raw"
+    assert table.loc[raw, "r"].notna().all()
+    detrended = table[table["treatment"] == "detrended"]
+    assert detrended[["r", "p", "p_best", "density_kg_m3", "density_ols_kg_m3"]].isna().all().all()
+    assert (detrended["reason"] == "a series does not vary").all()
+    assert not detrended["best"].any()
+
+
 @pytest.mark.filterwarnings("error")
 def test_unrelated_red_noise_is_rejected_at_the_nominal_rate() -> None:
-    # Independent pairs, φ = 0.7, n = 72. Measured on 2 000 pairs: 4.4–5.0 % for the best lag,
-    # 5.7–6.1 % at lag 0.
+    # Independent pairs, φ = 0.7, n = 72. tests/statistics measures on 2 000.
     settings = CouplingSettings(bootstrap_draws=1, surrogates=199, lags_months=2)
     rng = np.random.default_rng(8)
     filters: dict = {}
@@ -212,6 +282,23 @@ def test_mascons_table_keeps_its_contract() -> None:
     assert raw["density_kg_m3"] == pytest.approx(500, rel=0.05)
     shuffled = correlate_mascons(fusion.sample(frac=1, random_state=1), mascons, SETTINGS)
     assert shuffled.equals(table)
+
+
+def test_the_maps_q_is_benjamini_and_hochberg_s_of_the_best_lags() -> None:
+    rng = np.random.default_rng(10)
+    frames = []
+    for mascon in range(1, 6):
+        dh = red(rng, 0.5, 72)
+        mass = 0.3 * mascon * dh + red(rng, 0.5, 72)
+        frames.append(pd.DataFrame({"mascon_id": mascon, "month": MONTHS, "dh_m": dh}))
+        frames[-1] = frames[-1].assign(mass_gt=mass, dh_sigma_m=0.1, mass_sigma_gt=0.1)
+    mascons = pd.DataFrame({"mascon_id": range(1, 6), "selected": True, "ice_area_km2": 1e4})
+    settings = CouplingSettings(bootstrap_draws=1, surrogates=100, lags_months=1)
+    frame = correlate_mascons(pd.concat(frames), mascons, settings).to_pandas()
+    for _, rows in frame.groupby("treatment"):
+        best = rows[rows["best"]]
+        assert len(best) == 5 and rows.loc[~rows["best"], "q_fdr"].isna().all()
+        np.testing.assert_allclose(best["q_fdr"], stats.false_discovery_control(best["p_best"]))
 
 
 def test_no_selected_mascon_gives_an_empty_table() -> None:

@@ -196,7 +196,9 @@ def importance():
     groups = ("dh_change_1", "dh_change_3", "season", "latitude", "ice_fraction")
     return pd.DataFrame(
         [
-            {"target": target, "method": method, "group": group, "importance": 1.5 / (i + 1) - 0.4,
+            {"target": target, "method": method,
+             "kind": "family" if group == "season" else "group", "group": group,
+             "importance": 1.5 / (i + 1) - 0.4,
              "lower": 1.2 / (i + 1) - 0.4, "upper": 2 / (i + 1) - 0.4, "reason": None}
             for target in ("change", "cumulative")
             for method in ("permutation", "shap")
@@ -208,11 +210,13 @@ def importance():
 def explained():
     return pd.DataFrame(
         [
-            {"mascon_id": box[0], "target": target, "split": "leave_mascon_out",
+            {"scope": "mascon" if i < 3 else "region", "mascon_id": box[0] if i < 3 else None,
+             "target": target, "split": "leave_mascon_out",
              "explained_total": None if i == 2 else 0.5 - 0.3 * i, "explained_trend": 0.8 - 0.2 * i,
              "explained_seasonal": 0.6, "explained_interannual": -0.4 + 0.1 * i, "n": 70,
+             "total_lower": -0.5, "total_upper": 0.3,
              "reason": "too few months" if i == 2 else None}
-            for i, box in enumerate(BOXES[:3])
+            for i, box in enumerate([*BOXES[:3], None])
             for target in ("change", "cumulative")
         ]
     )  # fmt: skip
@@ -231,7 +235,7 @@ def coupling():
                         "lag_months": lag,
                         "r": None if short else 0.9 - 0.5 * i - 0.05 * abs(lag - i),
                         "n": 8 if short else 70,
-                        "q_fdr": None if short else (0.01 if i < 1 else 0.3),
+                        "q_fdr": (0.01 if i < 1 else 0.3) if lag == i and not short else None,
                         "best": lag == (0 if short else i),
                         "p_best": None if short else (0.01 if i < 1 else 0.5),
                         "density_kg_m3": 600.0 + 50 * i if lag == i and not short else None,
@@ -250,11 +254,20 @@ def regimes():
     return table.assign(regime=regime, regime_name=label, silhouette=np.nan, reason=None)
 
 
+def regime_mascons():
+    ids = [box[0] for box in BOXES]
+    regime = [0.0, 1.0] + [np.nan] * (len(ids) - 2)
+    reason = [None, None] + ["too few nodes"] * (len(ids) - 2)
+    return pd.DataFrame({"mascon_id": ids, "regime": regime, "reason": reason})
+
+
 def centroids():
-    return pd.DataFrame(
+    nodes = pd.DataFrame(
         {
+            "level": ["nodes"] * 3,
             "regime": [0, 1, 2],
             "regime_name": ["rapid thinning outlet", "seasonal melt", "stable interior"],
+            "n_mascons": [np.nan] * 3,
             "n_nodes": [40, 80, 300],
             "area_km2": [90e3, 400e3, 1.2e6],
             "rate_m_yr": [-0.9, -0.3, -0.03],
@@ -264,20 +277,25 @@ def centroids():
             "latitude": [70.0, 71.0, 75.0],
             "elevation_m": [600.0, 1200.0, 2600.0],
             "interannual_m": [0.3, 0.2, 0.05],
+            "reason": pd.Series([None] * 3, dtype="str"),
         }
     )
+    coarse = nodes.iloc[:2].assign(level="mascons", n_mascons=1.0)
+    return pd.concat([nodes, coarse], ignore_index=True)
 
 
 def stability():
     k = np.arange(2, 9)
     return pd.DataFrame(
         {
+            "level": "nodes",
             "k": k,
             "silhouette": 0.5 - 0.03 * np.abs(k - 4),
             "gap": 1.0 + 0.1 * k - 0.02 * (k - 4) ** 2,
             "gap_sigma": 0.02,
             "adjusted_rand": 0.95 - 0.04 * np.abs(k - 4),
             "chosen": k == 4,
+            "why": np.where(k == 4, "k = 4: as the test wants.", None),
             "reason": pd.Series([None] * k.size, dtype="str"),
         }
     )
@@ -380,7 +398,8 @@ def world():
         "base": base(), "mascons": mascons(), "fusion": fusion(), "nodes": nodes(),
         "node_months": node_months(), "scores": scores(), "predictions": predictions(),
         "importance": importance(), "explained": explained(), "coupling": coupling(),
-        "regimes": regimes(), "centroids": centroids(), "stability": stability(),
+        "regimes": regimes(), "regime_mascons": regime_mascons(),
+        "centroids": centroids(), "stability": stability(),
         "lakes": lakes(), "filter_report": filter_report(),
     }  # fmt: skip
     columns = ["mascon_id", "month", "lwe_cm", "lwe_sigma_cm", "mass_gt", "mass_sigma_gt"]

@@ -207,7 +207,8 @@ def test_explained_map_and_heat(world):
     figure = figures_maps.draw_explained_map(world["explained"], world["shapes"], world["base"])
     np.testing.assert_allclose(artists(figure, "mascons")[0].get_array(), [0.5, 0.2])
     heat = artists(figure, "heat")[0].get_array()
-    assert heat.shape == (3, 8)
+    assert heat.shape == (4, 8)
+    np.testing.assert_allclose(heat[3, :2], [-0.4, 0.2])
     assert heat.mask[2, 0] and not heat.mask[2, 1]
     np.testing.assert_allclose(heat[0], [0.5, 0.8, 0.6, -0.4] * 2)
 
@@ -217,7 +218,8 @@ def test_coupling_map_stipples_what_is_significant(world):
         world["coupling"], world["lakes"], world["shapes"], world["base"]
     )
     first = artists(figure, "mascons")[0]
-    np.testing.assert_allclose(first.get_array(), [0.9, 0.35, -0.2])
+    # Each mascon at its best lag: 0, 1 and 2 months.
+    np.testing.assert_allclose(first.get_array(), [0.9, 0.4, -0.1])
     assert len(artists(figure, "significant_35")) == 3
     assert not artists(figure, "significant_50")
     marks = artists(figure, "lake_candidates")[0]
@@ -229,21 +231,26 @@ def test_lead_lag_map_draws_the_best_lag_and_density(world):
     lags = artists(figure, "mascons")
     np.testing.assert_allclose(lags[0].get_array(), [0, 1, 2])
     np.testing.assert_allclose(lags[2].get_array(), [600, 650, 700])
+    assert len(artists(figure, "significant_35")) == 3
+    assert not artists(figure, "significant_50")
     assert "positive: mass lags elevation" in texts(figure)
+    assert "positive: mass follows elevation" in texts(figure).replace("\n", " ")
 
 
 def test_regime_map_names_every_regime(world):
     figure = figures_maps.draw_regime_map(
-        world["regimes"], world["nodes"], world["centroids"], world["base"]
-    )
+        world["regimes"], world["nodes"], world["regime_mascons"], world["centroids"],
+        world["shapes"], world["base"],
+    )  # fmt: skip
     images = [i for i in artists(figure, "nodes") if i.axes is figure.axes[0]]
     counts = np.unique(drawn_cells(images), return_counts=True)
     expected = world["regimes"]["regime"].dropna().value_counts().sort_index()
     np.testing.assert_array_equal(counts[1], expected.to_numpy())
-    labels = figure.legends[0].get_texts()
-    assert [t.get_text().split(":")[0][3:] for t in labels] == world["centroids"][
-        "regime_name"
-    ].tolist()
+    labels = [t.get_text().split(":")[0][3:] for t in figure.legends[0].get_texts()]
+    assert labels[:3] == ["rapid thinning outlet", "seasonal melt", "stable interior"]
+    assert labels[3:] == ["rapid thinning outlet", "seasonal melt", ""]
+    (patches,) = artists(figure, "mascons")
+    np.testing.assert_array_equal(patches.get_array(), [0, 1])
 
 
 def test_lakes_stand_where_they_are(world):
@@ -473,8 +480,11 @@ def test_predicted_observed_draws_the_best_models_pairs(world):
 
 def test_importance_bars(world):
     figure = figures_learning.draw_importance(world["importance"], "Testland")
-    widths = [b.get_width() for b in artists(figure, "permutation change")]
-    np.testing.assert_allclose(widths, np.sort([1.5 / (i + 1) - 0.4 for i in range(5)]))
+    widths = [b.get_width() for b in artists(figure, "group permutation change")]
+    np.testing.assert_allclose(widths, np.sort([1.5 / (i + 1) - 0.4 for i in (0, 1, 3, 4)]))
+    (family,) = artists(figure, "family permutation change")
+    assert family.get_width() == pytest.approx(0.1)
+    assert "ALL SEASON" in texts(figure)
 
 
 def test_calibration_is_the_measured_share(world):
@@ -521,7 +531,7 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
         "no common month": figures_maps.draw_coupling_map(coupling, lakes, shapes, base),
         "no prediction": figures_maps.draw_explained_map(explained, shapes, base),
         "12 nodes are too few": figures_maps.draw_regime_map(
-            regimes, nodes, world["centroids"].iloc[:0], base
+            regimes, nodes, world["regime_mascons"], world["centroids"].iloc[:0], shapes, base
         ),
         "no lake candidate found": figures_maps.draw_lakes_map(lakes, nodes, base),
         "no node seen": figures_series.draw_mascon_series(fusion, world["mascons"], "Testland"),

@@ -6,9 +6,9 @@ import pytest
 
 from cryofuse.calendar import month_index, month_range, year_fraction
 from cryofuse.config import ApplicationSettings, CouplingSettings
-from cryofuse.learning.coupling import TREATMENTS, build_filter
+from cryofuse.learning.treatments import TREATMENTS, build_filter
 from cryofuse.products.reference import Reference
-from cryofuse.products.sheet import couple_sheet, fit_density, mean_at_instants, pair_series
+from cryofuse.products.sheet import couple_sheet, fit_volume_density, mean_at_instants, pair_series
 from cryofuse.products.totals import sum_totals
 from cryofuse.tables import SHEET_COUPLING, check, from_pandas
 
@@ -59,12 +59,12 @@ def test_the_density_with_errors_in_both_is_the_planted_one():
     seen = volume + rng.normal(0, 50, years.size)
     mass = 0.7 * volume + rng.normal(0, 20, years.size) + rng.normal(0, 30, years.size)
     sigma = (np.full(years.size, 50.0), np.full(years.size, 20.0))
-    found = fit_density(seen, mass, *sigma, years)
+    found = fit_volume_density(seen, mass, *sigma, years)
     assert found.value == pytest.approx(700, rel=0.05)
     assert found.least_squares == pytest.approx(700 / 1.25, rel=0.05)
     assert found.least_squares == pytest.approx(1e3 * np.polyfit(seen, mass, 1)[0])
     # What the σ of mass does not hold is found as scatter.
-    assert found.scatter_gt == pytest.approx(30, rel=0.15)
+    assert found.scatter == pytest.approx(30, rel=0.15)
     assert found.lower < 700 < found.upper and found.n == years.size
 
 
@@ -72,16 +72,16 @@ def test_without_noise_the_density_is_exact_under_every_treatment():
     volume = -200 * YEARS + 150 * np.cos(2 * np.pi * YEARS) + 40 * np.sin(5.3 * YEARS)
     sigma = np.full(YEARS.size, 10.0)
     for treatment in TREATMENTS:
-        found = fit_density(volume, 0.5 * volume + 3, sigma, sigma, YEARS, treatment)
-        assert found.value == pytest.approx(500, rel=1e-5) and found.scatter_gt == 0
+        found = fit_volume_density(volume, 0.5 * volume + 3, sigma, sigma, YEARS, treatment)
+        assert found.value == pytest.approx(500, rel=1e-5) and found.scatter == 0
 
 
 def test_an_unknown_sigma_of_mass_is_left_to_the_scatter():
     rng = np.random.default_rng(5)
     volume = -200 * YEARS + 150 * np.cos(2 * np.pi * YEARS)
     mass = 0.8 * volume + rng.normal(0, 30, YEARS.size)
-    found = fit_density(volume, mass, np.full(23, 1.0), np.full(23, np.nan), YEARS)
-    assert found.scatter_gt == pytest.approx(30, rel=0.4)
+    found = fit_volume_density(volume, mass, np.full(23, 1.0), np.full(23, np.nan), YEARS)
+    assert found.scatter == pytest.approx(30, rel=0.4)
     assert found.value == pytest.approx(found.least_squares, rel=0.01)
 
 
@@ -95,7 +95,7 @@ def test_intervals_of_the_density_cover_at_23_quarters(treatment, phi):
         mass = 0.8 * volume + 60 * red(rng, phi, 23) + rng.normal(0, 24, 23)
         seen = volume + rng.normal(0, 33, 23)
         sigma = (np.full(23, 33.0), np.full(23, 24.0))
-        found = fit_density(seen, mass, *sigma, YEARS, treatment, filters)
+        found = fit_volume_density(seen, mass, *sigma, YEARS, treatment, filters)
         hits += found.lower < 800 < found.upper
     assert 0.88 < hits / 150 <= 0.99
 
@@ -110,7 +110,7 @@ def test_intervals_of_the_density_widen_where_both_series_remember():
     for _ in range(80):
         volume = 100 * red(rng, 0.8, 120)
         mass = 0.8 * volume + 60 * red(rng, 0.8, 120)
-        found = fit_density(volume, mass, *sigma, years, "raw", filters)
+        found = fit_volume_density(volume, mass, *sigma, years, "raw", filters)
         hits += found.lower < 800 < found.upper
     assert hits / 80 > 0.88
 

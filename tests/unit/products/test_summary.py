@@ -19,7 +19,7 @@ from cryofuse.products.summary import (
     report_run,
 )
 
-from .conftest import centroids, checks, coupling, explained, filter_report, lakes
+from .conftest import centroids, checks, coupling, explained, filter_report, lakes, stability
 
 NASTY = 'a <script>alert("x")</script> & <img src="http://elsewhere.org/x.png">'
 
@@ -145,6 +145,7 @@ def page(**changed):
         "filter_report": filter_report(),
         "checks": checks(),
         "centroids": centroids(),
+        "stability": stability(),
         "verdict": "Elevation change predicts mass change in this test.",
         "explained": explained(),
         "coupling": coupling(),
@@ -360,15 +361,31 @@ def test_the_comparison_shows_the_difference_of_trends_with_its_interval():
 
 def test_empty_tables_leave_a_sentence():
     text = page(
-        centroids=centroids().iloc[:0],
+        centroids=pd.DataFrame(
+            {
+                "level": ["nodes", "mascons"],
+                "regime": [np.nan] * 2,
+                "reason": ["12 nodes", "1 mascon"],
+            }
+        ),
+        stability=stability().iloc[:0],
         comparison=comparison().iloc[:0],
         lakes=lakes().iloc[:0],
         features_ledger=pd.DataFrame({"feature": [], "n_null": [], "reason": []}),
         filter_report=filter_report().iloc[:0],
     )
     read(text)
-    assert "No regimes: too few nodes with a fit." in text
+    assert "No regimes of nodes: 12 nodes." in text
+    assert "No regimes of mascons: 1 mascon." in text
     assert "Not searched: no node has a fit." in text
+
+
+def test_the_mean_of_all_mascons_stands_with_its_interval():
+    assert "Of the mean of all mascons (change): −40 % [−50 %, 30 %]." in page()
+
+
+def test_the_number_of_regimes_is_explained():
+    assert "Regimes of nodes: k = 4: as the test wants." in page()
 
 
 def test_candidates_are_listed_and_lookalikes_counted():

@@ -56,6 +56,7 @@ def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
                     "month": MONTHS,
                     "dh_m": -0.5 * t + bias,
                     "dh_sigma_m": 0.011,
+                    "mass_gt": 1.0,
                     "dh_mean_m": -0.5 * t + 4 * bias,
                 }
             )
@@ -98,7 +99,13 @@ def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     lakes["radius_m"] = 8000.0
     drained = {"lake_id": [1, 2], "kind": ["drain", "drain"], "month": MONTHS[[36, 40]]}
     truth = {
-        "mascons": pd.DataFrame({"mascon_id": [1, 2, 3], "lag_months": [2.0, 1.4, np.nan]}),
+        "mascons": pd.DataFrame(
+            {
+                "mascon_id": [1, 2, 3],
+                "lag_months": [2.0, 1.4, np.nan],
+                "lag_detrended_months": [2.0, 3.0, np.nan],
+            }
+        ),
         "mascon_months": planted,
         "lakes": lakes,
         "lake_events": pd.DataFrame(drained),
@@ -122,6 +129,10 @@ def make_run() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
                 "treatment": ["detrended", "detrended", "raw", "raw"],
                 "lag_months": [2, 4, 2, 1],
                 "best": True,
+                # Mass falls by 20 cm where elevation falls by 0.5 m, over 1000 km² of land.
+                "density_kg_m3": [np.nan, np.nan, 510.0, 400.0],
+                "density_lower_kg_m3": [np.nan, np.nan, 450.0, 350.0],
+                "density_upper_kg_m3": [np.nan, np.nan, 560.0, 430.0],
             }
         ),
         "regime_nodes": regime_nodes,
@@ -194,6 +205,8 @@ def test_lags_regimes_and_totals(metrics: dict[str, Any]) -> None:
     assert metrics["lag_share"]["value"] == pytest.approx(0.5)
     assert not metrics["lag_share"]["holds"]
     assert metrics["lag_share_raw"]["value"] == 1.0
+    # Series without noise lag by 2 and 3 months; 2 and 4 were found.
+    assert metrics["lag_share_after_leakage"]["value"] == 1.0
     assert metrics["regime_adjusted_rand"]["value"] == 1.0
     assert metrics["regime_adjusted_rand"]["holds"]
     gravity = metrics["gravity_trend_error"]
@@ -203,6 +216,20 @@ def test_lags_regimes_and_totals(metrics: dict[str, Any]) -> None:
     assert metrics["gravity_within_2_sigma"]["n"] == MONTHS.size
     assert metrics["volume_within_2_sigma"]["value"] == pytest.approx(0.75)
     assert not metrics["volume_within_2_sigma"]["holds"]
+
+
+def test_planted_densities_are_those_of_the_same_months_and_lag(metrics: dict[str, Any]) -> None:
+    t = np.arange(MONTHS.size) / 12
+    law = -20 * t + 10 * np.cos(2 * np.pi * t)
+    first = np.polyfit(-0.5 * t[:-2], law[2:], 1)[0] * 10 * 1000 / 800
+    second = np.polyfit(-0.5 * t[:-1], law[1:], 1)[0] * 10 * 1000 / 900
+    assert 450 < first < 560 and second > 430
+    found = metrics["density_share_raw"]
+    assert found["value"] == 0.5 and found["n"] == 2 and not found["holds"]
+    assert found["detail"]["median_error_kg_m3"] == pytest.approx(
+        (510 - first + 400 - second) / 2, rel=1e-9
+    )
+    assert "density_share" not in metrics
 
 
 def test_lakes_found_missed_and_false(metrics: dict[str, Any]) -> None:
