@@ -79,7 +79,7 @@ def stage(quick: bool) -> dict[str, Any]:
     timed("explained parts", lambda: explain_variance(predictions, explained, rows))
     timed("importance", lambda: rank_features(world.features, explained, skill, CORES, near))
     timed("coupling", lambda: correlate_mascons(world.fusion, world.mascons, coupling))
-    samples = select_samples(world.features, skill.targets[0])
+    samples = select_samples(world.features, skill.targets[0], skill)
     return {
         "mascons": int(world.features["mascon_id"].nunique()),
         "months": int(world.features["month"].nunique()),
