@@ -47,7 +47,7 @@ bench: setup ## measure speed, memory and growth, to results/benchmarks (PARTS="
 test: setup-dev ## run the tests: unit, workflow, tiny end-to-end, real files
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-statistics: setup-dev ## test the accuracy of the node fits against known truths (4 minutes)
+test-statistics: setup-dev ## test fits, learning and coupling against known truths
 	$(BIN)/python -m pytest tests/statistics
 
 test-engines: .venv/engines.done ## test that Spark reads the feature files (installs 450 MB; needs Java 17)

@@ -36,14 +36,12 @@ _BINS = 64
 class Tuned:
     """Chosen settings and what the inner folds say about them.
 
-    ``residuals`` are the inner held-out residuals (cm) of the chosen settings, ``held`` the
-    positions of their samples within the training set, ``rmse`` the residuals' root mean square
-    for every candidate in order (all empty without inner folds).
+    ``residuals`` are the inner held-out residuals (cm) of the chosen settings, fold after fold,
+    ``rmse`` their root mean square for every candidate in order (empty without inner folds).
     """
 
     parameters: dict[str, Any]
     residuals: np.ndarray
-    held: np.ndarray
     rmse: tuple[float, ...]
 
 
@@ -208,7 +206,7 @@ def tune(
     """
     options = list_candidates(space, candidates)
     if not inner:
-        return Tuned(options[0], np.empty(0), np.empty(0, int), ())
+        return Tuned(options[0], np.empty(0), ())
     residuals = []
     for parameters in options:
         errors = []
@@ -220,8 +218,7 @@ def tune(
         residuals.append(np.concatenate(errors))
     rmse = tuple(float(np.sqrt(np.mean(r**2))) for r in residuals)
     best = int(np.argmin(rmse))
-    held = np.concatenate([fold.test for fold in inner])
-    return Tuned(options[best], residuals[best], held, rmse)
+    return Tuned(options[best], residuals[best], rmse)
 
 
 _CONTROLLERS: list[ThreadpoolController] = []

@@ -21,7 +21,7 @@ from scipy.special import stdtrit
 
 from cryofuse.calendar import TIME_DTYPE, month_index
 from cryofuse.learning.baselines import BASELINES, BaselineError, previous_values
-from cryofuse.learning.conformal import calibrate, fit_growth
+from cryofuse.learning.conformal import calibrate
 from cryofuse.learning.controls import (
     ALTIMETRY_PREFIX,
     BLIND,
@@ -469,9 +469,11 @@ def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame | _Permuted, 
             fitted = build(name, tuned.parameters, settings.trees, settings.seed, samples.names)
             known = None if samples.keys is None else samples.keys[train]
             predicted = fit(fitted, x[train], y[train], known).predict(x[test])
-            month = job.samples.table["month"].to_numpy()
-            growth = fit_growth(month[train], y[train])
-            widths = calibrate(tuned.residuals, month[train][tuned.held], growth, settings.coverage)
+            table = job.samples.table
+            month, mascon = table["month"].to_numpy(), table["mascon_id"].to_numpy()
+            widths = calibrate(
+                tuned.residuals, job.inner, mascon[train], month[train], y[train], settings.coverage
+            )
             radius, about = widths.radius(month[test]), str(tuned.parameters)
             if widths.reason:
                 about += f", no interval: {widths.reason}"

@@ -84,7 +84,9 @@ def test_a_saved_model_predicts_what_refitting_gives(
     assert card.parameters in parameters[: SETTINGS.candidates]
     with models.single_threaded():
         refit = models.build(model, card.parameters, SETTINGS.trees, SETTINGS.seed, names)
-        refit.fit(np.ascontiguousarray(train[names]), train[f"target_{target}_cm"].to_numpy())
+        y = train[f"target_{target}_cm"].to_numpy()
+        keys = select_samples(table, target, SETTINGS).keys
+        models.fit(refit, np.ascontiguousarray(train[names]), y, keys)
         asked = table[table["dh_m"].notna()].sort_values(["month", "mascon_id"])
         expected = refit.predict(np.ascontiguousarray(asked[names]))
     got = found[found["predicted_cm"].notna()]

@@ -99,7 +99,6 @@ def test_tuning_takes_the_smallest_held_out_error() -> None:
     np.testing.assert_allclose(tuned.rmse, errors)
     assert tuned.parameters == models.list_candidates(space, 5)[int(np.argmin(errors))]
     assert np.sqrt(np.mean(tuned.residuals**2)) == pytest.approx(min(errors))
-    assert np.array_equal(tuned.held, np.concatenate([fold.test for fold in inner]))
 
 
 def test_without_inner_folds_the_first_candidate_is_taken() -> None:
@@ -107,4 +106,4 @@ def test_without_inner_folds_the_first_candidate_is_taken() -> None:
     space = SEARCH.space("forest")
     tuned = models.tune("forest", x, y, [], space=space, candidates=3, trees=5, seed=0)
     assert tuned.parameters == first("forest")
-    assert len(tuned.residuals) == len(tuned.held) == 0
+    assert len(tuned.residuals) == 0
