@@ -22,8 +22,8 @@ from sklearn.metrics import adjusted_rand_score
 from cryofuse.config import load_config
 from cryofuse.fusion.features import feature_schema, write_features
 from cryofuse.geo import project
-from cryofuse.learning.models import build, single_threaded
-from cryofuse.learning.skill import verdict
+from cryofuse.learning.models import build, fit, single_threaded
+from cryofuse.learning.skill import select_samples, verdict
 from cryofuse.simulate.world import World
 from cryofuse.tables import CONTRACTS, check, read_provenance
 from cryofuse.units import lwe_to_mass
@@ -782,7 +782,8 @@ def test_a_saved_model_predicts_what_refitting_gives(results, table, features, c
     with single_threaded():
         model = build(name, card["parameters"], settings.trees, settings.seed, names)
         x = np.ascontiguousarray(train[names])
-        model.fit(x, train["target_change_cm"].to_numpy())
+        keys = select_samples(features, "change", settings).keys
+        fit(model, x, train["target_change_cm"].to_numpy(), keys)
         expected = model.predict(np.ascontiguousarray(rows[names]))
     got = predicted[predicted["predicted_cm"].notna()].sort_values(["month", "mascon_id"])
     assert np.array_equal(got["predicted_cm"], expected.astype(float))

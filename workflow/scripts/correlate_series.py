@@ -12,12 +12,12 @@ from cryofuse.tables import COUPLING, read_geo_table, read_table, write_table
 def main(snakemake: Any) -> None:
     """Correlate elevation and mass of every selected mascon."""
     with job_log(snakemake.log[0]):
+        settings = CouplingSettings.model_validate(snakemake.params.coupling)
         coupling = correlate_mascons(
-            read_table(snakemake.input.fusion),
-            read_geo_table(snakemake.input.mascons),
-            CouplingSettings.model_validate(snakemake.params.coupling),
+            read_table(snakemake.input.fusion), read_geo_table(snakemake.input.mascons), settings
         )
-        write_table(coupling, snakemake.output[0], COUPLING, provenance(snakemake))
+        origin = provenance(snakemake) | {"seed": settings.seed}
+        write_table(coupling, snakemake.output[0], COUPLING, origin)
 
 
 if __name__ == "__main__":

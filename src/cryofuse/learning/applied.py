@@ -431,6 +431,11 @@ def predict_mass(
         table.loc[held, "reason"] = (
             "no interval: too few inner residuals" if card.half_width_cm is None else None
         )
+        if card.target == "cumulative" and card.last_month is not None:
+            # Levels drift away from what was trained on; the half width knows nothing of that.
+            later = held & (pd.DatetimeIndex(table["month"]) > pd.Timestamp(card.last_month))
+            table.loc[later, ["lower_cm", "upper_cm", "lower_gt", "upper_gt"]] = np.nan
+            table.loc[later, "reason"] = "no interval: after the months trained on"
     if place == {"region": card.region, "product": card.product, "unit": card.unit}:
         trained = {
             (mascon, month) for mascon, months in card.months.items() for month in months.split()

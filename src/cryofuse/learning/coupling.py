@@ -130,12 +130,13 @@ def _pairs(has_first: np.ndarray, has_second: np.ndarray, lag: int) -> np.ndarra
 def choose_lag(r: np.ndarray) -> np.ndarray:
     """Return the index of the best lag of correlations, shape (..., lags) → (...).
 
-    The largest |r|, a positive one preferred where both are within ``SIGN_MARGIN``.
+    The largest |r|, a positive one preferred where both are within ``SIGN_MARGIN``; a lag without
+    a correlation is never the best of several.
     """
-    known = np.where(np.isfinite(r), r, 0.0)
-    high, low = known.argmax(axis=-1), known.argmin(axis=-1)
-    top = np.take_along_axis(known, high[..., None], -1)[..., 0]
-    bottom = np.take_along_axis(known, low[..., None], -1)[..., 0]
+    most, least = np.where(np.isnan(r), -np.inf, r), np.where(np.isnan(r), np.inf, r)
+    high, low = most.argmax(axis=-1), least.argmin(axis=-1)
+    top = np.take_along_axis(most, high[..., None], -1)[..., 0]
+    bottom = np.take_along_axis(least, low[..., None], -1)[..., 0]
     return np.where(-bottom > top + SIGN_MARGIN, low, high)
 
 

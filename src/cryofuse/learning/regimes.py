@@ -463,6 +463,10 @@ def _partition(
     stability["score"] = score_counts(stability)
     if k is None:
         k, why = choose_count(stability), explain_choice(stability)
+    else:
+        rand = float(stability.set_index("k")["adjusted_rand"].get(k, np.nan))
+        steady = "steady" if rand >= MIN_STABILITY else "not steady"
+        why += f"; {steady} under bootstrap (adjusted Rand {rand:.2f})"
     settled = KMeans(k, n_init=1, init=partitions[k].cluster_centers_)
     found = settled.fit(points, sample_weight=level.weights).labels_
     _, found = np.unique(found, return_inverse=True)

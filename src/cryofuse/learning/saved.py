@@ -404,7 +404,11 @@ def check_trees(pipeline: Pipeline, n_features: int) -> None:
                 raise ValueError("a member of the forest is no tree")
             tree = member.tree_
             _check_tree(
-                tree.children_left, tree.children_right, tree.feature, tree.children_left < 0, width
+                tree.children_left,
+                tree.children_right,
+                tree.feature,
+                tree.children_left == -1,
+                width,
             )
     elif isinstance(last, HistGradientBoostingRegressor):
         from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
@@ -438,7 +442,7 @@ def _check_booster(booster: dict[str, Any]) -> None:
         if any(len(tree[name]) != n for name in _BOOSTER_COLUMNS) or any(tree["split_type"]):
             raise ValueError("a tree of the booster is cut short, or splits categories")
         left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
-        _check_tree(left, right, np.array(tree["split_indices"]), left < 0, width)
+        _check_tree(left, right, np.array(tree["split_indices"]), left == -1, width)
 
 
 def _check_tree(

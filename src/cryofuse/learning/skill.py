@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 #: The one baseline that sees elevation change; ``gain_vs_best_blind`` leaves it out.
 ELEVATION_BASELINE = "physics"
+#: Level below which labels of other years count as worse than the true ones.
+SIGNIFICANCE = 0.05
 #: The splits that a claim may rest on, strictest first.
 HONEST_SPLITS = ("both", "leave_mascon_out", "forward")
 #: Fewest held-out samples of a mascon for scores of its own.
@@ -338,20 +340,31 @@ def _split_verdict(rows: pd.DataFrame, best: pd.Series) -> tuple[bool, str]:
     if pooled_twin.empty:
         return False, text + ", no model blind to elevation change)"
     twin = pooled_twin.iloc[0]
-    rival = next(name for name in errors.index if name.endswith(BLIND)).removesuffix(BLIND)
-    text += f" and {_gain(twin)} over the blind {_words(rival)}"
+    rival = next(n for n in errors.index if n.endswith(BLIND) or n in NOISE_CONTROLS)
+    blind_to = "the blind " if rival.endswith(BLIND) else ""
+    text += f" and {_gain(twin)} over {blind_to}{_words(rival.removesuffix(BLIND))}"
     if not np.isfinite(best["lower"]):
         return False, text + ", too short a record for intervals)"
     both = own[own["score"].isin(["gain_vs_best", "gain_vs_best_twin"]) & own["value"].notna()]
     lowest = both[both["scope"] != "pooled"].groupby("scope")["lower"].agg(["min", "size"])
     alone = int(((lowest["min"] > 0) & (lowest["size"] == 2)).sum())
-    text += f", {best['n_blocks']} blocks, {alone} of {len(lowest)} mascons on their own)"
+    text += f", {best['n_blocks']} blocks, {alone} of {len(lowest)} mascons on their own"
+    permuted = pooled[(pooled["score"] == "p_permuted") & (pooled["value"] > SIGNIFICANCE)]
+    if len(permuted):
+        chance = permuted["value"].iloc[0]
+        text += (
+            f", while labels of other years teach {_words(PERMUTED_MODEL)} as much (p {chance:.2f})"
+        )
+        text += ": what is learnt there is the season"
+    text += ")"
     jackknife = pooled[
         (pooled["model"] == best["model"])
         & pooled["score"].isin(["gain_vs_best_jackknife", "gain_vs_best_twin_jackknife"])
     ]["lower"]
-    if len(jackknife) < 2 or not (jackknife > 0).all():
-        return False, text.removesuffix(")") + ", and a jackknife over mascons holds 0)"
+    if len(jackknife) < 2 or jackknife.isna().any():
+        return False, text.removesuffix(")") + ", too few mascons for a jackknife)"
+    if not (jackknife > 0).all():
+        return False, text.removesuffix(")") + ", and a jackknife over mascons reaches 0)"
     return bool(best["lower"] > 0 and twin["lower"] > 0), text
 
 
@@ -764,7 +777,9 @@ class _Scored:
             np.add.at(held, (month[rows], mascon[rows]), stacked)
             self.sums[model] = held
         self.baselines = [name for name in BASELINES if name in self.models]
-        self.twins = [name for name in self.models if name.endswith(BLIND)]
+        self.twins = [
+            name for name in self.models if name.endswith(BLIND) or name in NOISE_CONTROLS
+        ]
 
     def rows(self, model: str) -> list[dict[str, Any]]:
         """Return a model's rows, pooled then per mascon."""

@@ -28,6 +28,9 @@ MIN_INNER_MONTHS = 6
 MIN_TRAIN_SAMPLES = 20
 #: Share of the training mascons that an inner fold should train on: below it folds are made finer.
 INNER_TRAIN_SHARE = 1 / 3
+#: Without footprints: how much farther apart centres are than the buffer counts. With the default
+#: of 300 km all of JPL's 3° mascons that share an edge, 330 to 360 km apart, are kept apart.
+CENTRES_APART_KM = 150.0
 
 
 class SplitError(ValueError):
@@ -114,7 +117,8 @@ def keep_apart(
         a mascon and itself alone.
     neighbours
         Table of :func:`cryofuse.mascons.footprints.neighbours` for at least this buffer. Without
-        it footprints are unknown, and the distance of centres counts in place of edges.
+        it footprints are unknown, and centres count: as near as the buffer and
+        ``CENTRES_APART_KM`` more.
 
     Returns
     -------
@@ -126,7 +130,8 @@ def keep_apart(
     if buffer_km is None:
         return apart
     if neighbours is None:
-        return apart | (distance_matrix_km(longitude, latitude) <= buffer_km)
+        near_km = buffer_km + CENTRES_APART_KM
+        return apart | (distance_matrix_km(longitude, latitude) <= near_km)
     near = neighbours["touches"].to_numpy(bool) | (
         neighbours["distance_km"].to_numpy(float) <= buffer_km
     )

@@ -37,6 +37,8 @@ PLACE = (
     "dh_cycle_cos_m",
     "dh_cycle_sin_m",
 )
+#: What else elevation change says of a place, in no metres that mass would follow.
+DESCRIPTORS = ("dh_cycle_amplitude_m", "dh_fraction_thinning", "dh_spread_m")
 #: Elevation change that mass answers to, besides the shortest change and the cycle's with lags.
 RATE = "dh_rate_m_yr"
 DRIVERS = (RATE, "dh_change_3m_m")
@@ -75,7 +77,7 @@ def choose_terms(columns: Sequence[str], target: str, settings: SkillSettings) -
 
 def driver_columns(names: Sequence[str]) -> np.ndarray:
     """Return which columns are elevation change that mass answers to (bool)."""
-    return np.array([n.startswith("dh_") and n not in PLACE for n in names], bool)
+    return np.array([n.startswith("dh_") and n not in PLACE + DESCRIPTORS for n in names], bool)
 
 
 class WeighByIce(TransformerMixin, BaseEstimator):

@@ -207,7 +207,7 @@ def draw_learning_curve(curve: pd.DataFrame, title: str) -> Figure:
         figure,
         f"{title}: learning curves",
         "Pooled held-out R² of models trained on nested shares of the months (forward in time) or "
-        f"mascons (left out); points are means, bars 95 % ranges over {draws:g} draws. A triangle "
+        f"mascons (left out); points are means, bars the range over {draws:g} draws. A triangle "
         "marks a value below the axis.",
     )
     return figure
@@ -366,7 +366,9 @@ def draw_calibration(predictions: pd.DataFrame, title: str, nominal: float = 0.9
     """
     figure = style.new_figure(4.4)
     left, right = figure.subplots(1, 2, sharey=True)
-    known = predictions[(predictions["target"] == "change")].dropna(subset=["lower_cm", "upper_cm"])
+    models_only = ~predictions["model"].astype(str).str.endswith(BLIND)
+    known = predictions[(predictions["target"] == "change") & models_only]
+    known = known.dropna(subset=["lower_cm", "upper_cm"])
     inside = (known["observed_cm"] >= known["lower_cm"]) & (
         known["observed_cm"] <= known["upper_cm"]
     )
@@ -411,7 +413,7 @@ def draw_calibration(predictions: pd.DataFrame, title: str, nominal: float = 0.9
         right.legend(loc="lower left")
     left.annotate(
         f"nominal {100 * nominal:g} %", (0, 100 * nominal), xycoords=("axes fraction", "data"),
-        xytext=(3, 2), textcoords="offset points", ha="left", fontsize=6.5,
+        xytext=(3, -9), textcoords="offset points", ha="left", fontsize=6.5,
     )  # fmt: skip
     style.head(
         figure,

@@ -241,7 +241,7 @@ def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: Base
     split = ", ".join(SPLIT_NAMES.get(s, s) for s in explained["split"].unique())
     style.head(
         figure,
-        f"{base.title}: explained variance of GRACE mass by ICESat-2 elevation",
+        f"{base.title}: variance of GRACE mass that the model explains",
         f"Out-of-fold predictions ({split or 'no split'}). Maps: monthly change. Heat map: monthly "
         "change and cumulative anomaly, mascons by their total share of the monthly change, the "
         "mean of all below; hatched: no value. Where the observed part hardly varies (a trend of "

@@ -305,3 +305,8 @@ def test_no_selected_mascon_gives_an_empty_table() -> None:
     mascons = pd.DataFrame({"mascon_id": [1], "selected": [False], "ice_area_km2": [1.0]})
     fusion = pd.DataFrame({"mascon_id": [], "month": []})
     assert correlate_mascons(fusion, mascons, SETTINGS).num_rows == 0
+
+
+def test_a_lag_without_a_correlation_is_never_the_best() -> None:
+    r = np.array([[np.nan, -0.1, -0.3, np.nan], [np.nan, 0.2, -0.25, np.nan]])
+    assert choose_lag(r).tolist() == [2, 1]

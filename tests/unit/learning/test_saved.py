@@ -257,6 +257,7 @@ def lead_boosting_astray(pipeline: Pipeline, column: str, value: int) -> None:
     ("model", "astray", "column", "value"),
     [
         ("forest", lead_forest_astray, "left_child", FAR),
+        ("forest", lead_forest_astray, "left_child", -7),
         ("forest", lead_forest_astray, "right_child", 0),
         ("forest", lead_forest_astray, "feature", FAR),
         ("forest", lead_forest_astray, "feature", -7),
@@ -277,7 +278,13 @@ def test_trees_that_lead_astray_are_refused(
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("left_children", FAR), ("right_children", 0), ("split_indices", FAR), ("split_type", 1)],
+    [
+        ("left_children", FAR),
+        ("left_children", -7),
+        ("right_children", 0),
+        ("split_indices", FAR),
+        ("split_type", 1),
+    ],
 )
 def test_a_booster_that_leads_astray_is_refused(
     column: str, value: int, fitted: dict, tmp_path: Path
