@@ -16,7 +16,14 @@ SEED = 6
 #: Cores and fits at the same time: what the goal is set for.
 CORES = 2
 #: Settings of a quick run: every part, little of each.
-_QUICK = {"trees": 20, "candidates": 1, "folds": 2, "inner_folds": 2, "bootstrap_draws": 50}
+_QUICK = {
+    "trees": 20,
+    "candidates": 1,
+    "folds": 2,
+    "mascon_folds": 2,
+    "inner_folds": 2,
+    "bootstrap_draws": 50,
+}
 #: The line that a job of the skill logs.
 _LINE = re.compile(
     r"^(?P<target>\w+), (?P<split>\w+), fold \d+ of \d+, (?P<model>\w+): .* (?P<seconds>[\d.]+) s"

@@ -515,17 +515,22 @@ class VaryingDensitySearch(SearchSpace):
     """Values tried for densities that vary with season and place."""
 
     alpha: list[Positive] = Field(
-        default_factory=lambda: [10.0, 30.0, 3.0],
+        default_factory=lambda: [20.0, 60.0, 7.0],
         min_length=1,
         description="Noise variance over that of a coefficient",
     )
+    shared_error: list[Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        default_factory=lambda: [0.4],
+        min_length=1,
+        description="Share of a change's error that the next change has with the other sign",
+    )
     season_length: list[Positive] = Field(
-        default_factory=lambda: [1.5, 1.0],
+        default_factory=lambda: [1.5, 1.2],
         min_length=1,
         description="Distance over which it varies with the season, in standard deviations",
     )
     place_length: list[Positive] = Field(
-        default_factory=lambda: [3.0],
+        default_factory=lambda: [3.0, 2.0],
         min_length=1,
         description="Distance over which it varies with the place, in standard deviations",
     )

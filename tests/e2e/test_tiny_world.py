@@ -35,7 +35,7 @@ PERIODS = ["2018", "2019", "2020", "2021"]
 MONTHS = pd.date_range("2018-10-01", "2021-12-01", freq="MS")
 SPLITS = {"random", "leave_mascon_out", "forward", "both"}
 TARGETS = {"change", "cumulative"}
-MODELS = {"ridge", "forest", "hist_gradient_boosting", "xgboost"}
+MODELS = {"ridge", "varying_density", "forest", "hist_gradient_boosting", "xgboost"}
 #: The mascons that hold ice of the tiny world: the selected ones.
 SELECTED = {165, 166, 212, 213, 265, 266}
 BASELINES = {"zero", "persistence", "climatology", "trend_season", "physics"}

@@ -36,7 +36,9 @@ NOISE_COLUMNS = [
 ]
 #: Few trees and folds, for 80 worlds. Inner folds tune and calibrate: neither is asked here.
 NOISE_SETTINGS = SkillSettings(
+    terms="all",
     folds=2,
+    mascon_folds=2,
     candidates=1,
     trees=10,
     bootstrap_draws=300,

@@ -20,7 +20,7 @@ import pandas as pd
 
 from cryofuse.calendar import month_index
 from cryofuse.learning.conformal import conformal_radius
-from cryofuse.learning.models import Tuned, build, single_threaded, tune
+from cryofuse.learning.models import Tuned, build, fit, single_threaded, tune
 from cryofuse.learning.saved import (
     Card,
     FeatureCard,
@@ -96,9 +96,10 @@ def fit_on_all(
             trees=settings.trees,
             seed=settings.seed,
             names=samples.names,
+            keys=samples.keys,
         )
         pipeline = build(model, tuned.parameters, settings.trees, settings.seed, samples.names)
-        pipeline.fit(x, y)
+        fit(pipeline, x, y, samples.keys)
     return pipeline, tuned, split
 
 

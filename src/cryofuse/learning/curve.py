@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.learning.controls import BLIND, blind_columns
-from cryofuse.learning.models import build, single_threaded
+from cryofuse.learning.models import build, fit, single_threaded
 from cryofuse.learning.skill import (
     Samples,
     run_jobs,
@@ -157,7 +157,8 @@ def _fit_shares(job: _Job, settings: SkillSettings) -> tuple[list[_Drawn], str]:
                 predicted = None
                 if len(train) >= MIN_TRAIN_SAMPLES:
                     model = build(name, parameters, settings.trees, settings.seed, samples.names)
-                    model.fit(samples.x[train], y[train])
+                    known = None if samples.keys is None else samples.keys[train]
+                    fit(model, samples.x[train], y[train], known)
                     predicted = model.predict(samples.x[job.fold.test])
                 found.append(_Drawn(share, draw, len(kept), len(train), predicted))
     message = (

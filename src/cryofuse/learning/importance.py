@@ -219,6 +219,7 @@ def rank_features(
         every = list(dict.fromkeys(feature_group(name) for name in feature_columns(features)))
         group_of = [feature_group(name) for name in samples.names]
         left_out = {feature_group(name): why for name, why in samples.dropped.items()}
+        left_out |= {family_of(group): why for group, why in left_out.items()}
         kinds = [("group", name) for name in every]
         kinds += [("family", name) for name in dict.fromkeys(map(family_of, every))]
         reason = None

@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import ThreadpoolController
 
-from cryofuse.learning.terms import ICE, SEASON, VaryingDensity, WeighByIce, driver_columns
+from cryofuse.learning.terms import ICE, RATE, SEASON, VaryingDensity, WeighByIce, driver_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +93,8 @@ def build(
     seed
         Seed.
     names
-        Names of the feature columns; without them nothing is weighed by ice.
+        Names of the feature columns; without them nothing is weighed by ice, and there is no
+        varying density.
 
     Returns
     -------
@@ -107,8 +108,14 @@ def build(
     if drivers and ICE in names:
         weighed = [WeighByIce(drivers, list(names).index(ICE))]
     if model == "varying_density":
-        season = [k for k, name in enumerate(names) if name in SEASON]
-        place = [k for k in range(len(names)) if k not in {*drivers, *season}]
+        if not names:
+            raise ValueError("varying_density has to know the names of the features")
+        season = [k for k, name in enumerate(names) if name in SEASON[:2]]
+        place = [
+            k
+            for k, name in enumerate(names)
+            if name == RATE or not (k in drivers or name in SEASON)
+        ]
         impute = SimpleImputer(strategy="median", keep_empty_features=True)
         last = VaryingDensity(drivers, season, place, **parameters)
         return make_pipeline(*weighed, impute, StandardScaler(), last)
@@ -148,6 +155,25 @@ def build(
     raise ValueError(f"{model!r} is not a model")
 
 
+def fit(
+    pipeline: Pipeline, x: np.ndarray, y: np.ndarray, keys: np.ndarray | None = None
+) -> Pipeline:
+    """Fit a pipeline, telling a last step that asks for them which samples share errors.
+
+    Parameters
+    ----------
+    pipeline
+        Of :func:`build`.
+    x, y
+        Training samples (n × p, NaN where missing) and targets (cm).
+    keys
+        Mascon and step of each sample (n × 2) where targets are changes, else None.
+    """
+    last = pipeline.steps[-1][0]
+    told = {f"{last}__keys": keys} if last == "varyingdensity" else {}
+    return pipeline.fit(x, y, **told)
+
+
 def tune(
     model: str,
     x: np.ndarray,
@@ -159,6 +185,7 @@ def tune(
     trees: int,
     seed: int,
     names: Sequence[str] = (),
+    keys: np.ndarray | None = None,
 ) -> Tuned:
     """Choose a model's settings by the pooled error of inner held-out samples.
 
@@ -174,6 +201,8 @@ def tune(
         Values of each parameter, and how many settings are tried (:func:`list_candidates`).
     trees, seed, names
         Passed to :func:`build`.
+    keys
+        Passed to :func:`fit`.
     """
     options = list_candidates(space, candidates)
     if not inner:
@@ -183,7 +212,8 @@ def tune(
         errors = []
         for fold in inner:
             fitted = build(model, parameters, trees, seed, names)
-            fitted.fit(x[fold.train], y[fold.train])
+            known = None if keys is None else keys[fold.train]
+            fit(fitted, x[fold.train], y[fold.train], known)
             errors.append(y[fold.test] - fitted.predict(x[fold.test]))
         residuals.append(np.concatenate(errors))
     rmse = tuple(float(np.sqrt(np.mean(r**2))) for r in residuals)

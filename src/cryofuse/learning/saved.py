@@ -371,6 +371,8 @@ def _check_types(data: bytes, path: Path) -> None:
 def check_trees(pipeline: Pipeline, n_features: int) -> None:
     """Refuse a model whose trees lead out of their nodes or features, or round in a ring.
 
+    A model without trees is asked for a prediction instead: NumPy looks where it reads.
+
     Parameters
     ----------
     pipeline
@@ -381,12 +383,14 @@ def check_trees(pipeline: Pipeline, n_features: int) -> None:
     Raises
     ------
     ValueError
-        If a tree does not hold.
+        If a tree does not hold, or a model of other sizes cannot predict.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
     from sklearn.linear_model import Ridge
     from sklearn.tree._tree import Tree
     from xgboost import XGBRegressor
+
+    from cryofuse.learning.terms import VaryingDensity
 
     probe = np.zeros((1, n_features))
     for _, step in pipeline.steps[:-1]:
@@ -416,7 +420,9 @@ def check_trees(pipeline: Pipeline, n_features: int) -> None:
     elif isinstance(last, XGBRegressor):
         if last.get_booster().num_features() != width:
             raise ValueError("the booster asks for other features than the card names")
-    elif not isinstance(last, Ridge):
+    elif isinstance(last, Ridge | VaryingDensity):
+        last.predict(probe)
+    else:
         raise ValueError("the last step is no model")
 
 

@@ -20,6 +20,8 @@ from sklearn.gaussian_process.kernels import RBF
 from cryofuse.fusion.features import split_lag
 
 if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
     from cryofuse.config import SkillSettings
 
 #: The share of ice in the land that mass is counted over: elevation change enters times it.
@@ -36,7 +38,8 @@ PLACE = (
     "dh_cycle_sin_m",
 )
 #: Elevation change that mass answers to, besides the shortest change and the cycle's with lags.
-DRIVERS = ("dh_rate_m_yr", "dh_change_3m_m")
+RATE = "dh_rate_m_yr"
+DRIVERS = (RATE, "dh_change_3m_m")
 #: What only a level can follow.
 LEVELS = ("dh_m", "dh_interannual_m")
 _CHANGE = re.compile(r"^dh_change_(\d+)m_m$")
@@ -101,6 +104,11 @@ class WeighByIce(TransformerMixin, BaseEstimator):
         out[:, self.columns] *= out[:, [self.by]]
         return out
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
+
 
 class VaryingDensity(RegressorMixin, BaseEstimator):
     """Mass as elevation change times densities that vary smoothly with season and place.
@@ -118,6 +126,9 @@ class VaryingDensity(RegressorMixin, BaseEstimator):
         standardised and without missing values.
     alpha
         Noise variance over that of a coefficient.
+    shared_error
+        Share of a change's error variance that it has in common, with the other sign, with the
+        change before and the one after: up to ½, for the month between them errs in both.
     season_length, place_length
         Distances, in standardised units, over which coefficients and climatology vary.
     varying
@@ -129,7 +140,8 @@ class VaryingDensity(RegressorMixin, BaseEstimator):
         drivers: list[int],
         season: list[int],
         place: list[int],
-        alpha: float = 10.0,
+        alpha: float = 20.0,
+        shared_error: float = 0.4,
         season_length: float = 1.5,
         place_length: float = 3.0,
         varying: float = 0.5,
@@ -138,16 +150,26 @@ class VaryingDensity(RegressorMixin, BaseEstimator):
         self.season = season
         self.place = place
         self.alpha = alpha
+        self.shared_error = shared_error
         self.season_length = season_length
         self.place_length = place_length
         self.varying = varying
 
-    def fit(self, x: np.ndarray, y: np.ndarray) -> VaryingDensity:
-        """Solve for the weights of the training samples."""
+    def fit(self, x: np.ndarray, y: np.ndarray, keys: np.ndarray | None = None) -> VaryingDensity:
+        """Solve for the weights of the training samples.
+
+        Parameters
+        ----------
+        x, y
+            Samples (n × p) and targets (n).
+        keys
+            Mascon and step of each sample (n × 2), where targets are changes from step to step;
+            without them errors are independent.
+        """
         self.x_ = np.ascontiguousarray(x, float)
         self.mean_ = float(np.mean(y))
         kernel = self._kernel(self.x_, self.x_)
-        kernel[np.diag_indices_from(kernel)] += self.alpha
+        kernel += self.alpha * _error_correlation(keys, len(y), self.shared_error)
         self.weights_ = np.linalg.solve(kernel, y - self.mean_)
         return self
 
@@ -164,6 +186,15 @@ class VaryingDensity(RegressorMixin, BaseEstimator):
             linear = a[:, self.drivers] @ b[:, self.drivers].T / len(self.drivers)
             kernel += linear * (1 + share * season + share * place + share**2 * season * place)
         return kernel
+
+
+def _error_correlation(keys: np.ndarray | None, n: int, shared: float) -> np.ndarray:
+    correlation = np.eye(n)
+    if keys is not None:
+        same = keys[:, None, 0] == keys[None, :, 0]
+        next_to = np.abs(keys[:, None, 1] - keys[None, :, 1]) == 1
+        correlation[same & next_to] = -shared
+    return correlation
 
 
 def _radial(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:

@@ -234,6 +234,7 @@ def train_and_predict(
             f"{skill.min_train_months} are needed to train",
         )
     x, y = samples[features].to_numpy(dtype=float), samples["change_cm"].to_numpy(dtype=float)
+    # Models are built without names, by which they would weigh by ice: elevation change here is.
     with single_threaded():
         errors = {}
         for name in CANDIDATES:
@@ -244,13 +245,13 @@ def train_and_predict(
                 test = train & (years == left)
                 if inner.sum() < len(features) + 1:
                     continue
-                model = build(name, parameters, skill.trees, skill.seed, features)
+                model = build(name, parameters, skill.trees, skill.seed)
                 model.fit(x[inner], y[inner])
                 held[test] = model.predict(x[test]) - y[test]
             errors[name] = held
         best = min(CANDIDATES, key=lambda name: _rms(errors[name]))
         parameters = list_candidates(skill.search.space(best), 1)[0]
-        model = build(best, parameters, skill.trees, skill.seed, features)
+        model = build(best, parameters, skill.trees, skill.seed)
         model.fit(x[train], y[train])
         predicted = np.full(len(samples), np.nan)
         predicted[complete] = model.predict(x[complete])

@@ -20,7 +20,13 @@ from cryofuse.tables import PREDICTED_MASS, SCORES, check, from_pandas
 
 PLACE = {"region": "demo", "product": "jpl", "unit": "mascon"}
 SETTINGS = SkillSettings(
-    trees=10, candidates=2, folds=3, inner_folds=2, neighbour_buffer_km=0, min_train_months=12
+    trees=10,
+    candidates=2,
+    mascon_folds=3,
+    inner_folds=2,
+    neighbour_buffer_km=0,
+    min_train_months=12,
+    terms="all",
 )
 CHANGE = PredictSettings(model="hist_gradient_boosting")
 
@@ -77,8 +83,10 @@ def test_a_saved_model_predicts_what_refitting_gives(
     parameters = models.list_candidates(SETTINGS.search.space(model), 9)
     assert card.parameters in parameters[: SETTINGS.candidates]
     with models.single_threaded():
-        refit = models.build(model, card.parameters, SETTINGS.trees, SETTINGS.seed)
-        refit.fit(np.ascontiguousarray(train[names]), train[f"target_{target}_cm"].to_numpy())
+        refit = models.build(model, card.parameters, SETTINGS.trees, SETTINGS.seed, names)
+        y = train[f"target_{target}_cm"].to_numpy()
+        keys = select_samples(table, target, SETTINGS).keys
+        models.fit(refit, np.ascontiguousarray(train[names]), y, keys)
         asked = table[table["dh_m"].notna()].sort_values(["month", "mascon_id"])
         expected = refit.predict(np.ascontiguousarray(asked[names]))
     got = found[found["predicted_cm"].notna()]
@@ -105,12 +113,14 @@ def test_months_and_mascons_without_gravimetry_are_predicted_and_said_to_be(
 
 def test_half_width_mass_and_ends_follow_from_the_card(table: pd.DataFrame, folder: Path) -> None:
     found, card, _ = applied.apply_saved(table, folder, CHANGE, PLACE)
-    samples = select_samples(table, "change")
+    samples = select_samples(table, "change", SETTINGS)
     y = samples.table["observed_cm"].to_numpy()
     held = []
     with models.single_threaded():
         for fold in inner_folds("leave_mascon_out", samples.table, SETTINGS):
-            model = models.build(card.model, card.parameters, SETTINGS.trees, SETTINGS.seed)
+            model = models.build(
+                card.model, card.parameters, SETTINGS.trees, SETTINGS.seed, samples.names
+            )
             model.fit(samples.x[fold.train], y[fold.train])
             held.append(np.abs(y[fold.test] - model.predict(samples.x[fold.test])))
     sizes = np.sort(np.concatenate(held))

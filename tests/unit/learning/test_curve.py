@@ -15,6 +15,7 @@ OPTIONS = SkillSettings(
     targets=["change"],
     splits=["leave_mascon_out", "forward"],
     folds=3,
+    mascon_folds=3,
     inner_folds=2,
     candidates=2,
     trees=5,

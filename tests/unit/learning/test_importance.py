@@ -14,6 +14,7 @@ Maker = Callable[..., pd.DataFrame]
 
 SKILL = SkillSettings(
     folds=3,
+    mascon_folds=3,
     inner_folds=2,
     candidates=1,
     trees=20,

@@ -11,6 +11,7 @@ from cryofuse.learning import models
 from cryofuse.learning.splits import random_folds
 
 MODELS = get_args(Model)
+NAMES = ("dh_change_1m_m", "dh_rate_m_yr", "season_cos", "latitude", "slope")
 SEARCH = SearchSettings()
 
 
@@ -37,7 +38,7 @@ def test_each_model_learns_and_copes_with_nulls(model: str) -> None:
     x, y = data()
     x[:, 4] = np.nan  # null in the whole training set
     x[:100:7, 1] = np.nan
-    fitted = models.build(model, first(model), 30, 0).fit(x[:150], y[:150])
+    fitted = models.build(model, first(model), 200, 0, NAMES).fit(x[:150], y[:150])
     predicted = fitted.predict(x[150:])
     assert 1 - np.var(y[150:] - predicted) / np.var(y[150:]) > (0.4 if model == "ridge" else 0.6)
 
@@ -46,7 +47,9 @@ def test_each_model_learns_and_copes_with_nulls(model: str) -> None:
 def test_a_fit_is_the_same_twice(model: str) -> None:
     x, y = data()
     parameters = first(model)
-    once, twice = (models.build(model, parameters, 10, 3).fit(x, y).predict(x) for _ in range(2))
+    once, twice = (
+        models.build(model, parameters, 10, 3, NAMES).fit(x, y).predict(x) for _ in range(2)
+    )
     np.testing.assert_array_equal(once, twice)
 
 
@@ -66,7 +69,7 @@ def test_candidates_are_the_configured_values_and_the_diagonal_comes_first() -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_searched_parameter_reaches_the_model(model: str) -> None:
-    last_step = models.build(model, first(model), 5, 0)[-1]
+    last_step = models.build(model, first(model), 5, 0, NAMES)[-1]
     assert {name: last_step.get_params()[name] for name in first(model)} == first(model)
 
 

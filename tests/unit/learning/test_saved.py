@@ -27,7 +27,8 @@ from cryofuse.learning import models, saved
 from cryofuse.logs import UserError
 
 MODELS = get_args(Model)
-N_FEATURES = 5
+NAMES = ("dh_change_1m_m", "dh_rate_m_yr", "ice_fraction", "season_cos", "latitude")
+N_FEATURES = len(NAMES)
 
 
 def samples() -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +43,7 @@ def samples() -> tuple[np.ndarray, np.ndarray]:
 def fit(model: str) -> Pipeline:
     (parameters,) = models.list_candidates(SearchSettings().space(model), 1)
     with models.single_threaded():
-        return models.build(model, parameters, 12, 0).fit(*samples())
+        return models.build(model, parameters, 12, 0, NAMES).fit(*samples())
 
 
 def card(model: str, **known: Any) -> saved.Card:
@@ -286,6 +287,23 @@ def test_a_booster_that_leads_astray_is_refused(
     data = skops.io.dumps({"steps": [], "booster": json.dumps(booster)})
     said = refusal(plant(data, tmp_path, "xgboost"), tmp_path)
     assert "a tree" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"drivers": [FAR]},
+        {"place": [N_FEATURES]},
+        {"x_": np.zeros((150, 2))},
+        {"weights_": np.zeros(3)},
+    ],
+    ids=["drivers", "place", "x", "weights"],
+)
+def test_a_varying_density_of_other_sizes_is_refused(change: dict, tmp_path: Path) -> None:
+    bad = fit("varying_density")
+    vars(bad[-1]).update(change)
+    found = saved.save_model(bad, card("varying_density"), tmp_path)
+    assert "cannot be read as a saved model" in refusal(found, tmp_path)
 
 
 def test_a_model_of_fewer_features_than_its_card_names_is_refused(

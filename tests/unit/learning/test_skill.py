@@ -17,6 +17,7 @@ Maker = Callable[..., pd.DataFrame]
 
 SMALL = {
     "folds": 3,
+    "mascon_folds": 3,
     "inner_folds": 2,
     "candidates": 1,
     "trees": 15,
@@ -211,14 +212,25 @@ def test_verdict_needs_both_gains(planted: tuple) -> None:
     assert "monthly mass change" in sentence
     assert "physics, which is elevation change at one density" in sentence
 
-    def with_gains(best: list[float], twin: list[float]) -> pd.DataFrame:
+    good, bad = [0.2, 0.1, 0.3], [0.2, -0.1, 0.3]
+
+    def with_gains(
+        best: list[float], twin: list[float], over_mascons: list[float] = good
+    ) -> pd.DataFrame:
         table = scores.copy()
-        for name, values in (("gain_vs_best", best), ("gain_vs_best_twin", twin)):
+        for name, values in (
+            ("gain_vs_best", best),
+            ("gain_vs_best_twin", twin),
+            ("gain_vs_best_jackknife", over_mascons),
+            ("gain_vs_best_twin_jackknife", good),
+        ):
             table.loc[table["score"] == name, ["value", "lower", "upper"]] = values
         return table
 
-    good, bad = [0.2, 0.1, 0.3], [0.2, -0.1, 0.3]
     won = skill.verdict(with_gains(good, good))
+    by_chance = skill.verdict(with_gains(good, good, bad))
+    assert "does not demonstrably beat" in by_chance
+    assert "a jackknife over mascons holds 0" in by_chance
     assert won.startswith(
         "Learning from elevation change beats both the best baseline and the best model blind to "
         "elevation change for monthly mass change under both"
@@ -241,9 +253,10 @@ def test_place_and_season_alone_make_no_claim_for_elevation(make_features: Maker
         models=["xgboost"],
         targets=["change"],
         splits=["leave_mascon_out"],
-        folds=8,
+        mascon_folds=8,
         neighbour_buffer_km=None,
         label_permutations=1,
+        trees=100,
         search={"xgboost": {"colsample_bytree": [1.0]}},
     )
     scores, _ = evaluate(table, options)
@@ -262,7 +275,7 @@ def test_what_is_fitted_in_a_fold_knows_nothing_of_held_out_samples(
     for name in ("dh_m", "dh_interannual_m"):
         table.loc[rng.random(len(table)) < 0.1, name] = np.nan
     options = small(trees=5, candidates=2)
-    samples = skill.select_samples(table, "change")
+    samples = skill.select_samples(table, "change", options)
     fold = skill.usable_folds(split, samples, options)[-1]
     spoilt, kept = fold.test[::2], slice(1, None, 2)
     x, known = samples.x.copy(), samples.table.copy()
@@ -283,7 +296,7 @@ def test_what_is_fitted_in_a_fold_knows_nothing_of_held_out_samples(
         columns = ["predicted_cm", "lower_cm", "upper_cm"]
         found += [piece[columns].to_numpy()[kept] for piece in pieces]
     half = len(found) // 2
-    assert half == 5 + 6 + 1
+    assert half == 5 + 7 + 1
     for before, after in zip(found[:half], found[half:], strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -292,7 +305,7 @@ def test_a_step_of_seasons_has_its_own_step_before(make_features: Maker) -> None
     """Quarters: change and persistence look one quarter back, whatever the month's number."""
     table = make_features(mascons=6, months=60, lags=0)
     quarters = table[table["month"].dt.month % 3 == 1].reset_index(drop=True)
-    samples = skill.select_samples(quarters, "change")
+    samples = skill.select_samples(quarters, "change", small())
     one = samples.table[samples.table["mascon_id"] == 101]
     own = quarters[quarters["mascon_id"] == 101]
     np.testing.assert_array_equal(one["previous_cm"][1:], own["target_change_cm"][:-1])
@@ -456,7 +469,7 @@ def test_a_feature_that_is_null_everywhere_is_left_out(
     make_features: Maker, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = make_features(mascons=6, months=40, lags=0).assign(slope=np.nan)
-    samples = skill.select_samples(table, "change")
+    samples = skill.select_samples(table, "change", small(terms="all"))
     assert "slope" not in samples.names
     assert samples.dropped == {"slope": "null everywhere"}
     caplog.set_level(logging.INFO)

@@ -79,7 +79,11 @@ def make(
     neighbours: pd.DataFrame | None = None,
 ) -> list[splits.Fold]:
     options = SkillSettings(
-        neighbour_buffer_km=buffer_km, embargo_months=embargo, min_train_months=warm_up, folds=4
+        neighbour_buffer_km=buffer_km,
+        embargo_months=embargo,
+        min_train_months=warm_up,
+        folds=4,
+        mascon_folds=4,
     )
     return splits.make_folds(split, table, options, neighbours)
 
@@ -150,7 +154,11 @@ def test_no_neighbour_of_a_test_mascon_trains(
     table: pd.DataFrame, neighbours: pd.DataFrame, split: str, buffer_km: float | None
 ) -> None:
     options = SkillSettings(
-        neighbour_buffer_km=buffer_km, embargo_months=2, min_train_months=6, folds=4
+        neighbour_buffer_km=buffer_km,
+        embargo_months=2,
+        min_train_months=6,
+        folds=4,
+        mascon_folds=4,
     )
     forbidden = near(neighbours, buffer_km) if buffer_km is not None else set()
     try:

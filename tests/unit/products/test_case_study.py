@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from cryofuse.config import CaseStudySettings, SkillSettings
-from cryofuse.products.case_study import conformal_sum, find_minimum, season_of, study_melt_seasons
+from cryofuse.products.case_study import (
+    conformal_sum,
+    find_minimum,
+    season_of,
+    study_melt_seasons,
+    train_and_predict,
+)
 from cryofuse.tables import CASE_STUDY, check, from_pandas
 
 SETTINGS = CaseStudySettings()
@@ -173,3 +179,23 @@ def test_interval_is_the_conformal_quantile_of_season_sums():
     runs = [abs(one[0].iloc[i : i + 3].sum()) for i in range(34)]
     assert conformal_sum(one, (6, 7, 8), 0.9) == pytest.approx(np.sort(runs)[31])
     assert np.isnan(conformal_sum(one.iloc[:4], (6, 7, 8), 0.9))
+
+
+def test_elevation_change_is_spread_over_land_once():
+    """A density the same everywhere comes back exactly, however much of the land is ice."""
+    rng = np.random.default_rng(7)
+    months = pd.date_range("2019-01-01", "2024-12-01", freq="MS")
+    samples = pd.DataFrame(
+        {
+            "month": np.repeat(months, 6),
+            "mascon_id": np.tile(np.arange(6), len(months)),
+            "dh_1": rng.normal(0, 20, 6 * len(months)),
+            "ice_fraction": np.tile(np.linspace(0.2, 1.0, 6), len(months)),
+            "seen": True,
+        }
+    )
+    samples["change_cm"] = 0.9 * samples["dh_1"]
+    skill = SkillSettings(trees=5, search={"ridge": {"alpha": [1e-9]}})
+    found = train_and_predict(samples, SETTINGS, skill).change_cm.loc["2021-07-01"]
+    expected = samples[samples["month"] == "2021-07-01"]["change_cm"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
