@@ -83,7 +83,7 @@ def stage(quick: bool) -> dict[str, Any]:
     logger.removeHandler(costs)
     timed("learning curves", lambda: trace_learning(world.features, skill, CORES, near))
     rows = list_rows(world.features, skill)
-    timed("explained parts", lambda: explain_variance(predictions, explained, rows))
+    timed("explained parts", lambda: explain_variance(predictions, explained, rows, skill))
     timed("importance", lambda: rank_features(world.features, explained, skill, CORES, near))
     timed("coupling", lambda: correlate_mascons(world.fusion, world.mascons, coupling))
     samples = select_samples(world.features, skill.targets[0], skill)
