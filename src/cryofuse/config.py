@@ -589,7 +589,8 @@ class SkillSettings(Settings):
     )
     terms: Literal["physical", "all"] = Field(
         "physical",
-        description="Features that models see: recent change, season, rate and place, or all",
+        description="Features that models of the monthly change see: recent change, season, rate "
+        "and place, or all; those of the cumulative anomaly see all",
     )
     response_months: Annotated[int, Field(ge=0)] = Field(
         3, description="Longest lag among the physical terms"

@@ -40,8 +40,6 @@ PLACE = (
 #: Elevation change that mass answers to, besides the shortest change and the cycle's with lags.
 RATE = "dh_rate_m_yr"
 DRIVERS = (RATE, "dh_change_3m_m")
-#: What only a level can follow.
-LEVELS = ("dh_m", "dh_interannual_m")
 _CHANGE = re.compile(r"^dh_change_(\d+)m_m$")
 _CYCLE_CHANGE = "dh_cycle_change_1m_m"
 
@@ -54,21 +52,22 @@ def choose_terms(columns: Sequence[str], target: str, settings: SkillSettings) -
     columns
         Feature columns of the table.
     target
-        ``change`` or ``cumulative``; only the latter sees levels.
+        ``change`` or ``cumulative``; the terms are those of a change, a level sees all columns:
+        where it stands says what the changes before were.
     settings
         ``terms`` (``physical`` or ``all``) and the longest lag shown.
     """
-    if settings.terms == "all":
+    if settings.terms == "all" or target != "change":
         return {}
     spans = [int(found[1]) for name in columns if (found := _CHANGE.match(name))]
     shortest = f"dh_change_{min(spans)}m_m" if spans else ""
     answered = {shortest, _CYCLE_CHANGE}
-    shown = {*SEASON, *PLACE, *DRIVERS, *answered} | (set(LEVELS) if target != "change" else set())
+    shown = {*SEASON, *PLACE, *DRIVERS, *answered}
     hidden = {}
     for column in columns:
         base, lag = split_lag(column)
         if base not in shown:
-            hidden[column] = f"not among the physical terms of {target}"
+            hidden[column] = "not among the physical terms"
         elif lag and (base not in answered or lag > settings.response_months):
             hidden[column] = f"lag of more than {settings.response_months} months"
     return hidden
