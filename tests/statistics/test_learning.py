@@ -22,7 +22,7 @@ from cryofuse.geo import distance_matrix_km
 from cryofuse.learning import skill
 from cryofuse.learning.controls import ALTIMETRY_PREFIX, CONTROL
 from cryofuse.learning.models import single_threaded
-from cryofuse.mascons import load_footprints
+from cryofuse.mascons import load_footprints, neighbours
 from cryofuse.simulate.learning import learning_world
 
 #: Seeds of the noise, and how many may show a gain by chance (95 % of 40 must not).
@@ -135,7 +135,8 @@ def score_noise(seed, alone):
     selected = noise_alone if alone else select_samples
     left_out = ("inner_folds", "NOISE_CONTROLS")
     with without(*left_out), mock.patch.object(skill, "select_samples", selected):
-        scores, _ = skill.evaluate(noise_world(seed), NOISE_SETTINGS)
+        near = neighbours(load_footprints("jpl_greenland"), NOISE_SETTINGS.neighbour_buffer_km)
+        scores, _ = skill.evaluate(noise_world(seed), NOISE_SETTINGS, neighbours=near)
     return scores[scores["scope"] == "pooled"].assign(seed=seed)
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.optimize import nnls
 
 from cryofuse.calendar import month_index
@@ -129,9 +128,9 @@ def fit_growth(mascon_id: np.ndarray, month: ArrayLike, value: np.ndarray) -> Gr
     """
     index = month_index(month)
     first, last = int(index.min()), int(index.max())
-    series = pd.DataFrame({"mascon": mascon_id, "month": index, "value": value})
-    grid = series.pivot_table(index="month", columns="mascon", values="value")
-    values = grid.reindex(range(first, last + 1)).to_numpy(float)
+    ids, column = np.unique(mascon_id, return_inverse=True)
+    values = np.full((last - first + 1, len(ids)), np.nan)
+    values[index - first, column] = value
     squared = np.asarray(value, float) ** 2
     by_month = _fit_quadratic(index - first, squared, np.ones(len(squared)))
     lags, mean_squares, counts = [], [], []
