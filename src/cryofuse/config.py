@@ -581,7 +581,7 @@ class SkillSettings(Settings):
     )
     folds: Annotated[int, Field(ge=2)] = Field(5, description="Folds in time and random ones")
     inner_folds: Annotated[int, Field(ge=2)] = Field(3, description="Inner folds for tuning")
-    candidates: Count = Field(4, description="Hyper-parameter settings tried per model")
+    candidates: Count = Field(3, description="Hyper-parameter settings tried per model")
     search: SearchSettings = Field(
         default_factory=SearchSettings,
         description="Hyper-parameter values tried by model: all first values, all second ones …, "
@@ -631,7 +631,7 @@ class SkillSettings(Settings):
         min_length=1,
         description="Models on the learning curve, with their blind twins",
     )
-    trees: Count = Field(200, description="Trees of forests and boosting")
+    trees: Count = Field(150, description="Trees of forests and boosting")
     seed: int = Field(20, description="Seed")
 
 
