@@ -106,18 +106,83 @@ class AltimetrySettings(Settings):
     )
 
 
+class SystemSettings(Settings):
+    """Endpoints of an archive other than Earthdata's own: its test system, or one on loopback."""
+
+    cmr_base_url: str = Field(description="Catalogue, ending in /search/")
+    edl_hostname: str = Field(description="Log-in host, without https://")
+    status_url: str = Field(description="Status page")
+    status_api_url: str = Field(description="Status as JSON")
+    harmony_url: str | None = Field(None, description="Subsetting service")
+
+
+class PlainSettings(Settings):
+    """Files that centres offer by plain HTTPS, without a log-in."""
+
+    csr: str = Field(
+        "https://download.csr.utexas.edu/outgoing/grace/RL0603_mascons/"
+        "CSR_GRACE_GRACE-FO_RL0603_Mascons_all-corrections.nc",
+        description="Mascon file of CSR",
+    )
+    csr_land_mask: str = Field(
+        "https://download.csr.utexas.edu/outgoing/grace/RL0603_mascons/"
+        "CSR_GRACE_GRACE-FO_RL06_Mascons_v02_LandMask.nc",
+        description="Land mask of CSR",
+    )
+    csr_mapping: str | None = Field(
+        None, description="Number of each quarter-degree cell's tile (CSR), where there is one"
+    )
+    gsfc: str = Field(
+        "https://earth.gsfc.nasa.gov/sites/default/files/geo/"
+        "gsfc.glb_.200204_202603_rl06v2.0_obp-ice6gd.h5",
+        description="Mascon file of GSFC",
+    )
+
+
 class DownloadSettings(Settings):
     """How `source: earthdata` fetches files."""
 
     atl06_version: str = Field("007", description="ATL06 release to ask for first")
     atl06_fallback_version: str | None = Field(
-        "006", description="Release used when the first has no granule"
+        "006", description="Release used where the first has no granule in a period"
     )
     mascons_short_name: str = Field(
-        "TELLUS_GRAC-GRFO_MASCON_CRI_GRID_RL06.3_V4", description="Collection of the mascon file"
+        "TELLUS_GRAC-GRFO_MASCON_CRI_GRID_RL06.3_V4", description="Collection of JPL's mascon file"
+    )
+    plain: PlainSettings = Field(
+        default_factory=PlainSettings, description="Files without a log-in: CSR and GSFC mascons"
+    )
+    manifest_dir: str = Field(
+        "manifests",
+        description="Folder of the manifests; a manifest that is there fixes what is fetched",
     )
     cache_dir: str = Field("resources/earthdata", description="Folder that keeps raw files")
-    parallel: Count = Field(4, description="Transfers at the same time")
+    keep_raw: bool = Field(
+        True, description="Keep raw granules; false removes them once their subset is written"
+    )
+    subset: Literal["none", "harmony"] = Field(
+        "none", description="Fetch whole granules, or parts cut by the archive (needs harmony-py)"
+    )
+    parallel: Count = Field(4, description="Transfers at the same time, of all jobs together")
+    tries: Count = Field(6, description="Most tries of a file")
+    timeout_s: Positive = Field(60.0, description="Longest silence of a server (s)")
+    backoff_s: Positive = Field(
+        2.0, description="Wait before the second try (s), doubled with each; some chance in it"
+    )
+    max_wait_s: Positive = Field(
+        300.0, description="Longest wait between tries, asked for by the server or not (s)"
+    )
+    max_failed_share: Fraction = Field(
+        0.1, description="Share of a period's granules that may fail before the run stops"
+    )
+    trusted_hosts: list[str] = Field(
+        default_factory=lambda: ["earthdata.nasa.gov", "earthdatacloud.nasa.gov", "nsidc.org"],
+        min_length=1,
+        description="Hosts, or their parent domains, that credentials are sent to",
+    )
+    system: SystemSettings | None = Field(
+        None, description="Endpoints of another archive; null is Earthdata"
+    )
 
 
 class SelectSettings(Settings):
@@ -914,6 +979,12 @@ class Config(Settings):
         "earthdata", description="Where granules and mascons come from"
     )
     period: PeriodSettings = Field(default_factory=PeriodSettings, description="Months")
+    refresh: bool = Field(
+        False, description="Accept files that changed at their centre since they were pinned"
+    )
+    refetch: bool = Field(
+        False, description="Fetch granules again that keep_raw: false has removed"
+    )
     local: LocalSettings = Field(
         default_factory=LocalSettings, description="Files of source: local"
     )
