@@ -879,7 +879,10 @@ class Box(Settings):
 class RasterSource(Settings):
     """A raster file and how it is read."""
 
-    file: str = Field(description="GeoTIFF or NetCDF file")
+    file: str = Field(
+        description="GeoTIFF or NetCDF file; earthdata:SHORT_NAME or earthdata:SHORT_NAME@VERSION "
+        "is fetched (source: earthdata)"
+    )
     variable: str | None = Field(None, description="NetCDF variable")
     ice_values: list[int] | None = Field(
         None, description="Mask values that are ice (default: every non-zero)"
@@ -1059,11 +1062,6 @@ class Config(Settings):
                 for key in ("land_mask_file", "mapping_file")
                 if getattr(self.local, key)
             ]
-        if self.source == "earthdata" and self.mascons.product != "jpl":
-            found.append(
-                f"mascons: product: {self.mascons.product} files are not fetched: download one, "
-                "and name it with source: local"
-            )
         if "finite_height" not in self.filters.order:
             found.append("filters: order: finite_height must be in it: nodes need a height")
         if self.skill.embargo_months < self.features.lags_months:
