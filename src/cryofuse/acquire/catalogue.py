@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ from shapely.geometry.base import BaseGeometry
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
-from tenacity.nap import sleep as tenacity_sleep
 
 from cryofuse.geo import project, unproject
 from cryofuse.logs import UserError
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 #: Most tries of one search.
 TRIES = 6
-_FIRST_WAIT_S = 2.0
 #: Longest wait between two tries, also where the server asks for a longer one.
 LONGEST_WAIT_S = 120.0
+_BACK_OFF = wait_exponential(multiplier=2.0, max=60.0) + wait_random(0.0, 2.0)
 #: To connect, and between two pieces of an answer: earthaccess itself waits for ever.
 _TIMEOUT_S = (30.0, 180.0)
-#: A window of time is not halved below this (s).
-_SHORTEST_WINDOW_S = 60
+#: A window of time is not halved below this.
+_SHORTEST_WINDOW = np.timedelta64(60, "s")
+#: Answers below 500 that are another one a little later: too slow, too many.
 _PASSING_STATUS = frozenset({408, 429})
 
 #: Added around an outline: tracks of a granule lie up to 3.3 km beside its footprint's middle.
@@ -101,6 +103,277 @@ class Entry:
 
 
 Search = Callable[..., list[Entry]]
+
+
+class _RefusedError(Exception):
+    """The catalogue says that the question itself is wrong: asking again will not help."""
+
+
+class _FailedError(Exception):
+    """A search failed in a way that may pass; in one line, and how long the server asks to wait."""
+
+    def __init__(self, problem: str, wait_s: float = 0.0) -> None:
+        super().__init__(problem)
+        self.wait_s = wait_s
+
+
+class _IncompleteError(_FailedError):
+    """Fewer entries came than the catalogue says there are."""
+
+
+class _TimedAdapter(HTTPAdapter):
+    """Transport that gives up on a server that says nothing."""
+
+    def send(self, request: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        """Send a request, with a time limit where it has none."""
+        if options.get("timeout") is None:
+            options["timeout"] = _TIMEOUT_S
+        return super().send(request, **options)
+
+
+class Catalogue:
+    """Searches of one log-in; called as ``search(short_name, version, area, months)``.
+
+    Parameters
+    ----------
+    auth
+        Log-in; its system says where the catalogue is.
+    sleep
+        What waits between two tries (s).
+    """
+
+    def __init__(self, auth: earthaccess.Auth, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._auth = auth
+        self._sleep = sleep
+
+    def __call__(
+        self,
+        short_name: str,
+        version: str | None = None,
+        area: Area | None = None,
+        months: Months | None = None,
+    ) -> list[Entry]:
+        """Return a collection's entries, each once, as many as the catalogue says there are.
+
+        A search that fails is tried again. Where fewer entries came than there are, the window
+        of time is halved, and halved again.
+
+        Parameters
+        ----------
+        short_name, version
+            The collection.
+        area
+            Box or ring that an entry touches.
+        months
+            Window of time that an entry touches.
+
+        Raises
+        ------
+        UserError
+            If the catalogue does not answer, refuses the question, or its answer stays incomplete.
+        """
+        question = _Question(short_name, version, area)
+        found: list[Mapping[str, Any]] = []
+        try:
+            for window in _windows(months) if months else [None]:
+                found.extend(self._search(question, window))
+        except (_FailedError, _RefusedError) as error:
+            raise UserError(f"the Earthdata catalogue failed for {short_name}: {error}") from None
+        entries = [_entry(granule) for granule in _latest(found)]
+        _LOG.info("search of %s: %d entries", question.title, len(entries))
+        return sorted(entries, key=lambda entry: (entry.name, entry.concept_id or ""))
+
+    def _search(self, question: _Question, window: Months | None) -> list[Mapping[str, Any]]:
+        """Return the answer for a window of time, put together from halves where need be."""
+        try:
+            return self._try(question, window, patient=False)
+        except _IncompleteError as problem:
+            if window is None or window[1] - window[0] < 2 * _SHORTEST_WINDOW:
+                return self._try(question, window, patient=True)
+            _LOG.warning("search of %s: %s; the time is halved", question.title, problem)
+        first, stop = window
+        middle = first + (stop - first) // 2
+        return [
+            granule
+            for half in ((first, middle), (middle, stop))
+            for granule in self._search(question, half)
+        ]
+
+    def _try(
+        self, question: _Question, window: Months | None, *, patient: bool
+    ) -> list[Mapping[str, Any]]:
+        """Ask until an answer comes; a patient one also asks again for an incomplete answer."""
+
+        def passes(error: BaseException) -> bool:
+            return isinstance(error, _FailedError) and (
+                patient or not isinstance(error, _IncompleteError)
+            )
+
+        retrying = Retrying(
+            stop=stop_after_attempt(TRIES),
+            wait=_wait,
+            retry=retry_if_exception(passes),
+            sleep=self._sleep,
+            before_sleep=lambda state: _LOG.warning(
+                "search of %s, try %d: %s; again in %.0f s",
+                question.title,
+                state.attempt_number,
+                state.outcome.exception() if state.outcome else "",
+                state.next_action.sleep if state.next_action else 0.0,
+            ),
+            reraise=True,
+        )
+        return retrying(self._ask, question, window)
+
+    def _ask(self, question: _Question, window: Months | None) -> list[Mapping[str, Any]]:
+        """Ask once for the entries of a window, each once.
+
+        Raises
+        ------
+        _FailedError
+            If no answer came, or an incomplete one.
+        _RefusedError
+            If the catalogue will not answer this question.
+        """
+        import earthaccess
+
+        query = earthaccess.DataGranules(self._auth)
+        for scheme in ("https://", "http://"):
+            query.session.mount(scheme, _TimedAdapter())
+        question.put(query, window)
+        try:
+            hits = query.hits()
+            with warnings.catch_warnings():
+                # The library warns of its own use of a method that will change.
+                warnings.simplefilter("ignore", FutureWarning)
+                found = _latest(query.get(hits)) if hits else []
+        except requests.RequestException as error:
+            raise _FailedError(f"no answer ({type(error).__name__})") from None
+        except RuntimeError as error:
+            raise _failure(error) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _FailedError(f"its answer is not one of CMR ({type(error).__name__})") from None
+        if len(found) < hits:
+            raise _IncompleteError(f"{len(found)} of {hits} entries came")
+        return found
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is searched, but for the time."""
+
+    short_name: str
+    version: str | None
+    area: Area | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.short_name} {self.version}" if self.version else self.short_name
+
+    def put(self, query: Any, window: Months | None) -> None:
+        """Write the question, and a window of time, into a query."""
+        query.short_name(self.short_name)
+        if self.version:
+            query.version(self.version)
+        if window:
+            query.temporal(*(str(instant.astype("datetime64[s]")) for instant in window))
+        if self.area is None:
+            return
+        if isinstance(self.area[0], tuple):
+            query.polygon(list(self.area))
+        else:
+            query.bounding_box(*self.area)
+
+
+def _windows(months: Months) -> Iterator[Months]:
+    """Yield a span of time month by month."""
+    first, stop = months
+    while first < stop:
+        following = (first.astype("datetime64[M]") + 1).astype(first.dtype)
+        yield first, min(following, stop)
+        first = following
+
+
+def _failure(error: RuntimeError) -> _FailedError | _RefusedError:
+    """Return what a status of the catalogue means; the text of its answer is left out."""
+    response = getattr(error.__cause__, "response", None)
+    if response is None:
+        return _FailedError(f"no answer ({type(error).__name__})")
+    status = response.status_code
+    if status in (401, 403):
+        return _RefusedError(f"status {status}: the log-in is not accepted; log in anew")
+    if status < 500 and status not in _PASSING_STATUS:
+        return _RefusedError(f"status {status}: it does not accept this search")
+    asked = response.headers.get("Retry-After", "")
+    return _FailedError(f"status {status}", float(asked) if asked.isdigit() else 0.0)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Return how long to wait for the next try (s): longer each time, at least as asked for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.wait_s if isinstance(error, _FailedError) else 0.0
+    return min(max(_BACK_OFF(state), asked), LONGEST_WAIT_S)
+
+
+def _latest(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return each entry once, by its number; of two states the one revised last."""
+    kept: dict[str, Mapping[str, Any]] = {}
+    for granule in found:
+        meta = granule["meta"]
+        known = kept.get(meta["concept-id"])
+        if known is None or _revised(meta) > _revised(known["meta"]):
+            kept[meta["concept-id"]] = granule
+    return list(kept.values())
+
+
+def _revised(meta: Mapping[str, Any]) -> tuple[int, str]:
+    return int(meta.get("revision-id", 0)), str(meta.get("revision-date", ""))
+
+
+def _entry(granule: Mapping[str, Any]) -> Entry:
+    """Return a catalogue entry as name, link, size and checksum (UMM-G, DataGranule)."""
+    umm, meta = granule["umm"], granule["meta"]
+    url = _data_link(umm.get("RelatedUrls") or [])
+    name = _last_part(url) if url else str(umm.get("GranuleUR", ""))
+    part = _part(umm.get("DataGranule", {}).get("ArchiveAndDistributionInformation") or [], name)
+    size = part.get("SizeInBytes")
+    checksum = part.get("Checksum") or {}
+    return Entry(
+        name=name,
+        url=url,
+        size_bytes=None if size is None else int(size),
+        checksum=checksum.get("Value"),
+        algorithm=checksum.get("Algorithm"),
+        concept_id=meta["concept-id"],
+        revision_date=meta.get("revision-date"),
+    )
+
+
+def _data_link(links: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the link to the data over HTTP: of several, an HDF5 or NetCDF file, the first."""
+    data = [
+        str(link["URL"])
+        for link in links
+        if link.get("Type") == "GET DATA"
+        and str(link.get("URL", "")).lower().startswith(("https://", "http://"))
+    ]
+    files = [url for url in data if _last_part(url).endswith(_HDF5_SUFFIXES)]
+    return next(iter(files or data), None)
+
+
+def _last_part(url: str) -> str:
+    return unquote(re.split(r"[?#]", url, maxsplit=1)[0].rsplit("/", 1)[-1])
+
+
+def _part(parts: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """Return the distributed part of a name, or the only one where it names nothing."""
+    every = [inner for part in parts for inner in (part, *(part.get("Files") or []))]
+    for part in every:
+        if part.get("Name") == name:
+            return part
+    if len(every) == 1 and every[0].get("Name", "") in _NAMELESS:
+        return every[0]
+    return {}
 
 
 def search_area(outline: BaseGeometry, crs: str) -> Area:

@@ -263,18 +263,7 @@ def _orbit(name: GranuleName) -> dict[str, Any]:
 
 def _harmless(entry: Entry) -> Entry:
     """Return an entry without what a row cannot hold: such values are unknown."""
-    told = {
-        "url": entry.url,
-        "size_bytes": entry.size_bytes,
-        "concept_id": entry.concept_id,
-    }
-    if entry.url is not None:
-        bare = re.split(r"[?#]", entry.url, maxsplit=1)[0]
-        told["url"] = bare if _ADDRESS.fullmatch(bare) else None
-    if entry.size_bytes is not None and entry.size_bytes <= 0:
-        told["size_bytes"] = None
-    if entry.concept_id is not None and not _matches("concept_id", entry.concept_id):
-        told["concept_id"] = None
+    url = re.split(r"[?#]", entry.url or "", maxsplit=1)[0]
     checksum, algorithm = entry.checksum, entry.algorithm
     if checksum is not None or algorithm is not None:
         expected = _expected_checksum(checksum, algorithm)
@@ -283,7 +272,14 @@ def _harmless(entry: Entry) -> Entry:
         if expected:
             _LOG.warning("%s: its checksum is left out: expected %s", _escape(entry.name), expected)
             checksum = algorithm = None
-    return replace(entry, checksum=checksum, algorithm=algorithm, **told)
+    return replace(
+        entry,
+        url=url if _ADDRESS.fullmatch(url) else None,
+        size_bytes=entry.size_bytes if (entry.size_bytes or 0) > 0 else None,
+        checksum=checksum,
+        algorithm=algorithm,
+        concept_id=entry.concept_id if _matches("concept_id", entry.concept_id) else None,
+    )
 
 
 def _matches(column: str, text: str | None) -> bool:
@@ -315,7 +311,7 @@ def _choose(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
             rank = ((name.rank, not name.subset, number), number)
             best[name.identity] = max(best.get(name.identity, rank), rank)
     chosen = []
-    for number, row in enumerate(rows):
+    for row in rows:
         if row.reason is None:
             kept = rows[best[parse_name(row.granule).identity][1]]
             if kept is not row:
@@ -438,8 +434,7 @@ def read_manifest(
             f"column {name[:40]!r} is not one of a plan" for name in header if name not in COLUMNS
         ]
         twice = [f"column {name} is there twice" for name in wrong if header.count(name) > 1]
-        problems = "; ".join(known + extra + twice)
-        raise UserError(f"{path}: {problems}; expected {','.join(COLUMNS)}")
+        raise UserError(f"{path}: {'; '.join(known + extra + twice)}; expected {','.join(COLUMNS)}")
     problems: list[str] = []
     rows: list[tuple[int, ManifestRow]] = []
     for number, cells in lines:
@@ -464,8 +459,8 @@ def read_manifest(
     told = searched.get(_ROWS_KEY, str(len(lines)))
     if told != str(len(lines)):
         problems.append(
-            f"{path}: its line '# {_ROWS_KEY}: …' says {told[:20]}, found {len(lines)} rows: the file "
-            "is not whole, or the line was not changed with the rows"
+            f"{path}: its line '# {_ROWS_KEY}: …' says {told[:20]}, found {len(lines)} rows: "
+            "the file is not whole, or the line was not changed with the rows"
         )
     if problems:
         raise UserError("\n".join(problems))
