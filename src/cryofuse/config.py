@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -34,6 +36,14 @@ RADIUS_TOO_SMALL = (
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+#: How a region names a file that is fetched.
+ARCHIVE_PREFIX = "earthdata:"
+_ARCHIVE_FILE = re.compile(
+    ARCHIVE_PREFIX + r"(?P<short_name>[A-Za-z0-9_][A-Za-z0-9_.-]*)(?:@(?P<version>[A-Za-z0-9_.]+))?"
+    r"(?:/(?P<pattern>[A-Za-z0-9_.*?-]+))?"
+)
 
 
 class ConfigError(ValueError):
@@ -880,14 +890,47 @@ class RasterSource(Settings):
     """A raster file and how it is read."""
 
     file: str = Field(
-        description="GeoTIFF or NetCDF file; earthdata:SHORT_NAME or earthdata:SHORT_NAME@VERSION "
-        "is fetched (source: earthdata)"
+        description="GeoTIFF or NetCDF file; earthdata:SHORT_NAME@VERSION/PATTERN is fetched "
+        "(source: earthdata; version and pattern may be left out)"
     )
     variable: str | None = Field(None, description="NetCDF variable")
     ice_values: list[int] | None = Field(
         None, description="Mask values that are ice (default: every non-zero)"
     )
     crs: str | None = Field(None, description="CRS where the file does not say")
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """A file of an archive's collection: the newest, of those whose names match a pattern."""
+
+    short_name: str
+    version: str | None = None
+    pattern: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ArchiveFile:
+        """Return what ``earthdata:SHORT_NAME@VERSION/PATTERN`` says; the last two may lack.
+
+        Raises
+        ------
+        ValueError
+            If the text is of another form.
+        """
+        match = _ARCHIVE_FILE.fullmatch(text)
+        if not match:
+            raise ValueError(
+                f"{text!r} is not written earthdata:SHORT_NAME, earthdata:SHORT_NAME@VERSION or "
+                "earthdata:SHORT_NAME@VERSION/PATTERN"
+            )
+        return cls(match["short_name"], match["version"], match["pattern"])
+
+    @property
+    def key(self) -> str:
+        """Return a name for files about it."""
+        version = f"@{self.version}" if self.version else ""
+        pattern = f"-{digest(self.pattern)}" if self.pattern else ""
+        return f"{self.short_name}{version}{pattern}"
 
 
 class BasinSource(Settings):
@@ -1189,6 +1232,66 @@ def _basins_missing(name: str, region: RegionSettings) -> list[str]:
     return [] if Path(path).is_file() else [f"region {name}: basins: no file {path}"]
 
 
+def archive_files(
+    config: Config, regions: dict[str, RegionSettings], regions_folder: Path
+) -> dict[str, ArchiveFile]:
+    """Return the files that a run has fetched from collections, by their keys.
+
+    Parameters
+    ----------
+    config
+        Configuration.
+    regions
+        Regions by name.
+    regions_folder
+        Folder of the region files.
+    """
+    if config.source != "earthdata":
+        return {}
+    found = [ArchiveFile(config.download.mascons_short_name)] * (config.mascons.product == "jpl")
+    for name in regions:
+        region = load_region(name, regions_folder, config.region_settings.get(name))
+        found += [
+            ArchiveFile.parse(source.file)
+            for key in _RASTER_KEYS
+            if isinstance(source := getattr(region, key), RasterSource)
+            and source.file.startswith(ARCHIVE_PREFIX)
+        ]
+    return {file.key: file for file in found}
+
+
+_RASTER_KEYS = ("ice_mask", "dem", "bed", "velocity")
+
+
+def _place_fetched(name: str, region: RegionSettings, config: Config) -> RegionSettings:
+    """Return a region with the files that are fetched under the names they will have."""
+    changed: dict[str, Any] = {}
+    problems = []
+    for key in _RASTER_KEYS:
+        source = getattr(region, key)
+        text = source if isinstance(source, str) else getattr(source, "file", "")
+        if not text.startswith(ARCHIVE_PREFIX):
+            continue
+        try:
+            file = ArchiveFile.parse(text)
+        except ValueError as error:
+            problems.append(f"region {name}: {key}: file: {error}")
+            continue
+        if isinstance(source, str):
+            problems.append(f"region {name}: {key}: {text}: write {{file: {text}, variable: …}}")
+        elif config.source != "earthdata":
+            problems.append(
+                f"region {name}: {key}: file: {text} is fetched with source: earthdata alone "
+                f"(found source: {config.source}): name a file"
+            )
+        else:
+            path = f"{config.download.cache_dir}/rasters/{file.key}.nc"
+            changed[key] = source.model_copy(update={"file": path})
+    if problems:
+        raise ConfigError(problems)
+    return region.model_copy(update=changed)
+
+
 def load_config(
     content: dict[str, Any], regions_folder: Path
 ) -> tuple[Config, dict[str, RegionSettings]]:
@@ -1220,6 +1323,10 @@ def load_config(
         else:
             if judged.fusion.unit == "basin":
                 problems += _basins_missing(name, regions[name])
+            try:
+                regions[name] = _place_fetched(name, regions[name], judged)
+            except ConfigError as error:
+                problems += error.problems
     problems += [
         f"region {name}: mascons: product: {region.mascons.product} is not that of the "
         f"configuration ({judged.mascons.product}): a run has one mascon file"
