@@ -64,6 +64,7 @@ class LoopbackArchive:
         users: Mapping[str, str] | None = None,
         redirect_bad_token: bool = True,
     ) -> None:
+        tokens = tuple(tokens)
         self.folder = Path(folder)
         self.username, self.password = next(iter((users or {USERNAME: PASSWORD}).items()))
         self.token = next(iter(tokens), "")
@@ -86,8 +87,8 @@ class LoopbackArchive:
         self._url: str | None = None
 
     def __enter__(self) -> LoopbackArchive:
-        """Start serving."""
-        return self.start()
+        """Start serving, unless it has been started."""
+        return self if self._servers else self.start()
 
     def __exit__(
         self,
@@ -407,7 +408,8 @@ class LoopbackArchive:
                 self.expire_tokens()
                 request.token = None
             if fault.kind == "reissued":
-                self.reissue(request.name)
+                with contextlib.suppress(KeyError):  # it has been already
+                    self.reissue(request.name)
         response = handler(request)
         if response.status == 200 and request.method != "HEAD" and response.body:
             meeting = self._faults.strike(TRANSMISSION, scope, path, self._log.bytes_sent)

@@ -152,7 +152,8 @@ class Log:
         """Add to the bytes of an entry."""
         with self._lock:
             entry.bytes_sent += n_bytes
-            self.bytes_sent += n_bytes
+            if entry.scope == "data":
+                self.bytes_sent += n_bytes
 
 
 class Pacer:
