@@ -223,7 +223,7 @@ def _plan_granule(
         return _describe(entry, None, f"its name is not one of an {TITLE} granule")
     if not first <= name.start_time < stop:
         return _describe(entry, name, "it starts outside the period")
-    return _describe(entry, name, link_problem(entry.url, trusted_hosts))
+    return _describe(entry, name, _problem_of_link(entry, trusted_hosts))
 
 
 def _plan_file(entry: Entry, trusted_hosts: Sequence[str]) -> ManifestRow:
@@ -231,7 +231,18 @@ def _plan_file(entry: Entry, trusted_hosts: Sequence[str]) -> ManifestRow:
         return _describe(entry, None, "its name is not a plain file name")
     if not entry.name.endswith(_FILE_SUFFIXES):
         return _describe(entry, None, "its name is not one of a NetCDF or HDF5 file")
-    return _describe(entry, None, link_problem(entry.url, trusted_hosts))
+    return _describe(entry, None, _problem_of_link(entry, trusted_hosts))
+
+
+def _problem_of_link(entry: Entry, trusted_hosts: Sequence[str]) -> str | None:
+    problem = link_problem(entry.url, trusted_hosts)
+    if problem is None and _last_part(entry.url) != entry.name:
+        return "its link does not end with its name"
+    return problem
+
+
+def _last_part(url: str | None) -> str:
+    return unquote((url or "").rsplit("/", 1)[-1])
 
 
 def _describe(entry: Entry, name: GranuleName | None, reason: str | None) -> ManifestRow:
@@ -543,7 +554,7 @@ def _contradictions(
     problem = link_problem(row.url, trusted_hosts)
     if problem:
         yield "url", f"an https address on {', '.join(trusted_hosts)}", row.url
-    elif unquote(str(row.url).rsplit("/", 1)[-1]) != row.granule:
+    elif _last_part(row.url) != row.granule:
         yield "url", f"an address that ends with {row.granule}", row.url
 
 
