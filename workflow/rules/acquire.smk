@@ -206,7 +206,7 @@ else:
         params:
             period=period_months,
             subset=CONFIG.download.subset,
-            region=cut_area,
+            region=region_area,
         message:
             "Fetching the granules of {wildcards.period}"
         script:
@@ -232,7 +232,7 @@ else:
             mem_mb=memory(1000),
             runtime=minutes(600),
         params:
-            region=cut_area,
+            region=region_area,
         message:
             "Looking for the raw granules of {wildcards.period}"
         script:
@@ -291,7 +291,7 @@ else:
             plan=COLLECTION_PLAN,
             lib=lib("acquire/collections"),
         output:
-            raster=f"{CONFIG.download.cache_dir}/rasters/{{collection}}.nc",
+            raster=RASTER,
         log:
             "logs/download_raster/{collection}.log",
         benchmark:
@@ -314,3 +314,4 @@ rule download:
     input:
         every_period(MANIFEST),
         [mascon_file(name) for name in REGIONS],
+        raster_files(),

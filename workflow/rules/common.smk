@@ -38,6 +38,7 @@ GRANULE_PLAN = f"{CONFIG.download.manifest_dir}/{{region}}/{{period}}.csv"
 COLLECTION_PLAN = f"{CONFIG.download.manifest_dir}/collections/{{collection}}.csv"
 HELD = f"{CONFIG.download.cache_dir}/held/{{region}}/{{period}}.txt"
 REMOVED = f"{CONFIG.download.cache_dir}/removed/{{region}}/{{period}}.csv"
+RASTER = f"{CONFIG.download.cache_dir}/rasters/{{collection}}.nc"
 ENVIRONMENT = str(ROOT / "envs" / "environment.yaml")
 
 
@@ -170,11 +171,6 @@ def region_area(wildcards):
     )
 
 
-def cut_area(wildcards):
-    """Return where granules are cut at the archive, None where they come whole."""
-    return None if CONFIG.download.subset == "none" else region_area(wildcards)
-
-
 def unplanned_periods():
     """Return the pattern of a period without a plan, in the folder of its region."""
     return _one_of(
@@ -211,6 +207,12 @@ def archive_file(key):
         "version": file.version,
         "pattern": file.pattern,
     }
+
+
+def raster_files():
+    """Return the masks and models that are fetched."""
+    mascons = CONFIG.download.mascons_short_name
+    return [RASTER.format(collection=key) for key in ARCHIVED if key != mascons]
 
 
 def shared_subsets(region, period):

@@ -21,7 +21,7 @@ def main(snakemake: Any) -> None:
                 Path(snakemake.output[output]),
                 snakemake.config["refresh"],
             )
-        for plan in snakemake.input.get("plan", []):
+        if plan := snakemake.input.get("plan"):
             (row,) = read_manifest(plan, settings.trusted_hosts, of_granules=False)
             fetch_planned(row, settings, Path(snakemake.output.mascons))
 

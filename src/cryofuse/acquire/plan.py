@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -166,7 +167,12 @@ def plan_granules(
 
 
 def plan_file(
-    search: Search, short_name: str, version: str | None = None, *, trusted_hosts: Sequence[str]
+    search: Search,
+    short_name: str,
+    version: str | None = None,
+    *,
+    trusted_hosts: Sequence[str],
+    pattern: str | None = None,
 ) -> ManifestRow:
     """Return the newest NetCDF or HDF5 file of a collection, as a row of a plan.
 
@@ -179,6 +185,8 @@ def plan_file(
         If the collection has no such file that can be fetched.
     """
     found = _sorted(search(short_name, version))
+    if pattern:
+        found = [entry for entry in found if fnmatchcase(entry.name, pattern)]
     rows = [_plan_file(entry, trusted_hosts) for entry in found]
     usable = [row for row in rows if row.reason is None]
     if not usable:
