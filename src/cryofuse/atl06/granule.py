@@ -66,6 +66,15 @@ _OPTIONAL = {
     "effective_reflectance": ("geophysical/r_eff", np.float32),
 }
 
+#: Datasets without which a beam is of no use.
+_REQUIRED = ("latitude", "longitude", "delta_time", "segment_id", "h_li")
+
+
+def dataset_paths() -> tuple[str, ...]:
+    """Return the HDF5 paths of all datasets that segments are read from, of all beams."""
+    places = (*_REQUIRED, *(place for place, _ in _OPTIONAL.values()))
+    return tuple(f"/{beam}/land_ice_segments/{place}" for beam in BEAMS for place in places)
+
 
 @dataclass(frozen=True)
 class Area:
