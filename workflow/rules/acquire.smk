@@ -124,11 +124,11 @@ else:
             "logs/{region}/plan_granules/{period}.log",
         benchmark:
             "logs/{region}/plan_granules/{period}.tsv"
-        conda:
-            ENVIRONMENT
         wildcard_constraints:
             # A plan that is there fixes what is fetched: no rule makes it anew.
             period=unplanned_periods(),
+        conda:
+            ENVIRONMENT
         threads: 1
         resources:
             mem_mb=memory(600),
@@ -150,10 +150,10 @@ else:
             "logs/plan_collection/{collection}.log",
         benchmark:
             "logs/plan_collection/{collection}.tsv"
-        conda:
-            ENVIRONMENT
         wildcard_constraints:
             collection=unplanned_collections(),
+        conda:
+            ENVIRONMENT
         threads: 1
         resources:
             mem_mb=memory(600),
@@ -165,6 +165,7 @@ else:
         script:
             "../scripts/plan_collection.py"
 
+    # It has no output, a benchmark neither, so that it tells each time it is asked for.
     rule plan:
         input:
             lib=lib("acquire/earthdata"),
@@ -172,8 +173,6 @@ else:
             collections=[COLLECTION_PLAN.format(collection=key) for key in ARCHIVED],
         log:
             "logs/plan.log",
-        benchmark:
-            "logs/plan.tsv"
         conda:
             ENVIRONMENT
         threads: 1

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
 
-#: A line this often where nobody watches a terminal (s).
-_LOG_PERIOD_S = 30.0
-_WATCHED_PERIOD_S = 0.5
+#: Time between two lines where nobody watches a terminal (s).
+LINE_PERIOD_S = 30.0
 
 
 class ProgressBar:
-    """A bar of bytes with a count of files; plain lines now and then where there is no terminal.
+    """A bar of bytes with a count of files; a line now and then where there is no terminal.
 
     Parameters
     ----------
@@ -27,45 +27,72 @@ class ProgressBar:
         Announced size of all; None where one is unknown: there is no remaining time then.
     stream
         Where it is drawn.
+    line_period_s
+        Time between two lines (s).
     """
 
     def __init__(
-        self, title: str, files: int, total_bytes: int | None, stream: TextIO | None = None
+        self,
+        title: str,
+        files: int,
+        total_bytes: int | None,
+        stream: TextIO | None = None,
+        line_period_s: float = LINE_PERIOD_S,
     ) -> None:
-        target = sys.stderr if stream is None else stream
-        watched = target.isatty()
-        self._files, self._done = files, 0
+        self._stream = sys.stderr if stream is None else stream
+        self._title, self._files, self._total = title, files, total_bytes
         self._sizes: dict[str, int] = {}
+        self._fetched = self._done = 0
         self._lock = threading.Lock()
+        self._period = line_period_s
+        self._begin = self._told = time.monotonic()
+        # Names in the log of a run that nobody watches are better than an overwritten bar.
         self._bar = tqdm(
             total=total_bytes,
             desc=title,
             unit="B",
             unit_scale=True,
-            file=target,
-            ascii=not watched,
-            mininterval=_WATCHED_PERIOD_S if watched else _LOG_PERIOD_S,
-            # Lines of their own end in a file as lines, not as one long overwritten one.
-            bar_format=None
-            if watched
-            else "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left, {postfix}\n",
-            postfix=self._postfix(),
+            file=self._stream,
+            disable=not self._stream.isatty(),
         )
 
-    def _postfix(self) -> str:
-        return f"{self._done} of {self._files} files"
-
-    def at(self, name: str, size_bytes: int) -> None:
-        """Note how much of a file is there."""
+    def at(self, name: str, size_bytes: int, fetched: bool = True) -> None:
+        """Note how much of a file is there; what lay there before counts in no rate."""
         with self._lock:
-            self._bar.update(size_bytes - self._sizes.get(name, 0))
+            more = size_bytes - self._sizes.get(name, 0)
             self._sizes[name] = size_bytes
+            if fetched:
+                self._fetched += more
+            elif not self._bar.disable:
+                self._bar.initial += more
+            self._bar.update(more)
+            if self._bar.disable and time.monotonic() - self._told >= self._period:
+                self._tell()
 
     def done(self, name: str) -> None:  # noqa: ARG002  files are counted, not named
         """Note that a file is there, or given up."""
         with self._lock:
             self._done += 1
-            self._bar.set_postfix_str(self._postfix(), refresh=False)
+            self._bar.set_postfix_str(f"{self._done} of {self._files} files", refresh=False)
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        print(self.line(), file=self._stream, flush=True)
+
+    def line(self) -> str:
+        """Return the state in a line."""
+        there = sum(self._sizes.values())
+        spent = max(time.monotonic() - self._begin, 1e-3)
+        rate = self._fetched / spent
+        parts = [
+            f"{self._title}: {self._done} of {self._files} files",
+            f"{tqdm.format_sizeof(there)}B"
+            + (f" of {tqdm.format_sizeof(self._total)}B" if self._total else ""),
+            f"{tqdm.format_sizeof(rate)}B/s",
+        ]
+        if self._total and rate and there < self._total:
+            parts.append(f"{tqdm.format_interval((self._total - there) / rate)} left")
+        return ", ".join(parts)
 
     def __enter__(self) -> ProgressBar:
         """Return the bar."""
@@ -77,6 +104,8 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Draw the last state and leave it."""
-        self._bar.refresh()
-        self._bar.close()
+        """Tell the last state and leave it there."""
+        with self._lock:
+            if self._bar.disable:
+                self._tell()
+            self._bar.close()

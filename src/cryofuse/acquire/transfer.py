@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TextIO
-from urllib.parse import urlsplit
 
 import requests
 import tenacity
@@ -31,6 +30,7 @@ import urllib3
 from urllib3.util import Retry
 
 from cryofuse.acquire.credentials import LoginUnavailableError, Sessions, name_credentials
+from cryofuse.acquire.plan import link_problem
 from cryofuse.config import DownloadSettings
 from cryofuse.logs import UserError
 
@@ -75,8 +75,8 @@ class Outcome:
 class Progress(Protocol):
     """Where transfers tell what they did."""
 
-    def at(self, name: str, size_bytes: int) -> None:
-        """Note how much of a file is there."""
+    def at(self, name: str, size_bytes: int, fetched: bool = True) -> None:
+        """Note how much of a file is there, and whether it was fetched now."""
         ...
 
     def done(self, name: str) -> None:
@@ -113,12 +113,6 @@ def describe(error: BaseException) -> str:
 def is_safe_name(name: str) -> bool:
     """Return whether a file name is one part of a path, of plain characters, and not hidden."""
     return _SAFE_NAME.fullmatch(name) is not None
-
-
-def is_trusted(url: str, hosts: Sequence[str]) -> bool:
-    """Return whether an address is on a host (or below a domain) that may see credentials."""
-    host = (urlsplit(url).hostname or "").lower()
-    return any(host == known or host.endswith(f".{known}") for known in map(str.lower, hosts))
 
 
 def check_announced(path: Path, wanted: Wanted) -> str | None:
@@ -301,13 +295,10 @@ class Transfers:
         """
         if not is_safe_name(wanted.name):
             return Outcome(wanted, None, f"{wanted.name!r} is no name for a file here")
-        if self._sessions.authenticated and not is_trusted(
-            wanted.url, self._settings.trusted_hosts
-        ):
-            host = urlsplit(wanted.url).hostname
-            return Outcome(
-                wanted, None, f"host {host} is not among download: trusted_hosts; nothing was sent"
-            )
+        if self._sessions.authenticated:
+            problem = link_problem(wanted.url, self._settings.trusted_hosts)
+            if problem is not None:
+                return Outcome(wanted, None, f"{problem}; nothing was sent")
         folder.mkdir(parents=True, exist_ok=True)
         self._pause(0)
         # Two jobs never fetch one file at a time; a few names share a lock.
@@ -322,7 +313,7 @@ class Transfers:
         target, part = folder / wanted.name, _Part(folder, wanted.name)
         if target.is_file():
             if self._problem(target, wanted) is None:
-                self._tell(wanted, target.stat().st_size)
+                self._tell(wanted, target.stat().st_size, fetched=False)
                 return Outcome(wanted, target, None)
             part.take_bad(target)
         received = [0]
@@ -347,7 +338,7 @@ class Transfers:
         """Try until the file is complete and right, or no further try is allowed."""
         settings = self._settings
         backoff = tenacity.wait_exponential_jitter(
-            settings.backoff_s, settings.max_wait_s, jitter=settings.backoff_s
+            multiplier=settings.backoff_s, max=settings.max_wait_s, jitter=settings.backoff_s
         )
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -419,6 +410,7 @@ class Transfers:
                 append = self._judge(response, part)
                 part.note(response.headers.get("ETag"))
                 size = part.size() if append else 0
+                self._tell(wanted, size, fetched=False)
                 with part.path.open("ab" if append else "wb") as stream:
                     for block in response.iter_content(_BLOCK_BYTES):
                         stream.write(block)
@@ -493,9 +485,9 @@ class Transfers:
                 "stays, and the same command goes on"
             )
 
-    def _tell(self, wanted: Wanted, size_bytes: int) -> None:
+    def _tell(self, wanted: Wanted, size_bytes: int, fetched: bool = True) -> None:
         if self._progress:
-            self._progress.at(wanted.name, size_bytes)
+            self._progress.at(wanted.name, size_bytes, fetched)
 
     def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until the run is stopped."""
