@@ -213,6 +213,15 @@ class Catalogue:
                         return collection, granule
         raise KeyError(name)
 
+    def identified(self, concept_id: str) -> GranuleEntry | None:
+        """Return the granule of an identifier, None if there is none (any more)."""
+        with self.lock:
+            for collection in self._collections:
+                for granule in collection.granules:
+                    if collection.granule_id(granule) == concept_id:
+                        return granule
+        return None
+
     def reissue(self, name: str, new_name: str, path: Path | None) -> GranuleEntry:
         """Replace a granule by a new revision and return it."""
         with self.lock:

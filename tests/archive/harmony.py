@@ -5,17 +5,16 @@ links, errors as JSON with a code and a description. Subsets are made when a job
 h5py alone.
 """
 
-import json
+import math
 import re
 import threading
 import uuid
 from email import policy
 from email.parser import BytesParser
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import unquote
 
 import h5py
-import numpy as np
 
 from tests.archive import Response
 
@@ -42,41 +41,52 @@ def cut_granule(source, target, box, variables=None, empty="absent"):
     """
     total = 0
     with h5py.File(source) as file, h5py.File(target, "w") as out:
-        keep = {}
-        for beam in BEAMS:
-            segments = file.get(f"{beam}/land_ice_segments")
-            if segments is not None and "latitude" in segments:
-                keep[beam] = in_box(segments["longitude"][:], segments["latitude"][:], box)
-                total += int(keep[beam].sum())
-
-        def copy(name, item):
-            if not isinstance(item, h5py.Dataset):
-                return
-            if variables is not None and f"/{name}" not in variables:
-                return
-            beam, _, rest = name.partition("/")
-            values = item[()]
-            if beam in BEAMS:
-                if not rest.startswith("land_ice_segments/"):
-                    return
-                if not keep[beam].any() and empty == "absent":
-                    return
-                values = values[keep[beam]]
-            made = out.create_dataset(name, data=values, dtype=item.dtype)
-            for key, value in item.attrs.items():
-                if key not in ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME"):
-                    made.attrs[key] = value
-
-        file.visititems(copy)
-        for beam in BEAMS:
-            if beam in out:
-                for key, value in file[beam].attrs.items():
-                    out[beam].attrs[key] = value
+        for name, group in file.items():
+            if name not in BEAMS:
+                _copy_whole(group, out, variables)
+                continue
+            segments = group.get("land_ice_segments")
+            if segments is None:
+                continue
+            keep = in_box(segments["longitude"][:], segments["latitude"][:], box)
+            total += int(keep.sum())
+            if not keep.any() and empty == "absent":
+                continue
+            _copy_rows(segments, keep, out.create_group(f"{name}/land_ice_segments"), variables)
+            out[name].attrs.update(group.attrs)
     return total
 
 
+def _copy_whole(group, out, variables):
+    """Copy a group without rows of segments, or the datasets chosen of it."""
+    if variables is None:
+        out.copy(group, group.name)
+        return
+    for place in variables:
+        if place.startswith(f"{group.name}/") and place in group.file:
+            out.copy(group.file[place], place)
+
+
+def _copy_rows(segments, keep, out, variables):
+    """Copy rows of the datasets of a beam; of their attributes the one that readers need."""
+
+    def copy(place, item):
+        if not isinstance(item, h5py.Dataset):
+            return
+        if variables is not None and item.name not in variables:
+            return
+        made = out.create_dataset(place, data=item[()][keep])
+        if "_FillValue" in item.attrs:
+            made.attrs["_FillValue"] = item.attrs["_FillValue"]
+
+    segments.visititems(copy)
+
+
 class HarmonyService:
-    """The service for one collection, with faults on demand.
+    """The service beside an archive, for its granules of ATL06.
+
+    Statuses, pages of HTML, silence and the faults of bodies are the archive's own faults, with
+    the paths ``/capabilities``, ``/jobs/…`` and ``/service-results/…_subsetted.h5``.
 
     Parameters
     ----------
@@ -84,10 +94,6 @@ class HarmonyService:
         The loopback archive that carries the routes.
     folder
         Where subsets are written.
-    granules
-        Concept id to file.
-    collection
-        Concept id of the collection.
     variables
         Datasets that may be chosen; None for a service that doesn't choose.
     polls
@@ -98,14 +104,10 @@ class HarmonyService:
         What becomes of beams without rows: ``absent`` or ``empty``.
     """
 
-    def __init__(
-        self, archive, folder, granules, collection, variables=None, polls=2, page=2000,
-        empty="absent",
-    ):  # fmt: skip
+    def __init__(self, archive, folder, *, variables=None, polls=2, page=2000, empty="absent"):
         self.archive, self.folder = archive, Path(folder)
-        self.granules, self.collection = dict(granules), collection
         self.variables, self.polls, self.page, self.empty = variables, polls, page, empty
-        self.jobs, self.submitted, self.cancelled, self.tokens = {}, [], [], []
+        self.jobs, self.submitted, self.cancelled, self.tokens = {}, [], [], set()
         self.faults = {}
         self._lock = threading.Lock()
         job = r"/jobs/(?P<job>[0-9a-f-]{36})"
@@ -114,20 +116,22 @@ class HarmonyService:
             ("POST", r"/(?P<collection>[^/]+)/ogc-api-coverages/1\.0\.0/.*", self._submit),
             ("GET", job, self._status),
             ("GET", job + "/cancel", self._cancel),
-            ("GET", r"/service-results/.*", self._result),
+            ("GET", r"/service-results/(?P<place>.*)", self._result),
         ):
             archive.add_route(method, pattern, self._guarded(handler))
 
+    @property
+    def root_url(self):
+        """Address of the service, by the name that harmony-py has for this machine."""
+        return self.archive.base_url.replace("127.0.0.1", "localhost")
+
     def fault(self, kind, match="", times=None):
-        """Have a fault from now on, some times or always, where ``match`` is found.
+        """Have a fault from now on, some times or always, of granules with ``match`` in the name.
 
-        It is looked for in the name of a granule or the path of a request.
-
-        Kinds: ``no_service``, ``unknown_collection``, ``refused`` (the job, 400),
-        ``unauthorized`` (401), ``login`` (leads on to a log-in page), ``unavailable`` (503 to
-        polling), ``no_json`` (polling answers with a page), ``job_failed``, ``job_paused``,
-        ``granule_failed``, ``no_data``, ``endless``, ``hostile_link``, ``whole_link``,
-        ``damaged`` (the subset's bytes).
+        Kinds: ``no_service``, ``login`` (leads on to a log-in page), ``refused`` (the job is),
+        ``job_failed``, ``job_paused``, ``endless`` (one granule is ready), ``granule_failed``,
+        ``no_data``, ``hostile_link`` (a name that leads out of the folder), ``whole_link`` (to
+        the granule itself), ``foreign_link`` (to another host).
         """
         self.faults[kind] = {"match": match, "times": times}
 
@@ -143,26 +147,23 @@ class HarmonyService:
             return True
 
     def _guarded(self, handler):
-        """Answer only those who send a token, as the service does."""
+        """Answer only those who send a good token, as the service does."""
 
         def answer(request):
-            token = request.headers.get("Authorization")
-            self.tokens.append(token)
+            self.tokens.add(request.headers.get("Authorization"))
             if self._due("login", request.path):
-                return Response(303, {"Location": "http://127.0.0.1:9/oauth/authorize"}, b"")
-            if token is None or self._due("unauthorized", request.path):
+                return Response.redirect(f"{self.archive.base_url}/login")
+            if request.token is None:
                 return _error(401, "Unauthorized", "You are not authorized")
             return handler(request)
 
         return answer
 
     def _capabilities(self, request):
-        if self._due("unknown_collection"):
-            return _error(404, "NotFound", "No matching collections found.")
         cuts = not self._due("no_service")
-        return _json(
+        return Response.of_json(
             {
-                "conceptId": self.collection,
+                "conceptId": request.query["collectionid"][0],
                 "shortName": "ATL06",
                 "variableSubset": cuts and self.variables is not None,
                 "bboxSubset": cuts,
@@ -190,106 +191,98 @@ class HarmonyService:
                 )
             unknown = [name for name in variables if name not in self.variables]
             if unknown:
-                return _error(
-                    400, "RequestValidationError", f"Coverages were not found: {unknown}"
-                )
+                return _error(400, "RequestValidationError", f"Coverages were not found: {unknown}")
+        entries = [self.archive.catalogue.identified(concept) for concept in ids]
+        sources = [entry.path for entry in entries if entry is not None]
+        if not sources:
+            return _error(400, "RequestValidationError", "No matching granules found.")
         job = str(uuid.uuid4())
-        done = {"polls": self.polls, "links": [], "errors": [], "count": len(ids)}
+        done = {"polls": self.polls, "links": [], "errors": [], "count": len(sources)}
         done["state"] = "successful"
         box = _box(form["subset"])
         chosen = None if variables == ["all"] else {"/" + v.lstrip("/") for v in variables}
-        for number, concept in enumerate(ids, 1):
-            source = self.granules[concept]
+        for number, source in enumerate(sources, 1):
             if self._due("granule_failed", source.name):
-                done["errors"].append(
-                    {
-                        "url": f"https://data.example/ATLAS/{source.name}",
-                        "message": "WorkItem failed: L2 Trajectory Subsetter failed with error",
-                    }
-                )
+                failed = "WorkItem failed: L2 Trajectory Subsetter failed with error"
+                url = self.archive.url(source.name)
+                done["errors"].append({"url": url, "message": failed})
                 done["state"] = "complete_with_errors"
                 continue
-            stem = source.name.removesuffix(".h5")
-            target = self.folder / job / f"{number}" / f"{stem}_subsetted.h5"
+            target = self.folder / job / f"{number}" / f"{source.stem}_subsetted.h5"
             target.parent.mkdir(parents=True)
             rows = cut_granule(source, target, box, chosen, self.empty)
             if not rows or self._due("no_data", source.name):
                 continue
-            if self._due("damaged", source.name):
-                target.write_bytes(target.read_bytes()[:-100])
-            place = f"{self.archive.url}/service-results/{target.relative_to(self.folder)}"
-            if self._due("hostile_link", source.name):
-                place = f"{self.archive.url}/service-results/x/..%2f..%2f..%2fetc%2fpasswd"
-            if self._due("whole_link", source.name):
-                place = f"{self.archive.url}/data/{source.name}"
-            done["links"].append(
-                {
-                    "href": place,
-                    "title": target.name,
-                    "type": "application/x-hdf5",
-                    "rel": "data",
-                    "bbox": list(box),
-                    "temporal": {"start": CREATED, "end": CREATED},
-                }
-            )
+            done["links"].append(self._link(source.name, target, box))
         for kind, state in (("job_failed", "failed"), ("job_paused", "paused")):
             if self._due(kind):
                 done |= {"state": state, "links": []}
         if self._due("endless"):
-            done["polls"] = 10**9
+            done |= {"polls": math.inf, "links": done["links"][:1]}
         self.jobs[job] = done
-        return Response(303, {"Location": f"/jobs/{job}"}, b"")
+        return Response(303, {"Location": f"/jobs/{job}"})
+
+    def _link(self, granule, target, box):
+        """Return the link to a subset, or to something else where a fault has it."""
+        place = f"{self.archive.base_url}/service-results/{target.relative_to(self.folder)}"
+        if self._due("hostile_link", granule):
+            place = f"{self.archive.base_url}/service-results/x/..%2f..%2f{target.name}%2f..%2fx"
+        if self._due("whole_link", granule):
+            place = self.archive.url(granule)
+        if self._due("foreign_link", granule):
+            place = f"http://elsewhere.example/{target.name}"
+        return {
+            "href": place,
+            "title": target.name,
+            "type": "application/x-hdf5",
+            "rel": "data",
+            "bbox": list(box),
+            "temporal": {"start": CREATED, "end": CREATED},
+        }
 
     def _status(self, request):
-        known = self.jobs.get(request.path.split("/")[2])
+        job = request.match["job"]
+        known = self.jobs.get(job)
         if known is None:
-            return _error(404, "NotFoundError", "Unable to find job")
-        if self._due("unavailable"):
-            return Response(503, {"Retry-After": "0"}, b"")
-        if self._due("no_json"):
-            return Response(200, {"Content-Type": "text/html"}, b"<html>Earthdata Login</html>")
-        over = known["polls"] <= 0
-        known["polls"] -= 1
+            return _error(404, "NotFoundError", f"Unable to find job {job}")
+        endless = known["polls"] == math.inf
+        with self._lock:
+            over = known["polls"] <= 0
+            known["polls"] -= 1
         number = int(request.query.get("page", ["1"])[0])
         size = min(int(request.query.get("limit", ["2000"])[0]), self.page)
-        links = known["links"] if over else []
-        if known["polls"] > 10**6:
-            links = known["links"][:1]
-        part = links[(number - 1) * size : number * size]
-        address = f"{self.archive.url}{request.path}"
-        part = [
-            *part,
-            {
-                "href": f"{address}?{urlencode({'page': number, 'limit': size})}",
-                "title": "The current page",
-                "type": "application/json",
-                "rel": "self",
-            },
-        ]
-        return _json(
+        links = known["links"][(number - 1) * size : number * size] if over or endless else []
+        address = f"{self.archive.base_url}{request.path}"
+        page = {
+            "href": f"{address}?page={number}&limit={size}",
+            "title": "The current page",
+            "type": "application/json",
+            "rel": "self",
+        }
+        return Response.of_json(
             {
                 "username": "someone",
                 "status": known["state"] if over else "running",
-                "message": "The job is being processed" if not over else "The job is over",
+                "message": "The job is over" if over else "The job is being processed",
                 "progress": 100 if over else 40,
                 "createdAt": CREATED,
                 "updatedAt": CREATED,
                 "dataExpiration": CREATED,
-                "links": part,
-                "request": f"{self.archive.url}/{self.collection}",
+                "links": [*links, page],
+                "request": f"{self.archive.base_url}/ogc-api-coverages",
                 "numInputGranules": known["count"],
-                "jobID": request.path.split("/")[2],
+                "jobID": job,
                 "errors": known["errors"] if over else [],
             }
         )
 
     def _cancel(self, request):
-        self.cancelled.append(request.path.split("/")[2])
-        return _json({"status": "canceled"})
+        self.cancelled.append(request.match["job"])
+        return Response.of_json({"status": "canceled"})
 
     def _result(self, request):
-        path = self.folder / request.path.removeprefix("/service-results/")
-        if not path.resolve().is_relative_to(self.folder.resolve()) or not path.is_file():
+        path = (self.folder / unquote(request.match["place"])).resolve()
+        if not path.is_relative_to(self.folder.resolve()) or not path.is_file():
             return _error(404, "NotFoundError", "no such result")
         return Response(200, {"Content-Type": "application/x-hdf5"}, path)
 
@@ -313,9 +306,5 @@ def _box(subset):
     return west, south, east, north
 
 
-def _json(content, status=200):
-    return Response(status, {"Content-Type": "application/json"}, json.dumps(content).encode())
-
-
 def _error(status, code, text):
-    return _json({"code": f"harmony.{code}", "description": f"Error: {text}"}, status)
+    return Response.of_json({"code": f"harmony.{code}", "description": f"Error: {text}"}, status)

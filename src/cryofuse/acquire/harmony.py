@@ -23,11 +23,14 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, Timeout
+from requests.exceptions import ConnectionError as RequestsConnectionError
 from urllib3.util.retry import Retry
 
 from cryofuse.atl06.product import parse_name
@@ -61,7 +64,7 @@ POLL_S = 15.0
 #: Links of a page of results, the service's largest.
 _PAGE = 2000
 #: Connecting to the service, and waiting for a piece of its answer (s).
-_TIMEOUT_S = (10.0, 120.0)
+_TIMEOUT_S = (10.0, 60.0)
 #: Longest wait that the service may ask for before a request is sent again (s).
 _RETRY_AFTER_S = 120
 _TRIES = 3
@@ -119,6 +122,16 @@ def _steady(session: Session) -> Session:
     for scheme in ("https://", "http://"):
         session.mount(scheme, _SteadyAdapter())
     return session
+
+
+def _persist(call: Callable[[], Any]) -> Any:
+    """Return what a call returns, made again if a connection broke in the middle of an answer."""
+    for attempt in range(1, _TRIES):
+        try:
+            return call()
+        except (RequestsConnectionError, ChunkedEncodingError, Timeout):
+            time.sleep(attempt)
+    return call()
 
 
 def subset_variables() -> tuple[str, ...]:
@@ -256,9 +269,11 @@ def _open_client(harmony: Any, auth: Any, root_url: str) -> Any:
 
     def stay(response: Response, *_args: Any, **_options: Any) -> None:
         if response.status_code == 401:
+            response.close()
             raise _RefusedError("status 401")
         led = urljoin(root_url + "/", response.headers.get("Location", ""))
         if response.is_redirect and not led.startswith(root_url + "/"):
+            response.close()
             raise _RefusedError(f"it leads on to {_one_line(urlsplit(led).netloc)}")
 
     client.session.hooks["response"].append(stay)
@@ -271,7 +286,7 @@ def _find_collection(auth: Any, release: str, provider: str) -> str:
 
     query = earthaccess.DataCollections(auth).short_name("ATL06").version(release)
     _steady(query.session)
-    ids = [str(found["meta"]["concept-id"]) for found in query.get(100)]
+    ids = [str(found["meta"]["concept-id"]) for found in _persist(lambda: query.get(100))]
     ids = [found for found in ids if found.partition("-")[2] == provider]
     if not ids:
         raise _UnservedError(f"the catalogue has no ATL06 {release} of {provider}")
@@ -290,7 +305,8 @@ def _choose_variables(client: Any, collection: str, wanted: Sequence[str]) -> li
     """
     import harmony
 
-    offer = client.submit(harmony.CapabilitiesRequest(collection_id=collection))
+    question = harmony.CapabilitiesRequest(collection_id=collection)
+    offer = _persist(lambda: client.submit(question))
     if not isinstance(offer, dict) or not offer.get("bboxSubset"):
         raise _UnservedError(f"Harmony has no service that cuts {collection} to a box")
     names = {
@@ -341,7 +357,7 @@ class _Work:
             skip_preview=True,
         )
         try:
-            answer = self.client.submit(request)
+            answer = _persist(lambda: self.client.submit(request))
             job = str(answer["jobID"] if isinstance(answer, dict) else answer)
         except _RefusedError:
             raise
@@ -382,22 +398,22 @@ class _Work:
         if state["status"] not in _FINISHED:
             return False
         _LOG.info("Harmony job %s: %s", job, state["status"])
-        reason = "Harmony made no subset of it (it may have no data in the box)"
+        reason = None
         if state["status"] not in ("successful", "complete_with_errors"):
             reason = f"Harmony's job ended as {state['status']}: {_one_line(state['message'])}"
         self._collect(job, reason, _failures(state.get("errors") or []))
         return True
 
-    def _collect(self, job: str, reason: str, failures: Mapping[str, str] | None = None) -> None:
+    def _collect(
+        self, job: str, reason: str | None, failures: Mapping[str, str] | None = None
+    ) -> None:
         """Note the subsets of a job, whatever its state, and the reason for the others."""
         granules = set(self.jobs[job])
         strange = 0
         try:
             # Every page but the last one, which is empty, holds a link at least.
             for page in range(1, len(granules) + 2):
-                links = list(
-                    self.client.result_urls(job, page=page, limit=_PAGE, allow_incomplete=True)
-                )
+                links = _persist(partial(self._links, job, page))
                 for url in links:
                     granule = _subset_of(url)
                     if granule in granules:
@@ -409,11 +425,16 @@ class _Work:
         except _RefusedError:
             raise
         except Exception as error:  # noqa: BLE001  whatever the service does is a reason
-            reason = f"Harmony's results could not be listed: {_describe(error)}"
+            reason = reason or f"Harmony's results could not be listed: {_describe(error)}"
         if strange:
             _LOG.warning("Harmony job %s: %d links to no subset of its granules", job, strange)
+        reason = reason or "Harmony made no subset of it (it may have no data in the box)"
         for granule in granules:
             self.give_up([granule], (failures or {}).get(granule, reason))
+
+    def _links(self, job: str, page: int) -> list[Any]:
+        """Return the links of a page of results, of those that are ready."""
+        return list(self.client.result_urls(job, page=page, limit=_PAGE, allow_incomplete=True))
 
     def _cancel(self, job: str) -> None:
         """Spare the service a job that nobody waits for."""
