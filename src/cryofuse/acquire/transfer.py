@@ -35,7 +35,8 @@ from cryofuse.config import DownloadSettings
 from cryofuse.logs import UserError
 
 _LOG = logging.getLogger(__name__)
-_BLOCK_BYTES = 1 << 20
+#: Read at a time: what a broken connection loses at most.
+_BLOCK_BYTES = 1 << 18
 #: Pause between looks for a free place among the transfers of all jobs (s).
 _SLOT_PAUSE_S = 0.05
 _NAME_LOCKS = 256
