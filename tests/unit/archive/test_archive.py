@@ -201,21 +201,21 @@ def test_all_connections_together_are_held_to_the_rate(tmp_path):
             thread.join()
         assert archive.most_at_once == 4
     # 2 MB at 4 MB/s; all four share until the end.
-    assert 0.45 < max(done.values()) < 1.0
+    assert 0.45 < max(done.values()) < 1.5
     assert min(done.values()) > 0.35
 
 
 def test_latency_comes_with_each_connection_and_each_answer(tmp_path):
     (tmp_path / "a.nc").write_bytes(b"x")
-    with LoopbackArchive(tmp_path, latency_s=0.1) as archive, requests.Session() as client:
+    with LoopbackArchive(tmp_path, latency_s=0.2) as archive, requests.Session() as client:
         url = archive.add_public("a.nc")
         times = []
         for _ in range(2):
             start = time.monotonic()
             fetch(client, url)
             times.append(time.monotonic() - start)
-    assert times[0] > 0.2
-    assert 0.1 < times[1] < 0.2
+    assert times[0] > 0.4
+    assert 0.2 < times[1] < 0.4
 
 
 # Search
@@ -298,6 +298,15 @@ def test_more_than_a_page_of_2000_comes_through_earthaccess(archive, monkeypatch
     assert sorted(names_of(found)) == sorted(names)
 
 
+def test_a_search_may_be_sent_as_a_form(archive, client):
+    url = f"{archive.cmr_base_url}granules.umm_json"
+    form = {"short_name": "ATL06", "temporal[]": "2019-04-01T00:00:00Z,2019-04-02T00:00:00Z"}
+    with client.post(url, data=form, timeout=10) as answer:
+        assert names_of(answer.json()["items"]) == [NAME]
+    with client.post(url, data={**form, "version": "006"}, timeout=10) as answer:
+        assert answer.headers["CMR-Hits"] == "0"
+
+
 def test_pages_can_be_shorter_than_asked(tmp_path):
     with LoopbackArchive(tmp_path, page_size=2) as archive, requests.Session() as client:
         archive.add_collection("X", "1", [GranuleEntry(f"{n}.h5") for n in range(5)])
@@ -378,6 +387,14 @@ def test_areas_touch_as_plane_shapes_do_near_the_equator(one, other, shift):
     ring = [(wrapped(a), b) for a, b in [(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]]
     x, y, w, h = other
     assert touches(ring, (wrapped(x), y, wrapped(x + w), y + h)) == (gap == 0.0)
+
+
+def test_the_far_side_of_the_globe_is_not_touched():
+    ring = [(10.0, 10.0), (20.0, 10.0), (20.0, 20.0), (10.0, 20.0), (10.0, 10.0)]
+    opposite = [(x - 180.0, -y) for x, y in ring]
+    assert touches(ring, ring)
+    assert not touches(ring, opposite)
+    assert not touches(ring, (-171.0, -21.0, -159.0, -9.0))
 
 
 def test_areas_around_a_pole():
@@ -487,7 +504,7 @@ def test_a_stall_does_not_keep_the_archive_from_closing(tmp_path):
             archive.fault("stall", after_bytes=10)
             answer = client.get(archive.add_public("a.nc"), stream=True, timeout=10)
             start = time.monotonic()
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 3.0
         answer.close()
 
 
