@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import os
 import re
 import threading
 import time
@@ -129,7 +130,7 @@ def test_a_changed_file_comes_whole_whatever_range_is_asked(archive, client, tmp
     assert (kept.status_code, kept.content) == (206, CONTENT[5:])
     (tmp_path / NAME).write_bytes(b"something else")
     later = (tmp_path / NAME).stat().st_mtime + 10
-    __import__("os").utime(tmp_path / NAME, (later, later))
+    os.utime(tmp_path / NAME, (later, later))
     changed = fetch(client, archive.url(NAME), Range="bytes=5-", If_Range=before)
     assert (changed.status_code, changed.content) == (200, b"something else")
 
@@ -200,21 +201,21 @@ def test_all_connections_together_are_held_to_the_rate(tmp_path):
             thread.join()
         assert archive.most_at_once == 4
     # 2 MB at 4 MB/s; all four share until the end.
-    assert 0.45 < max(done.values()) < 1.0
+    assert 0.45 < max(done.values()) < 1.5
     assert min(done.values()) > 0.35
 
 
 def test_latency_comes_with_each_connection_and_each_answer(tmp_path):
     (tmp_path / "a.nc").write_bytes(b"x")
-    with LoopbackArchive(tmp_path, latency_s=0.1) as archive, requests.Session() as client:
+    with LoopbackArchive(tmp_path, latency_s=0.2) as archive, requests.Session() as client:
         url = archive.add_public("a.nc")
         times = []
         for _ in range(2):
             start = time.monotonic()
             fetch(client, url)
             times.append(time.monotonic() - start)
-    assert times[0] > 0.2
-    assert 0.1 < times[1] < 0.2
+    assert times[0] > 0.4
+    assert 0.2 < times[1] < 0.4
 
 
 # Search
@@ -227,7 +228,8 @@ def test_an_entry_reads_like_one_of_the_real_catalogue(archive, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         assert granule.data_links() == [archive.url(NAME)]
-        assert granule.size() == pytest.approx(len(CONTENT) / 2**20)
+        # The record's other file, its metadata, counts as well.
+        assert granule.size() == pytest.approx(len(CONTENT) / 2**20, rel=0.01)
     parts = granule["umm"]["DataGranule"]["ArchiveAndDistributionInformation"]
     (part,) = [part for part in parts if part["Name"] == NAME]
     assert part["SizeInBytes"] == len(CONTENT)
@@ -296,6 +298,15 @@ def test_more_than_a_page_of_2000_comes_through_earthaccess(archive, monkeypatch
     assert sorted(names_of(found)) == sorted(names)
 
 
+def test_a_search_may_be_sent_as_a_form(archive, client):
+    url = f"{archive.cmr_base_url}granules.umm_json"
+    form = {"short_name": "ATL06", "temporal[]": "2019-04-01T00:00:00Z,2019-04-02T00:00:00Z"}
+    with client.post(url, data=form, timeout=10) as answer:
+        assert names_of(answer.json()["items"]) == [NAME]
+    with client.post(url, data={**form, "version": "006"}, timeout=10) as answer:
+        assert answer.headers["CMR-Hits"] == "0"
+
+
 def test_pages_can_be_shorter_than_asked(tmp_path):
     with LoopbackArchive(tmp_path, page_size=2) as archive, requests.Session() as client:
         archive.add_collection("X", "1", [GranuleEntry(f"{n}.h5") for n in range(5)])
@@ -306,7 +317,15 @@ def test_pages_can_be_shorter_than_asked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "query", ["no_such=1", "short_name=X&page_size=2001", "sort_key=colour", "polygon=0,0,1,1,0,1"]
+    "query",
+    [
+        "no_such=1",
+        "short_name=ATL06&page_size=2001",
+        "short_name=ATL06&sort_key=colour",
+        "short_name=ATL06&polygon=0,0,1,0,1,1,0,1",
+        "short_name=ATL06&polygon=0,0,0,1,1,1,1,0,0,0",
+        "short_name=ATL06&bounding_box=0,1,1,0",
+    ],
 )
 def test_a_wrong_search_is_refused(archive, client, query):
     answer = fetch(client, f"{archive.cmr_base_url}granules.umm_json?{query}")
@@ -368,6 +387,14 @@ def test_areas_touch_as_plane_shapes_do_near_the_equator(one, other, shift):
     ring = [(wrapped(a), b) for a, b in [(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)]]
     x, y, w, h = other
     assert touches(ring, (wrapped(x), y, wrapped(x + w), y + h)) == (gap == 0.0)
+
+
+def test_the_far_side_of_the_globe_is_not_touched():
+    ring = [(10.0, 10.0), (20.0, 10.0), (20.0, 20.0), (10.0, 20.0), (10.0, 10.0)]
+    opposite = [(x - 180.0, -y) for x, y in ring]
+    assert touches(ring, ring)
+    assert not touches(ring, opposite)
+    assert not touches(ring, (-171.0, -21.0, -159.0, -9.0))
 
 
 def test_areas_around_a_pole():
@@ -437,16 +464,26 @@ def test_no_such_fault(archive):
         archive.fault("earthquake")
 
 
+BLOCK = 4096
+
+
 def read_until_it_fails(client, url, timeout=0.3, **headers):
     """Return what came, and the error that ended it."""
     came = b""
     try:
         with client.get(url, stream=True, timeout=timeout, headers=headers) as answer:
-            for block in answer.iter_content(4096):
+            for block in answer.iter_content(BLOCK):
                 came += block
     except requests.RequestException as error:
         return came, error
     return came, None
+
+
+def assert_half(came):
+    """Half of the file came; the client loses the block that it was reading."""
+    half = CONTENT[: len(CONTENT) // 2]
+    assert half.startswith(came)
+    assert len(came) > len(half) - BLOCK
 
 
 def test_a_stall_lasts_until_the_client_leaves(archive, client):
@@ -455,7 +492,7 @@ def test_a_stall_lasts_until_the_client_leaves(archive, client):
     came, error = read_until_it_fails(client, archive.url(NAME))
     assert time.monotonic() - start > 0.3
     assert "timed out" in str(error)
-    assert came == CONTENT[: len(CONTENT) // 2]
+    assert_half(came)
     assert archive.completed(NAME) == 0
     assert fetch(client, archive.url(NAME)).content == CONTENT
 
@@ -467,7 +504,7 @@ def test_a_stall_does_not_keep_the_archive_from_closing(tmp_path):
             archive.fault("stall", after_bytes=10)
             answer = client.get(archive.add_public("a.nc"), stream=True, timeout=10)
             start = time.monotonic()
-        assert time.monotonic() - start < 1.0
+        assert time.monotonic() - start < 3.0
         answer.close()
 
 
@@ -492,7 +529,7 @@ def test_a_short_body_ends_before_its_stated_length(archive, client):
     archive.fault("short", times=1)
     came, error = read_until_it_fails(client, archive.url(NAME), timeout=10)
     assert "IncompleteRead" in str(error)
-    assert came == CONTENT[: len(CONTENT) // 2]
+    assert_half(came)
     assert [one.complete for one in archive.log] == [False]
 
 
@@ -501,6 +538,8 @@ def test_a_truncated_file_looks_whole(archive, client):
     answer = fetch(client, archive.url(NAME))
     assert answer.content == CONTENT[: len(CONTENT) // 2]
     assert int(answer.headers["Content-Length"]) == len(CONTENT) // 2
+    assert archive.completed(NAME) == 0
+    assert archive.log[0].complete
 
 
 def test_wrong_bytes_are_of_the_right_length(archive, client):
@@ -519,6 +558,7 @@ def test_a_log_in_page_comes_with_status_200(archive, client):
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/html"
     assert b"Earthdata Login" in answer.content
+    assert archive.completed(NAME) == archive.body_bytes(NAME) == 0
 
 
 def test_tokens_expire_after_requests_or_bytes(archive, client):
