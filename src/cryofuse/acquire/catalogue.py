@@ -12,6 +12,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -304,8 +306,30 @@ def _failure(error: RuntimeError) -> _FailedError | _RefusedError:
         return _RefusedError(f"status {status}: the log-in is not accepted; log in anew")
     if status < 500 and status not in _PASSING_STATUS:
         return _RefusedError(f"status {status}: it does not accept this search")
-    asked = response.headers.get("Retry-After", "")
-    return _FailedError(f"status {status}", float(asked) if asked.isdigit() else 0.0)
+    return _FailedError(f"status {status}", asked_wait_s(response.headers.get("Retry-After")))
+
+
+def asked_wait_s(text: str | None, now: datetime | None = None) -> float:
+    """Return the seconds that a header Retry-After asks for, 0 where it says nothing.
+
+    Parameters
+    ----------
+    text
+        Seconds, or a date (RFC 9110, section 10.2.3).
+    now
+        The time, by default this moment.
+    """
+    if text is None:
+        return 0.0
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    # A date that names no zone is in UTC.
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max((until - (now or datetime.now(UTC))).total_seconds(), 0.0)
 
 
 def _wait(state: RetryCallState) -> float:

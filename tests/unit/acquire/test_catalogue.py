@@ -4,14 +4,17 @@ import json
 import logging
 import re
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
+import earthaccess
 import numpy as np
 import pytest
 import requests
 import shapely
+from earthaccess.system import System
 
 from cryofuse.acquire import catalogue
 from cryofuse.acquire.catalogue import (
@@ -19,13 +22,16 @@ from cryofuse.acquire.catalogue import (
     TRIES,
     Catalogue,
     Entry,
+    asked_wait_s,
     bounding_box,
     search_area,
 )
+from cryofuse.acquire.plan import plan_granules, read_manifest, write_manifest
 from cryofuse.calendar import period_bounds
-from cryofuse.config import load_region
+from cryofuse.config import DownloadSettings, load_region
 from cryofuse.geo import load_outline, project
 from cryofuse.logs import UserError
+from tests.archive import GranuleEntry, LoopbackArchive
 
 SQUARE = shapely.box(-1e5, -2.1e6, 1e5, -1.9e6)
 MONTH = period_bounds("2020-01")
@@ -230,6 +236,14 @@ def test_the_server_says_how_long_to_wait():
     ]
     assert len(fake.search("ATL06", "007", None, MONTH)) == 1
     assert fake.waited[:2] == [50.0, LONGEST_WAIT_S] and 8 <= fake.waited[2] <= 10
+
+
+def test_a_wait_may_be_asked_for_as_a_date():
+    now = datetime(2024, 2, 29, 12, 0, 0, tzinfo=UTC)
+    assert asked_wait_s("Thu, 29 Feb 2024 12:01:30 GMT", now) == 90.0
+    assert asked_wait_s("Thu, 29 Feb 2024 13:01:30 +0100", now) == 90.0
+    assert asked_wait_s("Thu, 29 Feb 2024 11:00:00 -0000", now) == 0.0
+    assert not any(asked_wait_s(text, now) for text in (None, "", "-5", "1.5e", "soon"))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
@@ -446,3 +460,98 @@ def test_boxes():
     over = shapely.box(x_m[0] - 1e5, y_m[0] - 1e5, x_m[0] + 1e5, y_m[0] + 1e5)
     west, south, east, north = bounding_box(over, "EPSG:3413")
     assert 175 < west < 180 and -180 < east < -175 and south < 70 < north
+
+
+@pytest.fixture
+def archive(tmp_path):
+    with LoopbackArchive(tmp_path, page_size=40) as server:
+        yield server
+
+
+@pytest.fixture
+def log_in(monkeypatch):
+    """Log in to an archive as a job does: with a token no log-in host is asked."""
+
+    def log_in(server):
+        monkeypatch.setenv("EARTHDATA_TOKEN", server.token)
+        auth = earthaccess.Auth()
+        return auth.login(strategy="environment", system=System(**server.system()))
+
+    return log_in
+
+
+def entries(count, step=timedelta(minutes=20)):
+    start = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    footprint = (-50.0, 65.0, -49.0, 66.0)
+    return [
+        GranuleEntry(
+            f"ATL06_{start + i * step:%Y%m%d%H%M%S}_{i % 1387 + 1:04d}0603_007_01.h5",
+            size_bytes=1000 + i,
+            footprint=footprint,
+        )
+        for i in range(count)
+    ]
+
+
+def test_an_archive_of_small_pages_is_searched_completely(archive, log_in):
+    known = entries(500)
+    far = GranuleEntry(known[0].name.replace("_0001", "_1387"), footprint=(0.0, 65.0, 1.0, 66.0))
+    archive.add_collection("ATL06", "007", [*known, far])
+    older = [GranuleEntry(entry.name.replace("_007_", "_006_")) for entry in known[:3]]
+    archive.add_collection("ATL06", "006", older)
+    region = load_region("greenland", REGIONS)
+    area = search_area(load_outline(region), region.crs)
+    found = Catalogue(log_in(archive))("ATL06", "007", area, MONTH)
+    assert {entry.name: entry.size_bytes for entry in found} == {
+        entry.name: entry.size_bytes for entry in known
+    }
+    assert all(entry.url == archive.url(entry.name) for entry in found)
+
+
+def test_entries_twice_over_the_pages_of_an_archive_are_noticed(tmp_path, log_in):
+    # The library asks for pages of 2000.
+    known = entries(2010, timedelta(minutes=10))
+    with LoopbackArchive(tmp_path) as archive:
+        archive.add_collection("ATL06", "007", known)
+        fault = archive.fault("duplicates")
+        found = Catalogue(log_in(archive))("ATL06", "007", None, MONTH)
+    assert fault.struck > 0
+    assert [entry.name for entry in found] == sorted(entry.name for entry in known)
+
+
+def test_an_archive_that_is_busy_is_asked_again(archive, log_in, caplog):
+    archive.add_collection("ATL06", "007", entries(3))
+    waited = []
+    search = Catalogue(log_in(archive), sleep=waited.append)
+    archive.fault("search_503", times=1)
+    archive.fault("search_429", times=1, skip=1, retry_after_s=77)
+    archive.fault("search_reset", times=1, skip=1, after_bytes=20)
+    assert len(search("ATL06", "007", None, MONTH)) == 3
+    assert len(waited) == 3 and 77.0 in waited
+    archive.fault("search_503")
+    waited.clear()
+    with pytest.raises(UserError, match="status 503") as caught:
+        search("ATL06", "007", None, MONTH)
+    assert len(waited) == TRIES - 1 and "\n" not in str(caught.value)
+    assert archive.token not in caplog.text + str(caught.value)
+
+
+def test_hostile_names_of_an_archive_stay_in_the_plan(archive, log_in, tmp_path):
+    (good,) = entries(1)
+    names = [f"../../{good.name}", f"/etc/{good.name}", f"{good.name}\n", "..", "%2e%2e", "\x1b[2J"]
+    archive.add_collection("ATL06", "007", [good, *(GranuleEntry(name) for name in names)])
+    region = load_region("greenland", REGIONS)
+    rows = plan_granules(
+        Catalogue(log_in(archive)),
+        DownloadSettings(),
+        load_outline(region),
+        region.crs,
+        *MONTH,
+        trusted_hosts=["127.0.0.1"],
+    )
+    assert len(rows) == 1 + len(names)
+    assert [row.granule for row in rows if row.reason is None] == [good.name]
+    write_manifest(rows, tmp_path / "plan.csv", {"collection": "ATL06"})
+    assert read_manifest(tmp_path / "plan.csv", ["127.0.0.1"]) == rows
+    with pytest.raises(UserError, match="127.0.0.1"):
+        read_manifest(tmp_path / "plan.csv", ["nsidc.org"])
