@@ -3,6 +3,7 @@
 from typing import Any
 
 from cryofuse.acquire.earthdata import remove_granules
+from cryofuse.config import DownloadSettings
 from cryofuse.logs import job_log
 from cryofuse.tables import read_table, written
 
@@ -10,7 +11,8 @@ from cryofuse.tables import read_table, written
 def main(snakemake: Any) -> None:
     """Run the job."""
     with job_log(snakemake.log[0]):
-        record = remove_granules(read_table(snakemake.input.manifest))
+        settings = DownloadSettings.model_validate(snakemake.config["download"])
+        record = remove_granules(read_table(snakemake.input.manifest), settings)
         with written(snakemake.output.record) as temporary:
             record.to_csv(temporary, index=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Where Earthdata Login is: the machine named in a netrc file.
 LOGIN_HOST = "urs.earthdata.nasa.gov"
+#: What a header may carry; anything else would be refused there, with the token in the message.
+_TOKEN = re.compile(r"[!-~]+")
 _ACCOUNT = "free account and tokens: https://urs.earthdata.nasa.gov"
 
 
@@ -49,7 +52,13 @@ def find_credentials(
         If there are none, naming the file and the variables.
     """
     known = os.environ if environment is None else environment
-    if known.get("EARTHDATA_TOKEN"):
+    token = known.get("EARTHDATA_TOKEN")
+    if token:
+        if not _TOKEN.fullmatch(token):
+            raise UserError(
+                "variable EARTHDATA_TOKEN: expected a token alone, found blanks, line ends or "
+                "other characters in it; set it anew"
+            )
         return "environment"
     if known.get("EARTHDATA_USERNAME") and known.get("EARTHDATA_PASSWORD"):
         return "environment"
@@ -59,6 +68,8 @@ def find_credentials(
             return "netrc"
     except netrc.NetrcParseError as error:
         raise UserError(f"{path} is not a netrc file (line {error.lineno})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a netrc file (it is no text)") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); chmod 600 it") from None
     raise UserError(
@@ -109,17 +120,29 @@ def log_in(system: SystemSettings | None = None) -> Auth:
             f"Earthdata Login at https://{login_host} does not answer "
             f"({type(error).__name__}); try later"
         ) from None
+    except earthaccess.exceptions.LoginAttemptFailure as error:
+        # The library keeps no status: a refusal is told as JSON, a host out of order in other ways.
+        if '"error"' not in str(error):
+            raise LoginUnavailableError(
+                f"Earthdata Login at https://{login_host} is out of order; try later"
+            ) from None
+        raise UserError(_refused(login_host)) from None
     except Exception as error:  # noqa: BLE001  the library wraps what any answer brings
-        raise UserError(
-            f"Earthdata Login refused the credentials of the {name_credentials()} "
-            f"({type(error).__name__}); check them at https://{login_host}"
-        ) from None
+        raise UserError(f"{_refused(login_host)} ({type(error).__name__})") from None
     if not accepted:
-        raise UserError(
-            f"Earthdata Login refused the credentials of the {name_credentials()}; check them at "
-            f"https://{login_host}"
-        )
+        raise UserError(_refused(login_host))
     return auth
+
+
+def _refused(login_host: str) -> str:
+    return (
+        f"Earthdata Login refused the credentials of the {name_credentials()}; check them at "
+        f"https://{login_host}"
+    )
+
+
+def _leave_as_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 class Sessions:
@@ -154,7 +177,10 @@ class Sessions:
         """Return the session of this thread."""
         if getattr(self._own, "age", None) != self._age:
             with self._lock:
-                self._own.session = self._auth.get_session() if self._auth else requests.Session()
+                session = self._auth.get_session() if self._auth else requests.Session()
+                # A netrc line for the data's host, or a default one, would replace the token.
+                session.auth = _leave_as_is
+                self._own.session = session
                 self._own.age = self._age
                 self._made.append(self._own.session)
         return self._own.session

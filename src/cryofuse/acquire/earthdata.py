@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -197,20 +198,25 @@ def _of_product(files: dict[str, GranuleFile]) -> list[GranuleFile]:
 # ---------------------------------------------------------------------- removal
 
 
-def remove_granules(receipt: pd.DataFrame) -> pd.DataFrame:
-    """Remove the raw granules of a receipt and return the record of them.
+def remove_granules(receipt: pd.DataFrame, settings: DownloadSettings) -> pd.DataFrame:
+    """Remove the raw granules of a receipt from the cache and return the record of them.
 
     Parameters
     ----------
     receipt
-        Of contract MANIFEST; the files that were used are removed.
+        Of contract MANIFEST; the files that were used are removed, a user's own ones never.
+    settings
+        Cache.
 
     Returns
     -------
     pandas.DataFrame
         ``granule``, ``path``, ``size_bytes`` of each, whether it was still there or not.
     """
+    cache = os.path.abspath(settings.cache_dir)
     used = used_granules(receipt)
+    cached = [Path(os.path.abspath(path)).is_relative_to(cache) for path in used["path"]]
+    used = used[np.array(cached, bool)]
     for path in used["path"]:
         Path(path).unlink(missing_ok=True)
     return used[_RECORD].sort_values("granule", ignore_index=True)

@@ -98,9 +98,9 @@ def _no_hdf5(path: Path) -> str | None:
 def _first(file: h5py.File, place: str) -> Any:
     """Return the first value of a dataset, None where there is none."""
     dataset = file.get(place)
-    if not isinstance(dataset, h5py.Dataset) or dataset.size == 0:
+    if not isinstance(dataset, h5py.Dataset) or not dataset.size:
         return None
-    return np.asarray(dataset[()]).reshape(-1)[0]
+    return dataset[(0,) * dataset.ndim]
 
 
 def _text(value: Any) -> str | None:

@@ -62,10 +62,13 @@ class ProgressBar:
             more = size_bytes - self._sizes.get(name, 0)
             self._sizes[name] = size_bytes
             if fetched:
-                self._fetched += more
+                # Bytes that proved wrong are no more there; they were fetched all the same.
+                self._fetched += max(more, 0)
             elif not self._bar.disable:
-                self._bar.initial += more
+                self._bar.initial += max(more, 0)
             self._bar.update(more)
+            if not self._bar.disable:
+                self._bar.initial = min(self._bar.initial, self._bar.n)
             if self._bar.disable and time.monotonic() - self._told >= self._period:
                 self._tell()
 

@@ -44,8 +44,10 @@ _NAME_LOCKS = 256
 _REFUSALS = 3
 #: Answers that another try may change; RFC 9110 and RFC 6585.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Checksums that are computed; a catalogue may name any other.
+_ALGORITHMS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 #: A name that is one part of a path on any system.
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 #: What a file must be: a path with the temporary name, and the name it is to have; a problem in
 #: one line, or None.
@@ -134,7 +136,7 @@ def check_announced(path: Path, wanted: Wanted) -> str | None:
 def file_digest(path: Path, algorithm: str) -> str | None:
     """Return the hexadecimal digest of a file, None for an algorithm that is not known."""
     name = algorithm.lower().replace("-", "")
-    if name not in hashlib.algorithms_available:
+    if name not in _ALGORITHMS:
         return None
     with path.open("rb") as stream:
         return hashlib.file_digest(
@@ -294,21 +296,29 @@ class Transfers:
         StoppedError
             If the run was stopped meanwhile.
         """
-        if not is_safe_name(wanted.name):
-            return Outcome(wanted, None, f"{wanted.name!r} is no name for a file here")
-        if self._sessions.authenticated:
-            problem = link_problem(wanted.url, self._settings.trusted_hosts)
-            if problem is not None:
-                return Outcome(wanted, None, f"{problem}; nothing was sent")
-        folder.mkdir(parents=True, exist_ok=True)
         self._pause(0)
-        # Two jobs never fetch one file at a time; a few names share a lock.
-        lock = self._locks / f"name-{zlib.crc32(wanted.name.encode()) % _NAME_LOCKS}.lock"
-        with _locked(lock, lambda: self._pause(_SLOT_PAUSE_S)):
-            outcome = self._fetch_locked(wanted, folder)
+        problem = self._problem_of_request(wanted)
+        if problem is not None:
+            outcome = Outcome(wanted, None, problem)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Two jobs never fetch one file at a time; a few names share a lock.
+            lock = self._locks / f"name-{zlib.crc32(wanted.name.encode()) % _NAME_LOCKS}.lock"
+            with _locked(lock, lambda: self._pause(_SLOT_PAUSE_S)):
+                outcome = self._fetch_locked(wanted, folder)
         if self._progress:
             self._progress.done(wanted.name)
         return outcome
+
+    def _problem_of_request(self, wanted: Wanted) -> str | None:
+        """Return why a file is not even asked for, None if it is."""
+        if not is_safe_name(wanted.name):
+            return f"{wanted.name!r} is no name for a file here"
+        if self._sessions.authenticated:
+            problem = link_problem(wanted.url, self._settings.trusted_hosts)
+            if problem is not None:
+                return f"{problem}; nothing was sent"
+        return None
 
     def _fetch_locked(self, wanted: Wanted, folder: Path) -> Outcome:
         target, part = folder / wanted.name, _Part(folder, wanted.name)
@@ -323,7 +333,10 @@ class Transfers:
                 self._try_repeatedly(wanted, part, received)
         except (PassingError, LastingError) as error:
             reason = describe(error)
-            self._put_aside(wanted, part, reason)
+            if isinstance(error, RefusedError) and self._sessions.authenticated:
+                reason += f" (credentials: {name_credentials()})"
+            # What a broken connection or a refusal left is gone on with by the next run.
+            self._put_aside(wanted, part, reason, isinstance(error, (PassingError, RefusedError)))
             if isinstance(error, RefusedError):
                 self._count_refusal(reason)
             _LOG.warning("%s: %s", wanted.name, reason)
@@ -409,20 +422,34 @@ class Transfers:
                 if _is_whole(response, part.size()):
                     return
                 append = self._judge(response, part)
-                part.note(response.headers.get("ETag"))
-                size = part.size() if append else 0
+                if not append:
+                    part.begin(response.headers.get("ETag"))
+                size = part.size()
                 self._tell(wanted, size, fetched=False)
-                with part.path.open("ab" if append else "wb") as stream:
+                with part.path.open("ab") as stream:
                     for block in response.iter_content(_BLOCK_BYTES):
                         stream.write(block)
                         size += len(block)
                         received[0] += len(block)
                         self._tell(wanted, size)
                         self._pause(0)
+                        if wanted.size_bytes is not None and size > wanted.size_bytes:
+                            break
                     stream.flush()
                     os.fsync(stream.fileno())
-        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
+        # A redirect to a malformed address leaves requests as a plain ValueError.
+        except (
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,
+            ValueError,
+        ) as error:
             raise PassingError(f"the connection failed ({_cause(error)})") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{part.path.parent} is full; what came stays, and the same command goes on"
+            ) from None
 
     def _judge(self, response: requests.Response, part: _Part) -> bool:
         """Return whether an answer goes on where the part ends; raise where it is no file."""
@@ -446,7 +473,8 @@ class Transfers:
         if status == 200:
             return False
         begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        if begin is None or int(begin[1]) != part.size():
+        mark = response.headers.get("ETag")
+        if begin is None or int(begin[1]) != part.size() or mark not in (None, part.validator()):
             part.drop()
             raise PassingError("the archive sent another part than the one asked for")
         return True
@@ -457,11 +485,13 @@ class Transfers:
 
     # ------------------------------------------------------------------ what goes wrong
 
-    def _put_aside(self, wanted: Wanted, part: _Part, reason: str) -> None:
+    def _put_aside(self, wanted: Wanted, part: _Part, reason: str, resumable: bool) -> None:
         """Leave the reason, and the bytes that were wrong, where a person can look."""
         folder = self._cache / "quarantine"
         folder.mkdir(parents=True, exist_ok=True)
         part.move_bad(folder / wanted.name)
+        if not resumable:
+            part.drop()
         note = {
             "file": wanted.name,
             "url": wanted.url.split("?")[0],
@@ -481,7 +511,7 @@ class Transfers:
             doubted = self._refused_in_row >= _REFUSALS
         if doubted and self._sessions.authenticated:
             raise UserError(
-                f"the archive refuses the credentials of the {name_credentials()} ({reason}); "
+                f"the archive refuses file after file: {reason}; "
                 "make a new token, or accept the data's licence, at the log-in host; what came "
                 "stays, and the same command goes on"
             )
@@ -516,8 +546,9 @@ class _Part:
         # A weak mark does not promise the same bytes (RFC 9110, 13.1.5).
         return mark if mark and not mark.startswith("W/") else None
 
-    def note(self, mark: str | None) -> None:
-        """Remember the mark before the bytes that it stands for."""
+    def begin(self, mark: str | None) -> None:
+        """Begin anew, and remember the mark before the bytes that it stands for."""
+        self.path.unlink(missing_ok=True)
         if mark and mark.isprintable() and mark.isascii():
             write_atomic(self._mark, mark)
         else:
@@ -533,10 +564,9 @@ class _Part:
         os.replace(path, self._bad)
 
     def move_bad(self, target: Path) -> None:
-        """Hand over the bytes that proved wrong, if any, and leave nothing else."""
+        """Hand over the bytes that proved wrong, if any."""
         if self._bad.is_file():
             os.replace(self._bad, target)
-        self.drop()
 
     def drop(self) -> None:
         """Remove everything."""
@@ -553,8 +583,10 @@ def write_atomic(path: Path, text: str) -> None:
 
 def _is_whole(response: requests.Response, size: int) -> bool:
     """Return whether the archive says that nothing is left to send after so many bytes."""
-    return (
-        response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{size}"
+    whole = f"bytes */{size}"
+    return bool(size) and (response.status_code, response.headers.get("Content-Range")) == (
+        416,
+        whole,
     )
 
 
@@ -565,7 +597,7 @@ def _asked_wait(response: requests.Response) -> float | None:
         return None
     try:
         return Retry().parse_retry_after(text)
-    except urllib3.exceptions.InvalidHeader:
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return None
 
 
