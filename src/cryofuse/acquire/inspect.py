@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ _LATEST_START = np.timedelta64(15, "m")
 _EARLIEST_START = np.timedelta64(-2, "s")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _NETCDF3_SIGNATURE = b"CDF"
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z?")
+#: Characters of a file's own text that are looked at.
+_TEXT_LENGTH = 40
 
 
 def inspect_granule(path: Path, name: str) -> str | None:
@@ -47,7 +51,7 @@ def inspect_granule(path: Path, name: str) -> str | None:
                 "release": (_text(_first(file, "ancillary_data/release")), said.release),
             }
             start = _text(_first(file, "ancillary_data/data_start_utc"))
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  h5py meets damage with errors of any kind
         return f"it does not open as HDF5 ({describe(error)})"
     for what, (found, expected) in inside.items():
         if found is not None and found != expected:
@@ -57,7 +61,7 @@ def inspect_granule(path: Path, name: str) -> str | None:
 
 def _start_differs(text: str | None, expected: np.datetime64) -> str | None:
     """Return how the start that a file states differs from its name's, None if it does not."""
-    if not text:
+    if not text or not _TIME.fullmatch(text):
         return None
     try:
         start = np.datetime64(text.removesuffix("Z"), "us")
@@ -78,7 +82,7 @@ def inspect_grid(path: Path, name: str) -> str | None:  # noqa: ARG001  any name
     try:
         with h5py.File(path, "r", locking=False):
             return None
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001  as above
         return f"it does not open as HDF5 ({describe(error)})"
 
 
@@ -104,8 +108,9 @@ def _first(file: h5py.File, place: str) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    """Return a padded byte string as text; None where there is none or it is blank."""
+    """Return a padded byte string as one line; None where there is none or it is blank."""
     if not isinstance(value, bytes | str):
         return None
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
-    return text.strip(" \0") or None
+    text = text.strip(" \0")[:_TEXT_LENGTH]
+    return "".join(letter if letter.isprintable() else "?" for letter in text) or None

@@ -1,0 +1,347 @@
+"""A period's granules: fetched as planned, told in the receipt, removed, and had again."""
+
+import logging
+import os
+import shutil
+
+import pandas as pd
+import pytest
+
+from cryofuse.acquire.earthdata import (
+    download_granules,
+    is_present,
+    missing_granules,
+    remove_granules,
+    restore_granules,
+)
+from cryofuse.acquire.plan import ManifestRow, read_manifest, write_manifest
+from cryofuse.calendar import period_bounds
+from cryofuse.logs import UserError
+from cryofuse.tables import MANIFEST, read_table, write_table
+from tests.archive import LoopbackArchive
+from tests.atl06_files import granule_name, write_granule
+from tests.transfer_site import TOKEN, Site, digest
+
+MONTH = period_bounds("2020-01")
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    for name in ("EARTHDATA_USERNAME", "EARTHDATA_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    (tmp_path / "archive").mkdir()
+    files = [write_granule(tmp_path / "archive", number) for number in range(5)]
+    with LoopbackArchive(tmp_path / "archive", tokens=(TOKEN,)) as archive:
+        archive.add_collection("ATL06", "007", files)
+        yield Site(archive, tmp_path)
+
+
+def row(site, name, **changes):
+    content = site.content[name]
+    number = site.names.index(name)
+    told = {
+        "granule": name,
+        "release": "007",
+        "revision": "01",
+        "rgt": 123 + number,
+        "cycle": 6,
+        "orbit_region": 3,
+        "start_time": f"2020-01-{2 + number:02d}T03:04:05Z",
+        "url": site.archive.url(name),
+        "size_bytes": len(content),
+        "checksum": digest(content),
+        "checksum_algorithm": "SHA-256",
+    }
+    return ManifestRow(**(told | changes))
+
+
+@pytest.fixture
+def rows(site):
+    return [row(site, name) for name in site.names]
+
+
+def download(site, rows, removed=None, **changes):
+    options = {"max_failed_share": 0.5} | changes
+    table = download_granules(rows, site.settings(**options), *MONTH, removed=removed)
+    return table.to_pylist()
+
+
+def test_the_receipt_is_what_is_there(site, rows, tmp_path):
+    superseded = granule_name(4, revision=0)
+    later = granule_name(60)
+    left_out = [
+        ManifestRow(granule=superseded, reason="release 007 revision 01 is used"),
+        ManifestRow(granule=later, reason="it starts outside the period"),
+        ManifestRow(granule="%2E.%2Fx.h5", reason="its name is not a plain file name"),
+    ]
+    table = download_granules([*left_out, *rows], site.settings(), *MONTH)
+    path = tmp_path / "receipt.parquet"
+    write_table(table, path, MANIFEST)
+    receipt = read_table(path).set_index("granule")
+    assert sorted(receipt.index) == sorted([superseded, *site.names])
+    for name in site.names:
+        assert receipt["path"][name] == str(site.folder / name)
+        assert receipt["size_bytes"][name] == len(site.content[name])
+        assert pd.isna(receipt["reason"][name])
+    assert receipt["superseded_by"][superseded] == site.names[4]
+    assert site.arrived() == site.names
+
+
+def test_the_order_of_the_plan_does_not_matter(site, rows):
+    assert download(site, rows) == download(site, rows[::-1])
+
+
+def test_nothing_is_asked_for_what_is_there(site, rows, monkeypatch):
+    first = download(site, rows)
+    site.archive.clear_log()
+    monkeypatch.delenv("EARTHDATA_TOKEN")
+    assert download(site, rows) == first and site.archive.log == []
+    assert all(is_present(one, site.settings()) for one in rows)
+    # One that is not as announced is fetched, which needs the credentials again.
+    os.truncate(site.folder / site.names[3], 10)
+    assert not is_present(rows[3], site.settings())
+    with pytest.raises(UserError, match="no Earthdata credentials"):
+        download(site, rows)
+    monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
+    assert download(site, rows) == first
+    assert {one.name for one in site.archive.log} == {site.names[3]}
+
+
+@pytest.mark.parametrize("kind", ["404", "503", "reset", "wrong_bytes", "html", "reissued"])
+def test_a_loss_is_in_the_receipt(site, rows, kind):
+    site.archive.fault(kind, site.names[2], times=1 if kind == "reissued" else None)
+    receipt = download(site, rows, tries=2)
+    assert [one["granule"] for one in receipt] == site.names
+    for one in receipt:
+        lost = one["granule"] == site.names[2]
+        assert (one["size_bytes"] is None) == lost == (one["reason"] is not None)
+    assert receipt[2]["reason"].startswith("not fetched: ")
+    assert site.names[2] not in site.arrived() and len(site.arrived()) == 4
+    assert f"{site.names[2]}.json" in site.aside()
+
+
+def test_too_many_losses_stop_the_period(site, rows):
+    for name in site.names[:2]:
+        site.archive.fault("404", name)
+    with pytest.raises(UserError, match="2 of 5 files"):
+        download(site, rows, max_failed_share=0.3)
+    site.archive.clear_faults()
+    assert all(one["reason"] is None for one in download(site, rows, max_failed_share=0.3))
+    assert [site.archive.completed(name) for name in site.names] == [1] * 5
+
+
+def test_a_granule_under_anothers_name_is_not_accepted(site, rows):
+    """The archive mixes two files up, record and all."""
+    name, other = site.names[:2]
+    shutil.copy(site.archive.folder / other, site.archive.folder / name)
+    size, checksum = len(site.content[other]), digest(site.content[other])
+    mixed = row(site, name, size_bytes=size, checksum=checksum)
+    receipt = download(site, [mixed, *rows[1:]], tries=2)
+    assert "its track is 124, its name says 123" in receipt[0]["reason"]
+    assert site.arrived() == site.names[1:]
+    # Nor is one that lies in the cache.
+    shutil.copy(site.archive.folder / other, site.folder / name)
+    assert "its track is 124" in download(site, [mixed, *rows[1:]], tries=2)[0]["reason"]
+
+
+def test_a_bare_plan_holds_too(site):
+    """No size, no checksum: the content decides."""
+    bare = {"size_bytes": None, "checksum": None, "checksum_algorithm": None}
+    rows = [row(site, name, **bare) for name in site.names]
+    for kind, name in zip(("truncated", "short", "html", "503"), site.names, strict=False):
+        site.archive.fault(kind, name, times=1)
+    assert [one["reason"] for one in download(site, rows)] == [None] * 5
+    assert site.arrived() == site.names
+    assert download(site, rows) and all(site.archive.completed(name) == 1 for name in site.names)
+
+
+def test_no_secret_is_logged(site, rows, caplog):
+    caplog.set_level(logging.DEBUG)
+    for kind, name in zip(("401", "html", "429", "reset"), site.names, strict=False):
+        site.archive.fault(kind, name, times=1)
+    download(site, rows)
+    assert TOKEN not in caplog.text and "Bearer" not in caplog.text
+    assert not any(TOKEN.encode() in p.read_bytes() for p in site.cache.rglob("*") if p.is_file())
+
+
+def test_a_shared_plan_gives_the_same_receipt(site, rows, tmp_path):
+    write_manifest(rows, tmp_path / "plan.csv", {"collection": "ATL06"})
+    again = read_manifest(tmp_path / "plan.csv", ["127.0.0.1"])
+    assert download(site, again) == download(site, rows)
+
+
+# ---------------------------------------------------------------------- removal
+
+
+def frame(receipt):
+    return pd.DataFrame(receipt).astype({"superseded_by": object, "reason": object})
+
+
+@pytest.fixture
+def used(site, rows):
+    """A receipt with one loss, whose granules were used and removed; and the record."""
+    site.archive.fault("404", site.names[4], times=1)
+    receipt = frame(download(site, rows))
+    record = remove_granules(receipt, site.settings())
+    site.archive.clear_log()
+    return receipt, record
+
+
+def test_what_was_used_is_removed_and_recorded(site, used):
+    receipt, record = used
+    assert site.arrived() == []
+    assert record.to_dict("records") == [
+        {"granule": n, "path": str(site.folder / n), "size_bytes": len(site.content[n])}
+        for n in site.names[:4]
+    ]
+    again = remove_granules(receipt, site.settings())
+    pd.testing.assert_frame_equal(again, record)
+    assert missing_granules(receipt)["granule"].tolist() == site.names[:4]
+
+
+def test_a_users_own_files_are_never_removed(site, tmp_path):
+    own = write_granule(tmp_path, 7)
+    sly = site.cache / ".." / own.name
+    beside = tmp_path / "cache-of-mine" / own.name
+    beside.parent.mkdir()
+    shutil.copy(own, beside)
+    for path in (own, sly, beside):
+        told = {"granule": own.name, "path": str(path), "size_bytes": 1}
+        receipt = frame([told | {"superseded_by": None, "reason": None}])
+        assert remove_granules(receipt, site.settings()).empty
+    assert own.is_file() and beside.is_file()
+
+
+def test_an_empty_period_has_an_empty_record(site, tmp_path):
+    record = remove_granules(pd.DataFrame(columns=MANIFEST.schema.names), site.settings())
+    path = tmp_path / "record.csv"
+    record.to_csv(path, index=False)
+    assert list(record.columns) == ["granule", "path", "size_bytes"] and record.empty
+    assert download(site, [], pd.read_csv(path)) == []
+
+
+def test_removed_granules_stay_in_the_receipt_and_are_not_fetched(site, rows, used, tmp_path):
+    receipt, record = used
+    path = tmp_path / "record.csv"
+    record.to_csv(path, index=False)
+    again = download(site, rows, pd.read_csv(path))
+    # The one that was lost is asked for again, the removed ones are not.
+    assert {one.name for one in site.archive.log} == {site.names[4]}
+    assert again[:4] == receipt.astype(object).where(receipt.notna(), None).to_dict("records")[:4]
+    assert again[4]["reason"] is None and site.arrived() == site.names[4:]
+
+
+def test_a_removed_granule_that_the_plan_has_replaced_is_fetched(site, rows, used):
+    _, record = used
+    changed = write_granule(site.archive.folder, 0, n_bytes=50_000)
+    site.content[changed.name] = changed.read_bytes()
+    download(site, [row(site, changed.name), *rows[1:]], record)
+    assert site.arrived() == [site.names[0], site.names[4]]
+
+
+def test_fetching_again_is_refused_with_its_size(site, rows, used):
+    receipt, _ = used
+    receipt["size_bytes"] = [3e9, 2e9, 1e9, 0.5e9, None]
+    with pytest.raises(UserError, match=r"4 raw granules \(6\.50 GB\)") as caught:
+        restore_granules(receipt, rows, site.settings(), allowed=False)
+    assert "refetch=true" in str(caught.value) and "\n" not in str(caught.value)
+    assert site.archive.log == [] and site.arrived() == []
+
+
+def test_fetching_again_brings_the_same_bytes(site, rows, used):
+    receipt, _ = used
+    assert restore_granules(receipt, rows, site.settings(), allowed=True) == 4
+    assert site.arrived() == site.names[:4]
+    site.archive.clear_log()
+    for allowed in (True, False):
+        assert restore_granules(receipt, rows, site.settings(), allowed=allowed) == 0
+    assert site.archive.log == []
+
+
+def test_what_cannot_be_had_again_is_one_line(site, rows, used):
+    receipt, _ = used
+    site.archive.fault("404", site.names[1])
+    with pytest.raises(UserError, match="1 granules could not be had again") as caught:
+        restore_granules(receipt, rows, site.settings(max_failed_share=0.5), allowed=True)
+    assert site.names[1] in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=site.names[1]):
+        restore_granules(receipt, rows[2:], site.settings(), allowed=True)
+
+
+# ---------------------------------------------------------------------- parts cut at the archive
+
+
+BOX = (-50.0, 69.0, -46.0, 71.0)
+
+
+@pytest.fixture
+def cut(site, monkeypatch):
+    """Parts of two granules, of a service that has no part of the others."""
+    asked = []
+    made = site.root / "made"
+    made.mkdir()
+    urls = {}
+    for number in range(2):
+        part = write_granule(made, number, n_bytes=1000)
+        path = site.archive.folder / f"processed_{part.name}"
+        shutil.move(part, path)
+        site.content[path.name] = path.read_bytes()
+        urls[part.name] = site.archive.add_public(path.name)
+
+    def request(rows, box, variables, auth, root_url=None):
+        asked.append(sorted(one.granule for one in rows))
+        assert box == BOX and auth.authenticated
+        names = {one.granule for one in rows}
+        reasons = {name: "no part" for name in names - set(urls)}
+        return {name: url for name, url in urls.items() if name in names}, reasons
+
+    monkeypatch.setattr("cryofuse.acquire.harmony.request_subsets", request)
+    return asked
+
+
+def download_cut(site, rows, removed=None):
+    settings = site.settings(subset="harmony", max_failed_share=0.5, tries=2)
+    return download_granules(rows, settings, *MONTH, box=BOX, removed=removed).to_pylist()
+
+
+def test_parts_where_there_are_any_else_whole_granules(site, rows, cut, caplog):
+    receipt = download_cut(site, rows)
+    names = [f"processed_{name}" for name in site.names[:2]] + site.names[2:]
+    assert sorted(one["granule"] for one in receipt) == sorted(names)
+    assert all(one["reason"] is None for one in receipt)
+    for one in receipt:
+        with open(one["path"], "rb") as stream:
+            assert stream.read() == site.content[one["granule"]]
+    assert site.arrived() == site.names[2:]
+    assert f"{site.names[2]}: fetched whole: no part" in caplog.text
+    site.archive.clear_log()
+    assert download_cut(site, rows) == receipt
+    # Parts that are there are neither asked of the service nor fetched.
+    assert cut[1] == site.names[2:] and site.archive.log == []
+
+
+def test_a_part_that_does_not_come_is_no_loss(site, rows, cut, caplog):
+    site.archive.fault("404", "processed_.*" + site.names[0])
+    receipt = download_cut(site, rows)
+    assert {one["granule"] for one in receipt} == {
+        f"processed_{site.names[1]}",
+        site.names[0],
+        *site.names[2:],
+    }
+    assert all(one["reason"] is None for one in receipt)
+    assert f"{site.names[0]}: fetched whole: 404" in caplog.text
+
+
+def test_parts_are_removed_and_had_again(site, rows, cut):
+    receipt = frame(download_cut(site, rows))
+    record = remove_granules(receipt, site.settings())
+    assert len(record) == 5 and not any(os.path.exists(path) for path in record["path"])
+    site.archive.clear_log()
+    assert frame(download_cut(site, rows, record)).equals(receipt) and site.archive.log == []
+    settings = site.settings(subset="harmony")
+    assert restore_granules(receipt, rows, settings, True, box=BOX) == 5
+    for name, path in zip(receipt["granule"], receipt["path"], strict=True):
+        with open(path, "rb") as stream:
+            assert stream.read() == site.content[name]
