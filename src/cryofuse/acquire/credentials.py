@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 LOGIN_HOST = "urs.earthdata.nasa.gov"
 #: What a header may carry; anything else would be refused there, with the token in the message.
 _TOKEN = re.compile(r"[!-~]+")
+#: What a host or the gateway before it says that cannot answer now; RFC 9110 and RFC 6585.
+_OUT_OF_ORDER = re.compile(
+    "unavailable|bad gateway|gateway time-?out|internal server error|too many requests", re.I
+)
 _ACCOUNT = "free account and tokens: https://urs.earthdata.nasa.gov"
 
 
@@ -121,8 +125,8 @@ def log_in(system: SystemSettings | None = None) -> Auth:
             f"({type(error).__name__}); try later"
         ) from None
     except earthaccess.exceptions.LoginAttemptFailure as error:
-        # The library keeps no status: a refusal is told as JSON, a host out of order in other ways.
-        if '"error"' not in str(error):
+        # The library keeps the answer's text alone, not its status.
+        if _OUT_OF_ORDER.search(str(error)):
             raise LoginUnavailableError(
                 f"Earthdata Login at https://{login_host} is out of order; try later"
             ) from None

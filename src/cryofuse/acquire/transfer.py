@@ -224,7 +224,7 @@ class Transfers:
         self._slots = Slots(self._locks, settings.parallel)
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._refused_in_row = 0
+        self._refused_in_row, self._refusal = 0, ""
 
     # ------------------------------------------------------------------ many files
 
@@ -282,6 +282,7 @@ class Transfers:
             raise problem
         if len(failed) > max_failed_share * len(files):
             raise UserError(_too_many(failed, len(files), max_failed_share))
+        self._check_log_in(outcomes)
         return outcomes
 
     # ------------------------------------------------------------------ one file
@@ -468,7 +469,7 @@ class Transfers:
             raise PassingError(f"the archive answered {status}", _asked_wait(response))
         if status not in (200, 206):
             raise LastingError(f"the archive answered {status}")
-        if "html" in response.headers.get("Content-Type", "").lower():
+        if _is_page(response):
             raise RefusedError("an HTML page came in place of the file (a log-in page?)")
         if status == 200:
             return False
@@ -508,13 +509,31 @@ class Transfers:
         """Doubt the log-in itself where file after file is refused."""
         with self._lock:
             self._refused_in_row += 1
+            self._refusal = reason
             doubted = self._refused_in_row >= _REFUSALS
         if doubted and self._sessions.authenticated:
-            raise UserError(
-                f"the archive refuses file after file: {reason}; "
-                "make a new token, or accept the data's licence, at the log-in host; what came "
-                "stays, and the same command goes on"
-            )
+            raise UserError(_no_log_in(reason))
+
+    def _check_log_in(self, outcomes: Sequence[Outcome]) -> None:
+        """Make sure that the last files were refused for themselves, not for the log-in's end."""
+        if not (self._refused_in_row and self._sessions.authenticated):
+            return
+        came = next((outcome for outcome in outcomes if outcome.path is not None), None)
+        if came is None or self._is_refused(came.wanted.url):
+            raise UserError(_no_log_in(self._refusal))
+
+    def _is_refused(self, url: str) -> bool:
+        """Return whether the archive refuses a file by now, of which one byte is asked."""
+        try:
+            with self._sessions.get().get(
+                url,
+                headers={"Range": "bytes=0-0"},
+                stream=True,
+                timeout=self._settings.timeout_s,
+            ) as response:
+                return response.status_code in (401, 403) or _is_page(response)
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, ValueError):
+            return False
 
     def _tell(self, wanted: Wanted, size_bytes: int, fetched: bool = True) -> None:
         if self._progress:
@@ -608,6 +627,17 @@ def _refusal(response: requests.Response) -> str:
     )
     return f"the archive answered {response.status_code}" + (
         ": the data's licence (EULA) has to be accepted in the Earthdata profile" if licence else ""
+    )
+
+
+def _is_page(response: requests.Response) -> bool:
+    return "html" in response.headers.get("Content-Type", "").lower()
+
+
+def _no_log_in(reason: str) -> str:
+    return (
+        f"the archive refuses the log-in: {reason}; make a new token, or accept the data's "
+        "licence, at the log-in host; what came stays, and the same command goes on"
     )
 
 

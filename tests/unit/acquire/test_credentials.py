@@ -130,7 +130,11 @@ REFUSAL = 'Authentication failed with:\n{"error":"invalid_credentials"}'
         (requests.exceptions.ConnectionError("hidden"), True, "does not answer"),
         (requests.exceptions.ReadTimeout("hidden"), True, "does not answer"),
         (json_error(), True, "does not answer"),
-        (LoginAttemptFailure("failed with:\n<html>hidden 503</html>"), True, "out of order"),
+        (
+            LoginAttemptFailure("with:\n<html>503 Service Temporarily Unavailable hidden"),
+            True,
+            "out of order",
+        ),
         (LoginAttemptFailure(REFUSAL), False, "EARTHDATA_USERNAME and EARTHDATA_PASSWORD"),
         (ValueError("hidden"), False, "EARTHDATA_USERNAME and EARTHDATA_PASSWORD"),
     ],

@@ -217,18 +217,37 @@ def test_an_expired_token_ends_the_run_in_one_line(site):
     assert [site.archive.completed(name) for name in site.names] == [1] * 5
 
 
-def test_a_refused_file_names_the_credentials(site):
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_token_that_ends_with_the_last_files_costs_none(site, left):
+    """Fewer than are refused in a row; the share would allow them."""
+    sent = sum(len(site.content[name]) for name in site.names[:-left])
+    site.archive.fault("expired", times=1, after_bytes=sent)
+    with pytest.raises(UserError, match=r"refuses the log-in.*401.*variable EARTHDATA_TOKEN"):
+        site.run(share=1.0, parallel=1)
+    assert site.arrived() == site.names[:-left]
+
+
+@pytest.mark.parametrize("kind", ["401", "403", "html"])
+def test_the_last_file_may_be_refused_for_itself(site, kind):
+    site.archive.fault(kind, site.names[-1])
+    outcomes = site.run(parallel=1)
+    assert "variable EARTHDATA_TOKEN" in outcomes[-1].reason
+    assert site.arrived() == site.names[:-1]
+    assert [site.archive.completed(name) for name in site.names[:-1]] == [1] * 4
+
+
+def test_an_only_file_that_is_refused_names_the_credentials(site):
     site.archive.expire_tokens()
-    (outcome,) = site.run([site.wanted(site.names[0])], share=1.0)
-    assert "401" in outcome.reason and "variable EARTHDATA_TOKEN" in outcome.reason
+    with pytest.raises(UserError, match=r"401.*variable EARTHDATA_TOKEN"):
+        site.run([site.wanted(site.names[0])], share=1.0)
 
 
 def test_a_licence_that_is_not_accepted_is_told(site):
     page = Response(403, {"Content-Type": "application/json"}, b'{"error": "EULA_Acceptance"}')
     site.archive.add_route("GET", f"/moved/{site.names[0]}", lambda request: page)
     url = f"{site.archive.base_url}/moved/{site.names[0]}"
-    (outcome,) = site.run([site.wanted(site.names[0], url=url)], share=1.0)
-    assert "licence (EULA) has to be accepted" in outcome.reason
+    files = [site.wanted(site.names[0], url=url), *map(site.wanted, site.names[1:])]
+    assert "licence (EULA) has to be accepted" in site.run(files)[0].reason
 
 
 # ---------------------------------------------------------------------- waits
