@@ -427,7 +427,7 @@ def test_the_area_searched_contains_the_outline_on_the_sphere(name):
         ("EPSG:3413", (-6e5, -3.3e6, 8e5, -7e5)),
         ("EPSG:3031", (5e5, 5e5, 2e6, 2e6)),
         # Here lengths are three times too long, and a parallel is no great circle by far.
-        ("EPSG:3857", (-2e6, 1.0e7, -1e6, 1.1e7)),
+        ("EPSG:3857", (-2e6, 1.0e7, -8.2e5, 1.1e7)),
         ("EPSG:3857", (-8e6, 8e6, -2e6, 1.8e7)),
     ],
 )
@@ -441,7 +441,9 @@ def test_a_ring_holds_in_any_projection(crs, box):
         assert south < latitude.min() and latitude.max() < north
     else:
         assert len(area) <= 60
-        assert margins_km(area, vectors(longitude, latitude)).min() > 1.0
+        # Half of the 10 km is left; this map draws them larger than they are.
+        scale = 1 / np.cos(np.radians(latitude)) if crs == "EPSG:3857" else 1.0
+        assert (margins_km(area, vectors(longitude, latitude)) * scale).min() > 4.8
 
 
 def test_a_region_over_a_pole_or_180_degrees_has_a_box():
