@@ -49,3 +49,4 @@ rule all:
         rules.summary.input,
         rules.predict.input,
         rules.validation.input,
+        removed_granules(),

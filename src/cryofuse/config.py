@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -34,6 +36,14 @@ RADIUS_TOO_SMALL = (
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+#: How a region names a file that is fetched.
+ARCHIVE_PREFIX = "earthdata:"
+_ARCHIVE_FILE = re.compile(
+    ARCHIVE_PREFIX + r"(?P<short_name>[A-Za-z0-9_][A-Za-z0-9_.-]*)(?:@(?P<version>[A-Za-z0-9_.]+))?"
+    r"(?:/(?P<pattern>[A-Za-z0-9_.*?-]+))?"
+)
 
 
 class ConfigError(ValueError):
@@ -106,18 +116,83 @@ class AltimetrySettings(Settings):
     )
 
 
+class SystemSettings(Settings):
+    """Endpoints of an archive other than Earthdata's own: its test system, or one on loopback."""
+
+    cmr_base_url: str = Field(description="Catalogue, ending in /search/")
+    edl_hostname: str = Field(description="Log-in host, without https://")
+    status_url: str = Field(description="Status page")
+    status_api_url: str = Field(description="Status as JSON")
+    harmony_url: str | None = Field(None, description="Subsetting service")
+
+
+class PlainSettings(Settings):
+    """Files that centres offer by plain HTTPS, without a log-in."""
+
+    csr: str = Field(
+        "https://download.csr.utexas.edu/outgoing/grace/RL0603_mascons/"
+        "CSR_GRACE_GRACE-FO_RL0603_Mascons_all-corrections.nc",
+        description="Mascon file of CSR",
+    )
+    csr_land_mask: str = Field(
+        "https://download.csr.utexas.edu/outgoing/grace/RL0603_mascons/"
+        "CSR_GRACE_GRACE-FO_RL06_Mascons_v02_LandMask.nc",
+        description="Land mask of CSR",
+    )
+    csr_mapping: str | None = Field(
+        None, description="Number of each quarter-degree cell's tile (CSR), where there is one"
+    )
+    gsfc: str = Field(
+        "https://earth.gsfc.nasa.gov/sites/default/files/geo/"
+        "gsfc.glb_.200204_202603_rl06v2.0_obp-ice6gd.h5",
+        description="Mascon file of GSFC",
+    )
+
+
 class DownloadSettings(Settings):
     """How `source: earthdata` fetches files."""
 
     atl06_version: str = Field("007", description="ATL06 release to ask for first")
     atl06_fallback_version: str | None = Field(
-        "006", description="Release used when the first has no granule"
+        "006", description="Release used where the first has no granule in a period"
     )
     mascons_short_name: str = Field(
-        "TELLUS_GRAC-GRFO_MASCON_CRI_GRID_RL06.3_V4", description="Collection of the mascon file"
+        "TELLUS_GRAC-GRFO_MASCON_CRI_GRID_RL06.3_V4", description="Collection of JPL's mascon file"
+    )
+    plain: PlainSettings = Field(
+        default_factory=PlainSettings, description="Files without a log-in: CSR and GSFC mascons"
+    )
+    manifest_dir: str = Field(
+        "manifests",
+        description="Folder of the manifests; a manifest that is there fixes what is fetched",
     )
     cache_dir: str = Field("resources/earthdata", description="Folder that keeps raw files")
-    parallel: Count = Field(4, description="Transfers at the same time")
+    keep_raw: bool = Field(
+        True, description="Keep raw granules; false removes them once their subset is written"
+    )
+    subset: Literal["none", "harmony"] = Field(
+        "none", description="Fetch whole granules, or parts cut by the archive (needs harmony-py)"
+    )
+    parallel: Count = Field(4, description="Transfers at the same time, of all jobs together")
+    tries: Count = Field(6, description="Most tries of a file")
+    timeout_s: Positive = Field(60.0, description="Longest silence of a server (s)")
+    backoff_s: Positive = Field(
+        2.0, description="Wait before the second try (s), doubled with each; some chance in it"
+    )
+    max_wait_s: Positive = Field(
+        300.0, description="Longest wait between tries, asked for by the server or not (s)"
+    )
+    max_failed_share: Fraction = Field(
+        0.1, description="Share of a period's granules that may fail before the run stops"
+    )
+    trusted_hosts: list[str] = Field(
+        default_factory=lambda: ["earthdata.nasa.gov", "earthdatacloud.nasa.gov", "nsidc.org"],
+        min_length=1,
+        description="Hosts, or their parent domains, that credentials are sent to",
+    )
+    system: SystemSettings | None = Field(
+        None, description="Endpoints of another archive; null is Earthdata"
+    )
 
 
 class SelectSettings(Settings):
@@ -814,12 +889,48 @@ class Box(Settings):
 class RasterSource(Settings):
     """A raster file and how it is read."""
 
-    file: str = Field(description="GeoTIFF or NetCDF file")
+    file: str = Field(
+        description="GeoTIFF or NetCDF file; earthdata:SHORT_NAME@VERSION/PATTERN is fetched "
+        "(source: earthdata; version and pattern may be left out)"
+    )
     variable: str | None = Field(None, description="NetCDF variable")
     ice_values: list[int] | None = Field(
         None, description="Mask values that are ice (default: every non-zero)"
     )
     crs: str | None = Field(None, description="CRS where the file does not say")
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """A file of an archive's collection: the newest, of those whose names match a pattern."""
+
+    short_name: str
+    version: str | None = None
+    pattern: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ArchiveFile:
+        """Return what ``earthdata:SHORT_NAME@VERSION/PATTERN`` says; the last two may lack.
+
+        Raises
+        ------
+        ValueError
+            If the text is of another form.
+        """
+        match = _ARCHIVE_FILE.fullmatch(text)
+        if not match:
+            raise ValueError(
+                f"{text!r} is not written earthdata:SHORT_NAME, earthdata:SHORT_NAME@VERSION or "
+                "earthdata:SHORT_NAME@VERSION/PATTERN"
+            )
+        return cls(match["short_name"], match["version"], match["pattern"])
+
+    @property
+    def key(self) -> str:
+        """Return a name for files about it."""
+        version = f"@{self.version}" if self.version else ""
+        pattern = f"-{digest(self.pattern)}" if self.pattern else ""
+        return f"{self.short_name}{version}{pattern}"
 
 
 class BasinSource(Settings):
@@ -914,6 +1025,12 @@ class Config(Settings):
         "earthdata", description="Where granules and mascons come from"
     )
     period: PeriodSettings = Field(default_factory=PeriodSettings, description="Months")
+    refresh: bool = Field(
+        False, description="Accept files that changed at their centre since they were pinned"
+    )
+    refetch: bool = Field(
+        False, description="Fetch granules again that keep_raw: false has removed"
+    )
     local: LocalSettings = Field(
         default_factory=LocalSettings, description="Files of source: local"
     )
@@ -988,11 +1105,6 @@ class Config(Settings):
                 for key in ("land_mask_file", "mapping_file")
                 if getattr(self.local, key)
             ]
-        if self.source == "earthdata" and self.mascons.product != "jpl":
-            found.append(
-                f"mascons: product: {self.mascons.product} files are not fetched: download one, "
-                "and name it with source: local"
-            )
         if "finite_height" not in self.filters.order:
             found.append("filters: order: finite_height must be in it: nodes need a height")
         if self.skill.embargo_months < self.features.lags_months:
@@ -1120,6 +1232,66 @@ def _basins_missing(name: str, region: RegionSettings) -> list[str]:
     return [] if Path(path).is_file() else [f"region {name}: basins: no file {path}"]
 
 
+def archive_files(
+    config: Config, regions: dict[str, RegionSettings], regions_folder: Path
+) -> dict[str, ArchiveFile]:
+    """Return the files that a run has fetched from collections, by their keys.
+
+    Parameters
+    ----------
+    config
+        Configuration.
+    regions
+        Regions by name.
+    regions_folder
+        Folder of the region files.
+    """
+    if config.source != "earthdata":
+        return {}
+    found = [ArchiveFile(config.download.mascons_short_name)] * (config.mascons.product == "jpl")
+    for name in regions:
+        region = load_region(name, regions_folder, config.region_settings.get(name))
+        found += [
+            ArchiveFile.parse(source.file)
+            for key in _RASTER_KEYS
+            if isinstance(source := getattr(region, key), RasterSource)
+            and source.file.startswith(ARCHIVE_PREFIX)
+        ]
+    return {file.key: file for file in found}
+
+
+_RASTER_KEYS = ("ice_mask", "dem", "bed", "velocity")
+
+
+def _place_fetched(name: str, region: RegionSettings, config: Config) -> RegionSettings:
+    """Return a region with the files that are fetched under the names they will have."""
+    changed: dict[str, Any] = {}
+    problems = []
+    for key in _RASTER_KEYS:
+        source = getattr(region, key)
+        text = source if isinstance(source, str) else getattr(source, "file", "")
+        if not text.startswith(ARCHIVE_PREFIX):
+            continue
+        try:
+            file = ArchiveFile.parse(text)
+        except ValueError as error:
+            problems.append(f"region {name}: {key}: file: {error}")
+            continue
+        if isinstance(source, str):
+            problems.append(f"region {name}: {key}: {text}: write {{file: {text}, variable: …}}")
+        elif config.source != "earthdata":
+            problems.append(
+                f"region {name}: {key}: file: {text} is fetched with source: earthdata alone "
+                f"(found source: {config.source}): name a file"
+            )
+        else:
+            path = f"{config.download.cache_dir}/rasters/{file.key}.nc"
+            changed[key] = source.model_copy(update={"file": path})
+    if problems:
+        raise ConfigError(problems)
+    return region.model_copy(update=changed)
+
+
 def load_config(
     content: dict[str, Any], regions_folder: Path
 ) -> tuple[Config, dict[str, RegionSettings]]:
@@ -1151,6 +1323,10 @@ def load_config(
         else:
             if judged.fusion.unit == "basin":
                 problems += _basins_missing(name, regions[name])
+            try:
+                regions[name] = _place_fetched(name, regions[name], judged)
+            except ConfigError as error:
+                problems += error.problems
     problems += [
         f"region {name}: mascons: product: {region.mascons.product} is not that of the "
         f"configuration ({judged.mascons.product}): a run has one mascon file"

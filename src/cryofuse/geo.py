@@ -226,7 +226,8 @@ def load_outline(region: RegionSettings) -> BaseGeometry:
 
 def tile_name(x_m: float, y_m: float, tile_m: float) -> str:
     """Return the name of the tile that holds a point."""
-    return f"x{int(np.floor(x_m / tile_m))}_y{int(np.floor(y_m / tile_m))}"
+    # Floor division, not the floor of a quotient: that rounds across the edge of a tile.
+    return f"x{int(x_m // tile_m)}_y{int(y_m // tile_m)}"
 
 
 def tile_bounds(name: str, tile_m: float) -> Tile:

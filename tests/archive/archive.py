@@ -64,6 +64,7 @@ class LoopbackArchive:
         users: Mapping[str, str] | None = None,
         redirect_bad_token: bool = True,
     ) -> None:
+        tokens = tuple(tokens)
         self.folder = Path(folder)
         self.username, self.password = next(iter((users or {USERNAME: PASSWORD}).items()))
         self.token = next(iter(tokens), "")
@@ -86,8 +87,8 @@ class LoopbackArchive:
         self._url: str | None = None
 
     def __enter__(self) -> LoopbackArchive:
-        """Start serving."""
-        return self.start()
+        """Start serving, unless it has been started."""
+        return self if self._servers else self.start()
 
     def __exit__(
         self,
@@ -261,8 +262,10 @@ class LoopbackArchive:
             File of the new revision; by default the old one's.
         """
         if new_name is None:
-            stem, revision, suffix = re.fullmatch(r"(.*_)(\d\d)(\.\w+)", name).groups()  # type: ignore[union-attr]
-            new_name = f"{stem}{int(revision) + 1:02d}{suffix}"
+            parts = re.fullmatch(r"(.*_)(\d\d)(\.\w+)", name)
+            if parts is None:
+                raise ValueError(f"{name} has no revision at its end: give the new name")
+            new_name = f"{parts[1]}{int(parts[2]) + 1:02d}{parts[3]}"
         collection, _ = self.catalogue.find(name)
         new = self.catalogue.reissue(name, new_name, path)
         new.url = self._data_url(collection.short_name, collection.version, new_name)
@@ -360,11 +363,19 @@ class LoopbackArchive:
 
     def completed(self, name: str) -> int:
         """Return how often the last byte of a file was sent."""
-        return sum(one.last_byte for one in self.requests(name) if one.status in (200, 206))
+        return sum(one.last_byte for one in self._bodies(name))
 
     def body_bytes(self, name: str) -> int:
         """Return how many bytes of a file were sent in all."""
-        return sum(one.bytes_sent for one in self.requests(name) if one.status in (200, 206))
+        return sum(one.bytes_sent for one in self._bodies(name))
+
+    def _bodies(self, name: str) -> list[LogEntry]:
+        """Return the requests that were answered with some of a file."""
+        return [
+            one
+            for one in self.requests(name)
+            if one.status in (200, 206) and one.fault not in ("html", "silent")
+        ]
 
     # How requests are answered
 
@@ -407,7 +418,8 @@ class LoopbackArchive:
                 self.expire_tokens()
                 request.token = None
             if fault.kind == "reissued":
-                self.reissue(request.name)
+                with contextlib.suppress(KeyError):  # it has been already
+                    self.reissue(request.name)
         response = handler(request)
         if response.status == 200 and request.method != "HEAD" and response.body:
             meeting = self._faults.strike(TRANSMISSION, scope, path, self._log.bytes_sent)

@@ -23,13 +23,15 @@ def touches(footprint: Ring | Box, area: Ring | Box) -> bool:
     """Say whether a footprint and an area have a point in common."""
     if _is_box(footprint) and _is_box(area):
         return _boxes_touch(footprint, area)
+    if _is_box(area):
+        return not _is_box(footprint) and _ring_touches_box(footprint, area)
     if _is_box(footprint):
-        footprint, area = area, footprint
-    if not _is_box(area):
-        return _rings_touch(footprint, area)
-    if _is_globe(area):
-        return True
-    return any(_rings_touch(footprint, piece) for piece in _box_pieces(area))
+        return _ring_touches_box(area, footprint)
+    return _rings_touch(footprint, area)
+
+
+def _ring_touches_box(ring: Ring, box: Box) -> bool:
+    return _is_globe(box) or any(_rings_touch(ring, piece) for piece in _box_pieces(box))
 
 
 def _is_box(shape: Ring | Box) -> TypeIs[Box]:

@@ -152,7 +152,8 @@ class Log:
         """Add to the bytes of an entry."""
         with self._lock:
             entry.bytes_sent += n_bytes
-            self.bytes_sent += n_bytes
+            if entry.scope == "data":
+                self.bytes_sent += n_bytes
 
 
 class Pacer:
@@ -381,9 +382,8 @@ class Handler(BaseHTTPRequestHandler):
         body: BinaryIO | bytes = stream
         if fault is not None and fault.kind == "wrong_bytes":
             stream.seek(start)
-            body, start, stop = _spoil(stream.read(stop - start)), 0, stop - start
-            size = stop
-        self._send_body(entry, fault, body, start, stop, size)
+            body = bytes(start) + _spoil(stream.read(stop - start))
+        self._send_body(entry, fault, body, start, stop, state.st_size)
 
     def _send_body(
         self,

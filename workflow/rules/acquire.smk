@@ -103,14 +103,93 @@ elif CONFIG.source == "synthetic":
 
 else:
 
+    # Credentials are read where Snakemake runs, by these rules alone.
     localrules:
+        plan,
+        plan_granules,
+        plan_collection,
         download_granules,
+        hold_granules,
+        remove_granules,
         download_mascons,
+        download_raster,
+
+    rule plan_granules:
+        input:
+            lib=lib("acquire/credentials", "acquire/plan", "acquire/scope"),
+            region=region_files("outline"),
+        output:
+            plan=GRANULE_PLAN,
+        log:
+            "logs/{region}/plan_granules/{period}.log",
+        benchmark:
+            "logs/{region}/plan_granules/{period}.tsv"
+        wildcard_constraints:
+            # A plan that is there fixes what is fetched: no rule makes it anew.
+            period=unplanned_periods(),
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(600),
+            runtime=minutes(60),
+        params:
+            period=period_months,
+            region=region_area,
+        message:
+            "Planning the granules of {wildcards.period}"
+        script:
+            "../scripts/plan_granules.py"
+
+    rule plan_collection:
+        input:
+            lib=lib("acquire/credentials", "acquire/plan"),
+        output:
+            plan=COLLECTION_PLAN,
+        log:
+            "logs/plan_collection/{collection}.log",
+        benchmark:
+            "logs/plan_collection/{collection}.tsv"
+        wildcard_constraints:
+            collection=unplanned_collections(),
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(600),
+            runtime=minutes(60),
+        params:
+            file=lambda wildcards: archive_file(wildcards.collection),
+        message:
+            "Planning the file of {wildcards.collection}"
+        script:
+            "../scripts/plan_collection.py"
+
+    # It has no output, a benchmark neither, so that it tells each time it is asked for.
+    rule plan:
+        input:
+            lib=lib("acquire/earthdata"),
+            granules=every_period(GRANULE_PLAN),
+            collections=[COLLECTION_PLAN.format(collection=key) for key in ARCHIVED],
+        log:
+            "logs/plan.log",
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(600),
+            runtime=minutes(10),
+        params:
+            plain=plain_files(),
+        message:
+            "What the plans hold"
+        script:
+            "../scripts/summarise_plans.py"
 
     rule download_granules:
         input:
-            lib=lib("acquire/earthdata"),
-            region=region_files("outline"),
+            plan=GRANULE_PLAN,
+            lib=lib("acquire/earthdata", "acquire/harmony", "acquire/scope"),
         output:
             manifest=MANIFEST,
         log:
@@ -124,18 +203,70 @@ else:
             mem_mb=memory(1000),
             runtime=minutes(600),
         params:
-            download=settings("download"),
             period=period_months,
-            region=region_settings,
+            subset=CONFIG.download.subset,
+            region=region_area,
         message:
             "Fetching the granules of {wildcards.period}"
         script:
             "../scripts/download_granules.py"
 
-    rule download_mascons:
+    # The raw granules are no output of a job: Snakemake deletes those of a failed one. This mark
+    # says that they are in the cache; without it they are looked for, and fetched if allowed.
+    rule hold_granules:
         input:
+            manifest=MANIFEST,
+            plan=ancient(GRANULE_PLAN),
+            lib=lib("acquire/earthdata", "acquire/harmony"),
+        output:
+            held=HELD if CONFIG.download.keep_raw else temp(HELD),
+        log:
+            "logs/{region}/hold_granules/{period}.log",
+        benchmark:
+            "logs/{region}/hold_granules/{period}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(1000),
+            runtime=minutes(600),
+        params:
+            region=region_area,
+        message:
+            "Looking for the raw granules of {wildcards.period}"
+        script:
+            "../scripts/hold_granules.py"
+
+    rule remove_granules:
+        input:
+            lambda wildcards: shared_subsets(wildcards.region, wildcards.period),
+            manifest=MANIFEST,
             lib=lib("acquire/earthdata"),
         output:
+            record=REMOVED,
+        log:
+            "logs/{region}/remove_granules/{period}.log",
+        benchmark:
+            "logs/{region}/remove_granules/{period}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(600),
+            runtime=minutes(10),
+        params:
+            keep_raw=CONFIG.download.keep_raw,
+        message:
+            "Removing the raw granules of {wildcards.period}"
+        script:
+            "../scripts/remove_granules.py"
+
+    rule download_mascons:
+        input:
+            plan=mascon_plan(),
+            lib=lib("acquire/collections"),
+        output:
+            **mascon_companions(""),
             mascons=mascon_file(""),
         log:
             "logs/download_mascons.log",
@@ -146,17 +277,40 @@ else:
         threads: 1
         resources:
             mem_mb=memory(1000),
-            runtime=minutes(120),
+            runtime=minutes(240),
         params:
-            download=CONFIG.download.model_dump(mode="json"),
-            mascons=CONFIG.mascons.model_dump(mode="json"),
+            plain=plain_files(),
         message:
             "Fetching the mascon file"
         script:
             "../scripts/download_mascons.py"
+
+    rule download_raster:
+        input:
+            plan=COLLECTION_PLAN,
+            lib=lib("acquire/collections"),
+        output:
+            raster=RASTER,
+        log:
+            "logs/download_raster/{collection}.log",
+        benchmark:
+            "logs/download_raster/{collection}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(1000),
+            runtime=minutes(240),
+        params:
+            file=lambda wildcards: archive_file(wildcards.collection),
+        message:
+            "Fetching the file of {wildcards.collection}"
+        script:
+            "../scripts/download_raster.py"
 
 
 rule download:
     input:
         every_period(MANIFEST),
         [mascon_file(name) for name in REGIONS],
+        raster_files(),

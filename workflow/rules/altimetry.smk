@@ -4,6 +4,7 @@
 rule subset_granules:
     input:
         manifest=MANIFEST,
+        held=held_granules,
         lib=lib("atl06/granule", "atl06/subset", "atl11/granule"),
         region=region_files("outline"),
     output:
@@ -127,6 +128,7 @@ rule summarise_checks:
 rule subset:
     input:
         every_period(rules.subset_granules.output.segments),
+        removed_granules(),
 
 
 rule filter:

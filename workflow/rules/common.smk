@@ -1,4 +1,5 @@
 # Configuration, wildcards and the helpers that every rule file uses.
+import re
 import sys
 import warnings
 from os import environ, pathsep
@@ -15,8 +16,8 @@ environ.update(
 )
 
 from cryofuse.acquire.listing import folder_digest
-from cryofuse.calendar import PERIOD_PATTERN, add_months, clip_period
-from cryofuse.config import ConfigError, load_config
+from cryofuse.calendar import PERIOD_PATTERN, add_months, clip_period, period_bounds
+from cryofuse.config import ConfigError, archive_files, load_config
 from cryofuse.sources import PACKAGE, module_files
 from cryofuse.geo import TILE_PATTERN, list_tiles, load_outline
 from snakemake.exceptions import WorkflowError
@@ -32,6 +33,12 @@ TILES = {
     name: list_tiles(load_outline(region), CONFIG.elevation.tile_m)
     for name, region in REGIONS.items()
 }
+ARCHIVED = archive_files(CONFIG, REGIONS, ROOT / "config" / "regions")
+GRANULE_PLAN = f"{CONFIG.download.manifest_dir}/{{region}}/{{period}}.csv"
+COLLECTION_PLAN = f"{CONFIG.download.manifest_dir}/collections/{{collection}}.csv"
+HELD = f"{CONFIG.download.cache_dir}/held/{{region}}/{{period}}.txt"
+REMOVED = f"{CONFIG.download.cache_dir}/removed/{{region}}/{{period}}.csv"
+RASTER = f"{CONFIG.download.cache_dir}/rasters/{{collection}}.nc"
 ENVIRONMENT = str(ROOT / "envs" / "environment.yaml")
 
 
@@ -43,6 +50,7 @@ wildcard_constraints:
     region="|".join(REGIONS),
     period=PERIOD_PATTERN,
     tile=TILE_PATTERN,
+    collection=r"[A-Za-z0-9_.@-]+",
 
 
 def settings(section):
@@ -156,31 +164,132 @@ def _growing(base, per_input_mb):
     )
 
 
+def region_area(wildcards):
+    """Return where a region is, as plain values: all that its granules depend on."""
+    return REGIONS[wildcards.region].model_dump(
+        mode="json", include={"title", "crs", "outline"}
+    )
+
+
+def unplanned_periods():
+    """Return the pattern of a period without a plan, in the folder of its region."""
+    return _one_of(
+        f"(?<={name}/){period}"
+        for name, period in region_periods()
+        if not Path(GRANULE_PLAN.format(region=name, period=period)).exists()
+    )
+
+
+def unplanned_collections():
+    """Return the pattern of a collection without a plan."""
+    return _one_of(
+        re.escape(key)
+        for key in ARCHIVED
+        if not Path(COLLECTION_PLAN.format(collection=key)).exists()
+    )
+
+
+def _one_of(patterns):
+    # What matches nothing, where there are none.
+    return "|".join(patterns) or "(?!)"
+
+
+def region_periods():
+    """Return every region with each of its periods."""
+    return [(name, period) for name in REGIONS for period in PERIODS[name]]
+
+
+def archive_file(key):
+    """Return a file of the archive as plain values."""
+    file = ARCHIVED[key]
+    return {
+        "short_name": file.short_name,
+        "version": file.version,
+        "pattern": file.pattern,
+    }
+
+
+def raster_files():
+    """Return the masks and models that are fetched."""
+    mascons = CONFIG.download.mascons_short_name
+    return [RASTER.format(collection=key) for key in ARCHIVED if key != mascons]
+
+
+def shared_subsets(region, period):
+    """Return the subsets that need a period's raw granules: those of every region."""
+    first, stop = period_bounds(period)
+    found = []
+    for name, other in region_periods():
+        begin, end = period_bounds(other)
+        if begin < stop and first < end:
+            found.append(f"results/{name}/altimetry/subset/{other}.parquet")
+            found.append(f"results/{name}/altimetry/ledger/subset/{other}.parquet")
+    return found
+
+
+def held_granules(wildcards):
+    """Return the mark that a period's raw granules are in the cache, where they are fetched."""
+    return HELD.format(**wildcards) if CONFIG.source == "earthdata" else []
+
+
+def removed_granules():
+    """Return the records of removed granules, where they are removed."""
+    if CONFIG.source != "earthdata" or CONFIG.download.keep_raw:
+        return []
+    return every_period(REMOVED)
+
+
 def mascon_file(region):
     """Return a region's mascon file: the user's, the synthetic one, or the one fetched."""
     if CONFIG.source == "local":
         return CONFIG.local.mascons_file
+    end = "h5" if CONFIG.mascons.product == "gsfc" else "nc"
     if CONFIG.source == "synthetic":
-        end = "h5" if CONFIG.mascons.product == "gsfc" else "nc"
         return f"resources/{region}/synthetic/mascons.{end}"
-    return f"{CONFIG.download.cache_dir}/mascons/{CONFIG.mascons.product}.nc"
+    return f"{CONFIG.download.cache_dir}/mascons/{CONFIG.mascons.product}.{end}"
+
+
+def mascon_plan():
+    """Return the plan of the mascon file, where it comes from a collection."""
+    if CONFIG.mascons.product != "jpl":
+        return []
+    return COLLECTION_PLAN.format(collection=CONFIG.download.mascons_short_name)
+
+
+def plain_files():
+    """Return the files that come without a log-in: their addresses by the rule's output."""
+    product, plain = CONFIG.mascons.product, CONFIG.download.plain
+    if CONFIG.source != "earthdata" or product == "jpl":
+        return {}
+    keys = {"mascons": product}
+    if product == "csr":
+        keys |= {"land_mask": "csr_land_mask", "mapping": "csr_mapping"}
+    return {
+        name: {"key": key, "url": url}
+        for name, key in keys.items()
+        if (url := getattr(plain, key))
+    }
 
 
 def mascon_companions(region):
     """Return the files that a product keeps beside its mascon file: CSR's mask and mapping."""
     if CONFIG.mascons.product != "csr":
         return {}
+    if CONFIG.source == "local":
+        files = {
+            "land_mask": CONFIG.local.land_mask_file,
+            "mapping": CONFIG.local.mapping_file,
+        }
+        return {name: path for name, path in files.items() if path}
     if CONFIG.source == "synthetic":
         folder = f"resources/{region}/synthetic"
         return {
             "land_mask": f"{folder}/land_mask.nc",
             "mapping": f"{folder}/mapping.nc",
         }
-    files = {
-        "land_mask": CONFIG.local.land_mask_file,
-        "mapping": CONFIG.local.mapping_file,
-    }
-    return {name: path for name, path in files.items() if path}
+    folder = f"{CONFIG.download.cache_dir}/mascons"
+    names = [name for name in plain_files() if name != "mascons"]
+    return {name: f"{folder}/csr_{name}.nc" for name in names}
 
 
 def mascon_inputs(wildcards):

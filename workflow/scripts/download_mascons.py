@@ -1,19 +1,29 @@
-"""Adapter of rule download_mascons: the mascon file into the cache."""
+"""Adapter of rule download_mascons: the mascon file, and what its centre keeps beside it."""
 
 from pathlib import Path
 from typing import Any
 
-from cryofuse.acquire.earthdata import Earthdata, download_mascons
-from cryofuse.config import DownloadSettings, MasconSettings
+from cryofuse.acquire.collections import fetch_pinned, fetch_planned
+from cryofuse.acquire.plan import read_manifest
+from cryofuse.config import DownloadSettings
 from cryofuse.logs import job_log
 
 
 def main(snakemake: Any) -> None:
     """Run the job."""
     with job_log(snakemake.log[0]):
-        settings = DownloadSettings.model_validate(snakemake.params.download)
-        product = MasconSettings.model_validate(snakemake.params.mascons).product
-        download_mascons(Earthdata(), settings, product, Path(snakemake.output.mascons))
+        settings = DownloadSettings.model_validate(snakemake.config["download"])
+        for output, file in snakemake.params.plain.items():
+            fetch_pinned(
+                file["url"],
+                Path(settings.manifest_dir) / "plain" / f"{file['key']}.csv",
+                settings,
+                Path(snakemake.output[output]),
+                snakemake.config["refresh"],
+            )
+        if plan := snakemake.input.get("plan"):
+            (row,) = read_manifest(plan, settings.trusted_hosts, of_granules=False)
+            fetch_planned(row, settings, Path(snakemake.output.mascons))
 
 
 if __name__ == "__main__":

@@ -1,398 +1,299 @@
-"""Granules and mascon files from NASA Earthdata: search, transfer, checks, manifest.
-
-Credentials are read by the log-in library from the environment or a netrc file when a job
-runs; they are never an argument, a parameter or a line of a log.
-"""
+"""A period's granules from Earthdata into the cache: planned, fetched, removed, fetched again."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import netrc
-import os
-import re
-import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-import h5py
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-import shapely
-from shapely.geometry.base import BaseGeometry
 
-from cryofuse.acquire.manifest import GranuleFile, build_manifest
-from cryofuse.atl06.product import parse_name
-from cryofuse.config import DownloadSettings
-from cryofuse.geo import project, unproject
+from cryofuse.acquire.catalogue import Box
+from cryofuse.acquire.credentials import Sessions, log_in
+from cryofuse.acquire.inspect import inspect_granule
+from cryofuse.acquire.manifest import GranuleFile, build_manifest, used_granules
+from cryofuse.acquire.plan import ManifestRow
+from cryofuse.acquire.progress import ProgressBar
+from cryofuse.acquire.transfer import Outcome, Transfers, Wanted, check_announced
+from cryofuse.altimetry import load_product
+from cryofuse.config import DownloadSettings, digest
 from cryofuse.logs import UserError
 
 _LOG = logging.getLogger(__name__)
-#: Where Earthdata Login is: the machine named in a netrc file.
-LOGIN_HOST = "urs.earthdata.nasa.gov"
-_SEARCH_TRIES = 3
-_SEARCH_WAIT_S = 5.0
-_OUTLINE_STEP_M = 10_000.0
-#: Degrees added around the outline's bounding box.
-_BOX_MARGIN = 0.1
-_BLOCK_BYTES = 1 << 20
-
-Box = tuple[float, float, float, float]
+_BYTES_PER_GB = 1e9
+#: Columns of the record of granules that were removed.
+_RECORD = ["granule", "path", "size_bytes"]
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of the archive: its name, and what the catalogue says of its content."""
-
-    name: str
-    size_bytes: int | None
-    checksum: str | None
-    algorithm: str | None
-    handle: Any
+def granule_folder(settings: DownloadSettings) -> Path:
+    """Return where raw granules lie."""
+    return Path(settings.cache_dir) / "atl06"
 
 
-class Archive(Protocol):
-    """What is asked of an archive; Earthdata is one, a test's folder another."""
-
-    def search(
-        self,
-        short_name: str,
-        version: str | None = None,
-        box: Box | None = None,
-        months: tuple[np.datetime64, np.datetime64] | None = None,
-    ) -> list[RemoteFile]:
-        """Return the files of a collection, in a box (degrees) and between two instants."""
-        ...
-
-    def fetch(self, remote: RemoteFile, folder: Path) -> Path:
-        """Write a file into a folder and return its path."""
-        ...
+def wanted_file(row: ManifestRow) -> Wanted:
+    """Return a row of a plan as a file to fetch."""
+    return Wanted(row.granule, row.url or "", row.size_bytes, row.checksum, row.checksum_algorithm)
 
 
-def find_credentials(environment: Mapping[str, str] | None = None) -> str:
-    """Return where the log-in finds credentials: ``environment`` or ``netrc``.
-
-    Raises
-    ------
-    UserError
-        If there are none, naming the file and the variables.
-    """
-    known = os.environ if environment is None else environment
-    if known.get("EARTHDATA_TOKEN"):
-        return "environment"
-    if known.get("EARTHDATA_USERNAME") and known.get("EARTHDATA_PASSWORD"):
-        return "environment"
-    path = Path(known.get("NETRC") or Path.home() / ".netrc")
-    try:
-        if path.is_file() and LOGIN_HOST in netrc.netrc(str(path)).hosts:
-            return "netrc"
-    except netrc.NetrcParseError as error:
-        raise UserError(f"{path} is not a netrc file (line {error.lineno})") from None
-    raise UserError(
-        f"no Earthdata credentials: write a line for machine {LOGIN_HOST} into {path}, or set "
-        "EARTHDATA_TOKEN, or EARTHDATA_USERNAME and EARTHDATA_PASSWORD "
-        "(free account: https://urs.earthdata.nasa.gov)"
-    )
-
-
-class Earthdata:
-    """Earthdata through the earthaccess library; logs in when it is made.
-
-    Parameters
-    ----------
-    system
-        Endpoints other than the production system's (an ``earthaccess.system.System``).
-
-    Raises
-    ------
-    UserError
-        If there are no credentials, or they are refused.
-    """
-
-    def __init__(self, system: Any = None) -> None:
-        strategy = find_credentials()
-        import earthaccess
-
-        # The library logs the server's answer to a failed log-in.
-        logging.getLogger("earthaccess").setLevel(logging.CRITICAL)
-        options = {} if system is None else {"system": system}
-        try:
-            accepted = earthaccess.login(strategy=strategy, **options).authenticated
-        except Exception as error:  # noqa: BLE001  the library wraps what any transport raises
-            raise UserError(
-                f"Earthdata Login failed with the credentials of the {strategy} "
-                f"({type(error).__name__}); check them at https://{LOGIN_HOST}"
-            ) from None
-        if not accepted:
-            raise UserError(
-                f"Earthdata Login refused the credentials of the {strategy}; check them at "
-                f"https://{LOGIN_HOST}"
-            )
-
-    def search(
-        self,
-        short_name: str,
-        version: str | None = None,
-        box: Box | None = None,
-        months: tuple[np.datetime64, np.datetime64] | None = None,
-    ) -> list[RemoteFile]:
-        """Return the files of a collection; as many as the catalogue says there are.
-
-        Raises
-        ------
-        UserError
-            If the catalogue does not answer, or answers with too few.
-        """
-        import earthaccess
-
-        wanted: dict[str, Any] = {"short_name": short_name}
-        if version:
-            wanted["version"] = version
-        if box:
-            wanted["bounding_box"] = box
-        if months:
-            wanted["temporal"] = tuple(str(instant.astype("datetime64[s]")) for instant in months)
-        for attempt in range(1, _SEARCH_TRIES + 1):
-            try:
-                query = earthaccess.granule_query().parameters(**wanted)
-                hits = query.hits()
-                found = query.get(hits) if hits else []
-            except RuntimeError as error:
-                problem = describe(error)
-            else:
-                if len(found) >= hits:
-                    return [_remote(granule) for granule in found]
-                problem = f"{len(found)} of {hits} entries came"
-            _LOG.warning("search of %s, attempt %d: %s", short_name, attempt, problem)
-            if attempt < _SEARCH_TRIES:
-                time.sleep(_SEARCH_WAIT_S * attempt)
-        raise UserError(f"the Earthdata catalogue failed for {short_name}: {problem}; try later")
-
-    def fetch(self, remote: RemoteFile, folder: Path) -> Path:
-        """Write a file of the archive into a folder and return its path."""
-        import earthaccess
-
-        earthaccess.download([remote.handle], str(folder), threads=1, show_progress=False)
-        path = folder / remote.name
-        if not path.is_file():
-            raise OSError("the archive sent no file of this name")
-        return path
-
-
-def _remote(granule: Any) -> RemoteFile:
-    """Return a catalogue entry as name, size and checksum (UMM-G, DataGranule)."""
-    parts = granule["umm"].get("DataGranule", {}).get("ArchiveAndDistributionInformation", [])
-    links = [str(link).split("?")[0].rsplit("/", 1)[-1] for link in granule.data_links()]
-    data = [name for name in links if name.endswith((".h5", ".nc", ".nc4"))]
-    name = data[0] if data else str(granule["umm"].get("GranuleUR", ""))
-    described = [part for part in parts if part.get("Name") == name]
-    part = described[0] if described else (parts[0] if len(parts) == 1 else {})
-    size = part.get("SizeInBytes")
-    checksum = part.get("Checksum") or {}
-    return RemoteFile(
-        name,
-        int(size) if size else None,
-        checksum.get("Value"),
-        checksum.get("Algorithm"),
-        granule,
-    )
-
-
-def describe(error: BaseException) -> str:
-    """Return an error in one line, without the query part of addresses (signatures stand there)."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"\?\S+", "?…", text)[:300]
-
-
-def bounding_box(outline: BaseGeometry, crs: str) -> Box:
-    """Return west, south, east, north (degrees) of an outline; west > east over ±180°.
-
-    A box around a pole spans all longitudes.
-    """
-    edge = shapely.get_coordinates(shapely.segmentize(outline.boundary, _OUTLINE_STEP_M))
-    longitude, latitude = unproject(edge[:, 0], edge[:, 1], crs)
-    south = max(float(latitude.min()) - _BOX_MARGIN, -90.0)
-    north = min(float(latitude.max()) + _BOX_MARGIN, 90.0)
-    for pole in (-90.0, 90.0):
-        x_m, y_m = project([0.0], [pole], crs)
-        if np.isfinite(x_m[0]) and shapely.contains_xy(outline, x_m[0], y_m[0]):
-            return -180.0, min(south, pole), 180.0, max(north, pole)
-    around = np.unique(np.mod(longitude, 360.0))
-    gaps = np.diff(np.concatenate([around, [around[0] + 360.0]]))
-    widest = int(np.argmax(gaps))
-    if gaps[widest] <= 2 * _BOX_MARGIN:
-        return -180.0, south, 180.0, north
-    # The box is what the widest stretch without outline leaves.
-    west = around[(widest + 1) % around.size] - _BOX_MARGIN
-    east = around[widest] + _BOX_MARGIN
-    return _wrap(west), south, _wrap(east), north
-
-
-def _wrap(longitude: float) -> float:
-    return float((longitude + 180.0) % 360.0 - 180.0)
-
-
-def check_file(path: Path, remote: RemoteFile) -> str | None:
-    """Return in one line what is wrong with a file, None if nothing is.
-
-    Size and checksum are compared with the catalogue's where it states them; then the file
-    must open as HDF5.
-    """
-    size = path.stat().st_size
-    if remote.size_bytes is not None and size != remote.size_bytes:
-        return f"{size} bytes came, the catalogue says {remote.size_bytes}"
-    if remote.checksum and remote.algorithm:
-        name = remote.algorithm.lower().replace("-", "")
-        if name in hashlib.algorithms_available:
-            digest = hashlib.new(name, usedforsecurity=False)
-            with path.open("rb") as stream:
-                while block := stream.read(_BLOCK_BYTES):
-                    digest.update(block)
-            if digest.hexdigest() != remote.checksum.lower():
-                return f"its {remote.algorithm} differs from the catalogue's"
-    try:
-        with h5py.File(path, "r", locking=False):
-            return None
-    except OSError as error:
-        return f"it does not open as HDF5 ({describe(error)})"
-
-
-def fetch_file(archive: Archive, remote: RemoteFile, target: Path) -> str | None:
-    """Fetch a file unless it is there already; return in one line why that failed.
-
-    The file arrives under a temporary name in a folder of its own and gets its name when it
-    has passed :func:`check_file`.
-    """
-    if target.is_file() and check_file(target, remote) is None:
-        return None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".transfer-", dir=target.parent))
-    try:
-        arrived = archive.fetch(remote, folder)
-        problem = check_file(arrived, remote)
-        if problem is None:
-            os.replace(arrived, target)
-        return problem
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001  any transport error is this file's alone
-        return describe(error)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def is_present(row: ManifestRow, settings: DownloadSettings) -> bool:
+    """Return whether a granule of a plan lies in the cache with the size announced."""
+    path = granule_folder(settings) / row.granule
+    return path.is_file() and row.size_bytes in (None, path.stat().st_size)
 
 
 def download_granules(
-    archive: Archive,
+    rows: Sequence[ManifestRow],
     settings: DownloadSettings,
-    outline: BaseGeometry,
-    crs: str,
     first: np.datetime64,
     stop: np.datetime64,
+    title: str = "granules",
+    box: Box | None = None,
+    removed: pd.DataFrame | None = None,
 ) -> pa.Table:
-    """Fetch a period's granules over a region and return their manifest.
+    """Fetch a period's granules into the cache and return the receipt.
 
-    The first release is asked for; where it has no granule at all in the period, the fall-back
-    release. A granule that cannot be fetched is in the manifest with the reason.
+    A granule that is there and as announced is not fetched. One that could not be had is in the
+    receipt with the reason, as is one that the plan leaves out. No log-in takes place where
+    nothing is to be fetched.
 
     Parameters
     ----------
-    archive
-        Where granules come from.
+    rows
+        Plan of the period.
     settings
-        Releases, cache folder, transfers at a time.
-    outline, crs
-        The region's outline and its CRS; its bounding box is searched.
+        Cache, bounds, hosts.
     first, stop
         The period: first instant, and first instant after it.
+    title
+        What the progress bar says.
+    box
+        West, south, east, north (degrees): ask for parts cut to it where ``settings`` want parts.
+    removed
+        Record of granules that were removed after their use (:func:`remove_granules`): they
+        stay in the receipt and are not fetched.
 
     Returns
     -------
     pyarrow.Table
         Of contract MANIFEST.
-    """
-    box = bounding_box(outline, crs)
-    remote: list[RemoteFile] = []
-    for version in filter(None, (settings.atl06_version, settings.atl06_fallback_version)):
-        found = archive.search("ATL06", version, box, (first, stop))
-        remote = _of_period(found, first, stop)
-        if remote:
-            _LOG.info("%d granules of release %s", len(remote), version)
-            break
-        _LOG.warning("release %s has no granule between %s and %s", version, first, stop)
-    folder = Path(settings.cache_dir) / "atl06"
-
-    def fetch(one: RemoteFile) -> GranuleFile:
-        target = folder / one.name
-        problem = fetch_file(archive, one, target)
-        if problem is not None:
-            _LOG.warning("%s: %s", one.name, problem)
-            return GranuleFile(str(target), None, f"not fetched: {problem}")
-        return GranuleFile(str(target), target.stat().st_size)
-
-    with ThreadPoolExecutor(settings.parallel) as pool:
-        files = list(pool.map(fetch, remote))
-    return build_manifest(files, first, stop)
-
-
-def _of_period(
-    found: Iterable[RemoteFile], first: np.datetime64, stop: np.datetime64
-) -> list[RemoteFile]:
-    """Return entries whose name starts in the period: a search returns whatever overlaps it."""
-    kept: dict[str, RemoteFile] = {}
-    for remote in found:
-        try:
-            start = parse_name(remote.name).start_time
-        except ValueError as error:
-            _LOG.warning("passed over: %s", error)
-            continue
-        if first <= start < stop:
-            kept[remote.name] = remote
-    return [kept[name] for name in sorted(kept)]
-
-
-def download_mascons(
-    archive: Archive, settings: DownloadSettings, product: str, target: Path
-) -> None:
-    """Fetch the mascon file of a product.
-
-    Parameters
-    ----------
-    archive
-        Where the file comes from.
-    settings
-        Short name of the collection.
-    product
-        ``jpl``; the other products are not on Earthdata.
-    target
-        File to write.
 
     Raises
     ------
     UserError
-        If the product is elsewhere, the collection is empty, or the transfer fails.
+        If more than the share allowed could not be had, or credentials are missing or wrong.
     """
-    if product != "jpl":
-        raise UserError(
-            f"mascons: product {product} is not on Earthdata: fetch its file from its centre and "
-            f"save it as {target}, or name it with source: local and local: mascons_file"
+    folder = granule_folder(settings)
+    files = {row.granule: _left_out(row) for row in rows if row.reason is not None}
+    wanted = [row for row in rows if row.reason is None]
+    known = {} if removed is None else _still_valid(removed, wanted)
+    files |= {name: file for name, file in known.items() if not Path(file.path).is_file()}
+    missing = [row for row in wanted if row.granule not in files]
+    if settings.subset == "harmony" and box is not None:
+        files |= _fetch_parts(missing, settings, box, title)
+        missing = [row for row in missing if row.granule not in files]
+    for outcome in _fetch(missing, settings, folder, title):
+        files[outcome.wanted.name] = _receipt(outcome, folder)
+    return build_manifest(_of_product(files), first, stop)
+
+
+def _fetch(
+    rows: Sequence[ManifestRow], settings: DownloadSettings, folder: Path, title: str
+) -> list[Outcome]:
+    """Fetch whole granules; without a log-in where all of them are there."""
+    if all(_is_complete(row, folder) for row in rows):
+        return [Outcome(wanted_file(row), folder / row.granule, None) for row in rows]
+    return _transfer([wanted_file(row) for row in rows], settings, folder, title)
+
+
+def _is_complete(row: ManifestRow, folder: Path) -> bool:
+    path = folder / row.granule
+    return (
+        path.is_file()
+        and check_announced(path, wanted_file(row)) is None
+        and inspect_granule(path, row.granule) is None
+    )
+
+
+def _transfer(
+    files: Sequence[Wanted],
+    settings: DownloadSettings,
+    folder: Path,
+    title: str,
+    max_failed_share: float | None = None,
+) -> list[Outcome]:
+    """Fetch files side by side, with a log-in and a bar."""
+    sizes = [file.size_bytes for file in files]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    sessions = Sessions(log_in(settings.system), settings.system)
+    share = settings.max_failed_share if max_failed_share is None else max_failed_share
+    try:
+        with ProgressBar(title, len(files), total) as bar:
+            return Transfers(settings, sessions, inspect_granule, bar).fetch_all(
+                files, folder, share
+            )
+    finally:
+        sessions.close()
+
+
+def _fetch_parts(
+    rows: Sequence[ManifestRow], settings: DownloadSettings, box: Box, title: str
+) -> dict[str, GranuleFile]:
+    """Fetch granules cut at the archive; those that have no part are left to be fetched whole."""
+    from cryofuse.acquire.harmony import request_subsets, subset_variables
+
+    variables = subset_variables()
+    folder = Path(settings.cache_dir) / "harmony" / digest([box, variables])
+    found: dict[str, GranuleFile] = {}
+    for row in rows:
+        path = folder / f"processed_{row.granule}"
+        if path.is_file() and inspect_granule(path, path.name) is None:
+            found[row.granule] = GranuleFile(str(path), path.stat().st_size)
+    asked = [row for row in rows if row.granule not in found]
+    if not asked:
+        return found
+    root_url = settings.system.harmony_url if settings.system else None
+    urls, reasons = request_subsets(asked, box, variables, log_in(settings.system), root_url)
+    parts = [Wanted(f"processed_{name}", url) for name, url in sorted(urls.items())]
+    # A part that does not come is no loss: the whole granule does.
+    for outcome in _transfer(parts, settings, folder, f"{title}, cut", 1.0) if parts else []:
+        name = outcome.wanted.name.removeprefix("processed_")
+        if outcome.path is None:
+            reasons[name] = outcome.reason or ""
+        else:
+            found[name] = GranuleFile(str(outcome.path), outcome.path.stat().st_size)
+    for name, reason in sorted(reasons.items()):
+        _LOG.warning("%s: fetched whole: %s", name, reason)
+    return found
+
+
+def _left_out(row: ManifestRow) -> GranuleFile:
+    return GranuleFile(row.granule, None, f"not fetched: {row.reason}")
+
+
+def _receipt(outcome: Outcome, folder: Path) -> GranuleFile:
+    if outcome.path is None:
+        return GranuleFile(
+            str(folder / outcome.wanted.name), None, f"not fetched: {outcome.reason}"
         )
-    found = [
-        remote
-        for remote in archive.search(settings.mascons_short_name)
-        if remote.name.endswith((".nc", ".nc4"))
-    ]
-    if not found:
+    return GranuleFile(str(outcome.path), outcome.path.stat().st_size)
+
+
+def _of_product(files: dict[str, GranuleFile]) -> list[GranuleFile]:
+    """Return files whose names are ATL06's; entries of other names stay in the plan alone."""
+    parse_name = load_product("atl06").parse_name
+    kept = []
+    for name in sorted(files):
+        try:
+            parse_name(name)
+        except ValueError:
+            _LOG.warning("%s: %s", name, files[name].reason)
+            continue
+        kept.append(files[name])
+    return kept
+
+
+# ---------------------------------------------------------------------- removal
+
+
+def remove_granules(receipt: pd.DataFrame) -> pd.DataFrame:
+    """Remove the raw granules of a receipt and return the record of them.
+
+    Parameters
+    ----------
+    receipt
+        Of contract MANIFEST; the files that were used are removed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``granule``, ``path``, ``size_bytes`` of each, whether it was still there or not.
+    """
+    used = used_granules(receipt)
+    for path in used["path"]:
+        Path(path).unlink(missing_ok=True)
+    return used[_RECORD].sort_values("granule", ignore_index=True)
+
+
+def _still_valid(removed: pd.DataFrame, rows: Iterable[ManifestRow]) -> dict[str, GranuleFile]:
+    """Return the granules of a record that are what the plan announces."""
+    record = {
+        str(name).removeprefix("processed_"): GranuleFile(str(path), int(size))
+        for name, path, size in zip(*(removed[column] for column in _RECORD), strict=True)
+    }
+    valid = {}
+    for row in rows:
+        file = record.get(row.granule)
+        if file is None:
+            continue
+        cut = Path(file.path).name.startswith("processed_")
+        if cut or row.size_bytes in (None, file.size_bytes):
+            valid[row.granule] = file
+    return valid
+
+
+def missing_granules(receipt: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a receipt whose files are needed and not there."""
+    used = used_granules(receipt)
+    there = [Path(path).is_file() for path in used["path"]]
+    return used[~np.array(there, bool)].reset_index(drop=True)
+
+
+def restore_granules(
+    receipt: pd.DataFrame,
+    rows: Sequence[ManifestRow],
+    settings: DownloadSettings,
+    allowed: bool,
+    title: str = "granules",
+    box: Box | None = None,
+) -> int:
+    """Have a period's raw granules in the cache again; return how many were fetched.
+
+    Parameters
+    ----------
+    receipt
+        Of contract MANIFEST.
+    rows
+        Plan of the period.
+    settings
+        Cache, bounds, hosts.
+    allowed
+        Whether granules may be fetched again.
+    title
+        What the progress bar says.
+    box
+        Box of parts cut at the archive.
+
+    Raises
+    ------
+    UserError
+        If that is not allowed: with the number of granules and their size.
+    """
+    missing = missing_granules(receipt)
+    if missing.empty:
+        return 0
+    gigabytes = missing["size_bytes"].sum() / _BYTES_PER_GB
+    if not allowed:
         raise UserError(
-            f"download: mascons_short_name: {settings.mascons_short_name} holds no NetCDF file"
+            f"{title}: {len(missing)} raw granules ({gigabytes:.2f} GB) are not in the cache any "
+            "more; allow them to be fetched again with --config refetch=true, or leave the subset "
+            "of this period as it is"
         )
-    # The collection holds one growing file; its name ends with its last months.
-    newest = max(found, key=lambda remote: remote.name)
-    problem = fetch_file(archive, newest, target)
-    if problem is not None:
-        raise UserError(f"{newest.name} was not fetched: {problem}")
-    _LOG.info("fetched %s", newest.name)
+    _LOG.info("%s: fetching %d granules (%.2f GB) again", title, len(missing), gigabytes)
+    names = {str(name).removeprefix("processed_") for name in missing["granule"]}
+    planned = [row for row in rows if row.granule in names and row.reason is None]
+    parts = [Path(path).name.startswith("processed_") for path in missing["path"]]
+    if any(parts) and box is not None:
+        _fetch_parts(planned, settings, box, title)
+    whole = set(missing["granule"][~np.array(parts, bool)])
+    again = [wanted_file(row) for row in planned if row.granule in whole]
+    if again:
+        _transfer(again, settings, granule_folder(settings), title)
+    gone = missing_granules(receipt)
+    if not gone.empty:
+        raise UserError(
+            f"{title}: {len(gone)} granules could not be had again, the first of them "
+            f"{gone['granule'][0]}; remove the receipt of the period to go on without them"
+        )
+    return len(missing)

@@ -46,8 +46,8 @@ def tile_codes(x_m: np.ndarray, y_m: np.ndarray, tile_m: float) -> tuple[np.ndar
 
     Points along a track stay long in a tile, so names are made for runs, not for points.
     """
-    column = np.floor(x_m / tile_m).astype(np.int64)
-    row = np.floor(y_m / tile_m).astype(np.int64)
+    column = np.floor_divide(x_m, tile_m).astype(np.int64)
+    row = np.floor_divide(y_m, tile_m).astype(np.int64)
     change = np.flatnonzero((np.diff(column) != 0) | (np.diff(row) != 0)) + 1
     starts = np.concatenate([[0], change]) if x_m.size else np.empty(0, np.int64)
     lengths = np.diff(np.concatenate([starts, [x_m.size]]))

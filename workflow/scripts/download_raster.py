@@ -1,0 +1,21 @@
+"""Adapter of rule download_raster: a mask, elevation model or bed from a collection."""
+
+from pathlib import Path
+from typing import Any
+
+from cryofuse.acquire.collections import fetch_planned
+from cryofuse.acquire.plan import read_manifest
+from cryofuse.config import DownloadSettings
+from cryofuse.logs import job_log
+
+
+def main(snakemake: Any) -> None:
+    """Run the job."""
+    with job_log(snakemake.log[0]):
+        settings = DownloadSettings.model_validate(snakemake.config["download"])
+        (row,) = read_manifest(snakemake.input.plan, settings.trusted_hosts, of_granules=False)
+        fetch_planned(row, settings, Path(snakemake.output.raster))
+
+
+if __name__ == "__main__":
+    main(snakemake)
