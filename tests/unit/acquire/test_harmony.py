@@ -66,7 +66,9 @@ def site(files, tmp_path, monkeypatch):
     for name in ("EARTHDATA_USERNAME", "EARTHDATA_PASSWORD", "ROOT_URL", "LOCALHOST_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
     with LoopbackArchive(tmp_path / "archive", tokens=(TOKEN,)) as archive:
         archive.add_collection("ATL06", "006", files)
         yield Site(archive, files, tmp_path)
@@ -352,7 +354,9 @@ def test_granules_without_concept_id_or_collection_have_a_reason(site):
     nameless = Row(site.names[0], None)
     elsewhere = Row(site.names[1], "G1-NOWHERE")
     later = Row(site.names[2].replace("_006_", "_007_"), site.rows[2].concept_id)
-    urls, reasons = site.ask([nameless, elsewhere, later, *site.rows[3:]])
+    other = Row("ATL08_20200102030405_01230603_006_01.h5", "G1-NSIDC_CPRD")
+    urls, reasons = site.ask([nameless, elsewhere, later, other, *site.rows[3:]])
+    assert "not an ATL06 name" in reasons[other.granule]
     assert "concept id" in reasons[nameless.granule]
     assert "no ATL06 006 of NOWHERE" in reasons[elsewhere.granule]
     assert "no ATL06 007" in reasons[later.granule]
