@@ -144,6 +144,16 @@ def test_a_refresh_that_fails_keeps_what_was(site):
     assert site.pinned() == first
 
 
+def test_a_file_that_was_never_pinned_is_not_taken_for_the_one_of_today(site):
+    """A run was killed between the download and the pin."""
+    left = site.cached.parent / "new" / NAME
+    left.parent.mkdir(parents=True)
+    shutil.copy(site.served, left)
+    write_grid(site.served, seed=1)
+    assert site.pinned() == site.served.read_bytes()
+    assert site.pin().checksum == site.digest()
+
+
 def test_damage_in_the_cache_is_mended(site):
     first = site.pinned()
     site.target.unlink()

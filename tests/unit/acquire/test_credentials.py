@@ -16,6 +16,7 @@ from cryofuse.acquire.credentials import (
     log_in,
     name_credentials,
 )
+from cryofuse.config import SystemSettings
 from cryofuse.logs import UserError
 from tests.archive import LoopbackArchive, Response
 
@@ -104,9 +105,13 @@ def test_they_are_named():
     assert name_credentials({}).endswith("/.netrc")
 
 
-def test_without_any_nothing_is_asked():
-    with pytest.raises(UserError, match="EARTHDATA_TOKEN"):
+def test_without_any_nothing_is_asked(tmp_path):
+    with pytest.raises(UserError, match="machine urs.earthdata.nasa.gov .* EARTHDATA_TOKEN"):
         log_in()
+    with LoopbackArchive(tmp_path) as archive:
+        system = SystemSettings(**archive.system())
+    with pytest.raises(UserError, match="machine localhost"):
+        log_in(system)
 
 
 # ---------------------------------------------------------------------- log-in

@@ -115,6 +115,8 @@ def test_a_bar_that_goes_back_keeps_its_counts():
     with os.fdopen(into, "w") as stream, ProgressBar("t", 1, 1000, stream) as bar:
         bar.at("a", 600, fetched=False)
         bar.at("a", 1000)
+        # What lay there before counts in no rate.
+        assert (bar._bar.n, bar._bar.initial) == (1000, 600)
         bar.at("a", 0)
         bar.at("a", 0, fetched=False)
         assert (bar._bar.n, bar._bar.initial) == (0, 0)

@@ -211,6 +211,8 @@ def test_an_expired_token_ends_the_run_in_one_line(site):
         site.run(share=1.0, parallel=1)
     assert "\n" not in str(caught.value) and TOKEN not in str(caught.value)
     assert site.arrived() == site.names[:1]
+    # Three in a row are enough to know.
+    assert site.archive.requests(site.names[3]) and not site.archive.requests(site.names[4])
     site.archive.clear_faults()
     site.archive.login.add_token(TOKEN)
     site.run()
@@ -424,9 +426,25 @@ def test_a_part_without_a_mark_starts_anew(large):
 
 
 def test_a_weak_mark_is_no_mark(large):
+    asked = []
+
+    def answer(request):
+        asked.append((request.headers.get("Range"), request.headers.get("If-Range")))
+        return Response(200, {"ETag": 'W/"1"'}, large.content["large.bin"])
+
+    large.archive.add_route("GET", "/weak/large.bin", answer)
     large.part("large.bin", large.content["large.bin"][: 4 * BLOCK], 'W/"1"')
-    assert get_large(large).reason is None
-    assert [one.range_start for one in large.archive.requests("large.bin")] == [None]
+    wanted = large.wanted("large.bin", url=f"{large.archive.base_url}/weak/large.bin")
+    (outcome,) = large.run([wanted], share=1.0, inspect=anything, public=True)
+    assert outcome.reason is None and asked == [(None, None)]
+
+
+def test_a_part_of_what_is_gone_does_not_stay(large):
+    large.archive.fault("reset", "large", times=1, after_bytes=3 * BLOCK)
+    get_large(large, tries=1)
+    assert large.left() == [".large.bin.etag", ".large.bin.part"]
+    large.archive.fault("404", "large")
+    assert "404" in get_large(large).reason and large.left() == []
 
 
 def test_a_part_longer_than_the_file(large):
@@ -505,12 +523,14 @@ print(sum(outcome.received_bytes for outcome in outcomes), flush=True)
 
 
 @contextmanager
-def children(site, count, parallel, urls):
-    """Processes that wait for a line before they fetch."""
-    command = [sys.executable, "-c", CHILD, str(site.cache), str(parallel), *urls]
+def children(site, parallel, *lists):
+    """Processes, one for each list of addresses, that wait for a line before they fetch."""
+    command = [sys.executable, "-c", CHILD, str(site.cache), str(parallel)]
     made = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(count)
+        subprocess.Popen(
+            [*command, *urls], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for urls in lists
     ]
     try:
         for child in made:
@@ -531,7 +551,7 @@ def test_jobs_share_one_bound_and_fetch_a_file_once(tmp_path):
         urls = [archive.add_public(f"{number}.bin") for number in range(8)]
         site = Site(archive, tmp_path)
         site.content = {path.name: path.read_bytes() for path in folder.iterdir()}
-        with children(site, 3, 2, urls) as made:
+        with children(site, 2, urls, urls[3:] + urls[:3], urls[::-1]) as made:
             for child in made:
                 child.stdin.write("go\n")
                 child.stdin.flush()
@@ -553,7 +573,7 @@ def test_a_killed_process_has_not_fetched_in_vain(tmp_path):
         site = Site(archive, tmp_path)
         site.content = {"large.bin": content}
         part = site.folder / ".large.bin.part"
-        with children(site, 1, 1, [url]) as (child,):
+        with children(site, 1, [url]) as (child,):
             child.stdin.write("go\n")
             child.stdin.flush()
             deadline = time.monotonic() + 20
