@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 import yaml
 
-from benchmarks.granules import CYCLE, ORBIT_REGION, granule_name, write_granule
+from benchmarks.granules import ORBIT_REGION, granule_name, write_granule
 from benchmarks.measure import ROOT, run_alone
 from cryofuse.atl06.product import parse_name
 from tests.archive.archive import TOKEN
