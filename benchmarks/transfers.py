@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,8 @@ def _clock(call: Callable[[], Any], who: int) -> dict[str, float]:
 def compare(folder: Path, work: Path, held: bool, repeats: int) -> dict[str, Any]:
     """Return what both clients take for a folder's granules, one after the other in turn.
 
+    ``again`` is the project's download once more, with everything there, on one core.
+
     Parameters
     ----------
     folder
@@ -236,26 +239,24 @@ def compare(folder: Path, work: Path, held: bool, repeats: int) -> dict[str, Any
         Turns.
     """
     pace = (RATE_BYTES_S, LATENCY_S) if held else (None, 0.0)
-    taken: dict[str, list[dict[str, float]]] = {"curl": [], "cryofuse": []}
+    taken: dict[str, list[dict[str, float]]] = {"curl": [], "cryofuse": [], "again": []}
     with serve(folder, *pace) as archive:
         rows = list_rows(folder, archive)
         plan, target = work / "plan.json", work / "target"
         plan.write_text(json.dumps(rows))
         arguments = {"plan": str(plan), "target": str(target)}
+        calls = {
+            "curl": partial(run_alone, "transfers:curl", cores=CORES),
+            "cryofuse": partial(run_alone, "transfers:fetch", cores=CORES, system=archive.system),
+            "again": partial(run_alone, "transfers:fetch", system=archive.system),
+        }
         for _ in range(repeats):
-            for client, function, more in (
-                ("curl", "transfers:curl", {}),
-                ("cryofuse", "transfers:fetch", {"system": archive.system}),
-            ):
+            for name, call in calls.items():
                 os.sync()
                 load = os.getloadavg()[0]
-                result = run_alone(function, cores=CORES, **arguments, **more)
-                taken[client].append(result | {"load": load})
-                if client == "curl":
+                taken[name].append(call(**arguments) | {"load": load})
+                if name != "cryofuse":
                     shutil.rmtree(target)
-            again = run_alone("transfers:fetch", **arguments, system=archive.system)
-            taken.setdefault("again", []).append(again)
-            shutil.rmtree(target)
     size = sum(row["size_bytes"] for row in rows)
     return {
         "files": len(rows),
@@ -322,7 +323,7 @@ def run_jobs(work: Path, scale: int) -> dict[str, Any]:
     period = PERIOD | ({"end": "2018-12"} if scale > 1 else {})
     months = np.arange(np.datetime64(period["start"]), np.datetime64(period["end"]) + 1)
     environment = os.environ | {"EARTHDATA_TOKEN": TOKEN, "PYTHONPATH": str(project / "src")}
-    steps: dict[str, float] = {}
+    steps: dict[str, dict[str, float]] = {}
     with serve(served) as archive:
         settings = {"parallel": PARALLEL, "trusted_hosts": ["127.0.0.1"], "system": archive.system}
         overlay = {
@@ -341,19 +342,15 @@ def run_jobs(work: Path, scale: int) -> dict[str, Any]:
         for step, files in targets.items():
             command = [sys.executable, "-m", "snakemake", *files, "--profile", "profiles/local"]
             command += ["--cores", str(CORES), "--configfile", "overlay.yaml"]
-            began = time.perf_counter()
-            done = subprocess.run(
-                command, cwd=project, env=environment, capture_output=True, text=True
-            )
-            if done.returncode:
-                raise RuntimeError(f"{step}: {done.stderr[-4000:]}")
-            steps[step] = time.perf_counter() - began
+            load = os.getloadavg()[0]
+            call = partial(subprocess.run, command, cwd=project, env=environment, check=True)
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            steps[step] = _clock(partial(call, **quiet), resource.RUSAGE_CHILDREN) | {"load": load}
     fetched = sorted(path.name for path in project.glob("resources/earthdata/atl06/*.h5"))
     return {
         "periods": len(months),
         "granules": len(fetched),
-        "load": os.getloadavg()[1],
-        "wall_s": steps,
+        "steps": steps,
     }
 
 
