@@ -192,7 +192,7 @@ def curl(plan: str, target: str) -> dict[str, float]:
     lines = [f'oauth2-bearer = "{TOKEN}"']
     for row in rows:
         lines += [f'url = "{row["url"]}"', f'output = "{target}/{row["granule"]}"']
-    command = ["curl", "--silent", "--show-error", "--fail", "--parallel"]
+    command = ["curl", "--silent", "--show-error", "--fail", "--parallel", "--parallel-immediate"]
     command += ["--parallel-max", str(PARALLEL), "--config", "-"]
     taken = _clock(
         lambda: subprocess.run(command, input="\n".join(lines), text=True, check=True),
