@@ -26,7 +26,6 @@ from benchmarks.granules import ORBIT_REGION, granule_name, write_granule
 from benchmarks.measure import ROOT, run_alone
 from cryofuse.atl06.product import parse_name
 from tests.archive.archive import TOKEN
-from tests.conftest import PROJECT_PARTS
 
 #: What the archive is held to: bytes per second of all connections, seconds before an answer.
 RATE_BYTES_S, LATENCY_S = 100e6, 0.050
@@ -42,9 +41,10 @@ REPEATS = 3
 MEMORY_SIZES_MB = (64, 256, 1024)
 #: The run whose jobs are counted: one granule or two in each month.
 PERIOD = {"start": "2018-10", "end": "2024-12", "length": "month"}
+#: What a run needs of the project.
+_PROJECT = ("Snakefile", "config", "envs", "profiles", "src", "workflow")
 #: Tracks between the granules of that run: 23 days, so that no month is without one.
-_TRACK_STEP = 346
-_TRACKS, _CYCLES = 1387, 26
+CYCLES, TRACKS = range(1, 27), range(1, 1388, 346)
 #: The months' bounds: every granule named here lies between them.
 _SPAN = ("2018-01-01", "2040-01-01")
 
@@ -263,11 +263,19 @@ def compare(folder: Path, work: Path, held: bool, repeats: int) -> dict[str, Any
         "bytes": size,
         "rate_bytes_s": pace[0],
         "latency_s": pace[1],
-    } | {client: _summary(results, size) for client, results in taken.items()}
+    } | {client: summarise(results, size) for client, results in taken.items()}
 
 
-def _summary(results: Sequence[dict[str, float]], size: int) -> dict[str, Any]:
-    """Return the best and the median of several results, and all of them."""
+def summarise(results: Sequence[dict[str, float]], size: int) -> dict[str, Any]:
+    """Return the best and the median of several results, and all of them.
+
+    Parameters
+    ----------
+    results
+        What :func:`fetch` or :func:`curl` took.
+    size
+        Bytes fetched by each.
+    """
     walls = [result["wall_s"] for result in results]
     return {
         "wall_s": min(walls),
@@ -308,17 +316,10 @@ def run_jobs(work: Path, scale: int) -> dict[str, Any]:
     """Return what a run of monthly periods takes that plans, downloads and holds tiny granules."""
     project, served = work / "project", work / "served"
     project.mkdir()
-    for part in PROJECT_PARTS:
-        source = ROOT / part
-        if source.is_dir() and not source.is_symlink():
-            shutil.copytree(source, project / part)
-        else:
-            shutil.copy(source, project / part, follow_symlinks=False)
-    names = [
-        granule_name(cycle, track)
-        for cycle in range(1, _CYCLES)
-        for track in range(1, _TRACKS, _TRACK_STEP)
-    ]
+    for part in _PROJECT:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, project / part)
+    names = [granule_name(cycle, track) for cycle in CYCLES for track in TRACKS]
     spread_granules(write_granule(str(work), 100), names, served)
     period = PERIOD | ({"end": "2018-12"} if scale > 1 else {})
     months = np.arange(np.datetime64(period["start"]), np.datetime64(period["end"]) + 1)
