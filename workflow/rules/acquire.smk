@@ -116,7 +116,7 @@ else:
 
     rule plan_granules:
         input:
-            lib=lib("acquire/credentials", "acquire/plan"),
+            lib=lib("acquire/credentials", "acquire/plan", "acquire/scope"),
             region=region_files("outline"),
         output:
             plan=GRANULE_PLAN,
@@ -189,7 +189,7 @@ else:
     rule download_granules:
         input:
             plan=GRANULE_PLAN,
-            lib=lib("acquire/earthdata", "acquire/harmony"),
+            lib=lib("acquire/earthdata", "acquire/harmony", "acquire/scope"),
         output:
             manifest=MANIFEST,
         log:
