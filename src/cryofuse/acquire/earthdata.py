@@ -158,7 +158,12 @@ def _fetch_parts(
     urls, reasons = request_subsets(asked, box, variables, log_in(settings.system), root_url)
     parts = [Wanted(f"processed_{name}", url) for name, url in sorted(urls.items())]
     # A part that does not come is no loss: the whole granule does.
-    for outcome in _transfer(parts, settings, folder, f"{title}, cut", 1.0) if parts else []:
+    try:
+        outcomes = _transfer(parts, settings, folder, f"{title}, cut", 1.0) if parts else []
+    except UserError as error:
+        outcomes = []
+        reasons |= dict.fromkeys(urls, str(error))
+    for outcome in outcomes:
         name = outcome.wanted.name.removeprefix("processed_")
         if outcome.path is None:
             reasons[name] = outcome.reason or ""

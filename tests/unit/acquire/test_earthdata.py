@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import sys
 
 import pandas as pd
 import pytest
@@ -332,6 +333,23 @@ def test_a_part_that_does_not_come_is_no_loss(site, rows, cut, caplog):
     }
     assert all(one["reason"] is None for one in receipt)
     assert f"{site.names[0]}: fetched whole: 404" in caplog.text
+
+
+def test_parts_that_are_all_refused_are_no_loss(site, rows, cut, caplog, monkeypatch):
+    # Three refusals in a row end a download, but not one that whole granules can stand in for.
+    request = sys.modules["cryofuse.acquire.harmony"].request_subsets
+
+    def many(wanted, *arguments):
+        urls, reasons = request(wanted, *arguments)
+        more = {name: next(iter(urls.values())) for name in reasons}
+        return urls | more, {}
+
+    monkeypatch.setattr("cryofuse.acquire.harmony.request_subsets", many)
+    site.archive.fault("403", "processed_")
+    receipt = download_cut(site, rows)
+    assert [one["granule"] for one in receipt] == site.names
+    assert all(one["reason"] is None for one in receipt)
+    assert caplog.text.count("fetched whole: the archive refuses the log-in") == len(site.names)
 
 
 def test_parts_are_removed_and_had_again(site, rows, cut):
