@@ -1,0 +1,119 @@
+"""A download killed at ten random moments ends as one that nobody disturbed."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import snakemake_command
+from tests.earthdata import CACHE, MONTHS, QUARTER, Project, asked
+
+KILLS = 10
+#: About a granule a second, so that kills hit in mid-transfer.
+RATE_BYTES_S = 700_000
+LATEST_KILL_S = 1.2
+STARTED_WITHIN_S = 240
+
+
+def session_members(leader):
+    """Return the processes of a session."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            members.append(int(stat.parent.name))
+    return members
+
+
+def kill_in_transfer(project, archive, delay_s):
+    """Start a download and kill all of it some time after its first body began to come."""
+    before = len(asked(archive, "data"))
+    run = subprocess.Popen(
+        snakemake_command("download"),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + STARTED_WITHIN_S
+    while len(asked(archive, "data")) == before and run.poll() is None:
+        assert time.monotonic() < deadline, "no transfer began"
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    assert run.poll() is None, "the run ended before it could be killed"
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    while session_members(run.pid):
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def killed(source, tmp_path_factory):
+    """The project after ten kills and a last run; what lay in the cache at each kill."""
+    moments = random.Random(6)
+    with source.serve(*MONTHS, rate_bytes_s=RATE_BYTES_S) as archive:
+        project = Project(
+            tmp_path_factory.mktemp("killed"), archive, period=QUARTER, download={"parallel": 2}
+        )
+        project.run("plan")
+        folder = project.folder / CACHE
+        kills = []
+        for _ in range(KILLS):
+            kill_in_transfer(project, archive, moments.uniform(0.0, LATEST_KILL_S))
+            parts = {path.name: path.stat().st_size for path in folder.rglob(".*.part")}
+            kills.append((len(archive.log), set(project.cached), parts))
+        archive._pacer.rate_bytes_s = None
+        project.run("download")
+        yield project, archive, kills
+
+
+def test_several_kills_hit_in_mid_transfer(killed):
+    _, archive, kills = killed
+    assert sum(any(parts.values()) for _, _, parts in kills) >= KILLS // 2
+    resumed = [entry for entry in archive.log if entry.scope == "data" and entry.range_start]
+    assert len(resumed) >= 3
+    assert len(kills[-1][1]) >= 2, "some files were complete at a kill"
+
+
+def test_the_cache_holds_what_is_served_and_nothing_else(killed, source):
+    project, _, _ = killed
+    served = {path.name: path.read_bytes() for path in source.granules(*MONTHS)}
+    assert {name: path.read_bytes() for name, path in project.cached.items()} == served
+    jpl = project.folder / CACHE / "mascons" / "jpl.nc"
+    assert jpl.read_bytes() == source.mascons.read_bytes()
+    ends = (".part", ".etag", ".bad", ".tmp")
+    left = [path for path in (project.folder / CACHE).rglob("*") if path.name.endswith(ends)]
+    assert not left
+    assert not list((project.folder / CACHE).glob("quarantine/*"))
+
+
+def test_the_receipts_are_those_of_an_undisturbed_run(killed, undisturbed):
+    project, _, _ = killed
+    assert project.receipts().equals(undisturbed.receipts())
+    assert project.jobs("download") == {}
+
+
+def test_no_complete_file_is_fetched_twice(killed):
+    _, archive, kills = killed
+    for requests, complete, _ in kills:
+        later = {entry.name for entry in archive.log[requests:] if entry.scope == "data"}
+        assert not later & complete
+        for name in complete:
+            assert archive.completed(name) == 1
+
+
+def test_what_came_before_a_kill_is_not_fetched_again(killed, source):
+    """All that a kill may cost is what was on its way and not yet written."""
+    _, archive, _ = killed
+    for path in [*source.granules(*MONTHS), source.mascons]:
+        size = path.stat().st_size
+        tries = len([one for one in archive.requests(path.name) if one.status in (200, 206)])
+        assert size <= archive.body_bytes(path.name) <= size + (tries - 1) * (3 << 20)
