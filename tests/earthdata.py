@@ -111,7 +111,8 @@ class Project:
         system = {"system": archive.system(), "trusted_hosts": ["127.0.0.1", "localhost"]}
         quick = {"backoff_s": 0.05, "max_wait_s": 2.0, "tries": 3, "timeout_s": 20.0}
         self.config = small_config() | {"source": "earthdata"}
-        self.configure(download=system | quick, **config)
+        self.configure(download=system | quick)
+        self.configure(**config)
         self.environment = {
             key: value for key, value in os.environ.items() if key not in _ENVIRONMENT
         } | {"EARTHDATA_TOKEN": archive.token, "HOME": str(folder.parent)}

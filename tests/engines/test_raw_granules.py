@@ -46,26 +46,19 @@ def test_no_raw_granule_is_left_and_the_tables_are_the_same(emptied, undisturbed
     assert told == sizes
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [
-        (),
-        ("download={keep_raw: true}",),
-        ("download={keep_raw: false, parallel: 1, tries: 9, timeout_s: 5, backoff_s: 1}",),
-        ("download={max_wait_s: 9, max_failed_share: 0.5, trusted_hosts: [127.0.0.1]}",),
-        ("refetch=true",),
-        ("refresh=true",),
-    ],
-    ids=" ".join,
-)
-def test_keys_of_the_transfer_rerun_nothing(emptied, undisturbed, keys):
-    more = ["--config", *keys] if keys else []
-    assert emptied.jobs("subset", *more) == {}
-    assert undisturbed.jobs("subset", *more) == {}
+def test_keys_of_the_transfer_rerun_nothing(emptied, undisturbed):
+    keys = (
+        "parallel: 1, tries: 9, timeout_s: 5, backoff_s: 1, max_wait_s: 9, max_failed_share: 0.5, "
+        "trusted_hosts: [127.0.0.1]"
+    )
+    more = ("refetch=true", "refresh=true")
+    for project, kept in ((emptied, "false"), (emptied, "true"), (undisturbed, "true")):
+        download = f"download={{keep_raw: {kept}, {keys}}}"
+        assert project.jobs("subset", "--config", download, *more) == {}
 
 
-def test_toggling_keep_raw_off_removes_and_reruns_nothing_else(undisturbed):
-    found = undisturbed.jobs("subset", *REMOVED, "--config", "download={keep_raw: false}")
+def test_removal_begun_later_reruns_nothing_else(undisturbed):
+    found = undisturbed.jobs(*REMOVED, "--config", "download={keep_raw: false}")
     assert found == {"remove_granules": 3}
 
 
