@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import snakemake_command
-from tests.earthdata import CACHE, MONTHS, QUARTER, Project, asked
+from tests.earthdata import CACHE, MONTHS, QUARTER, Project
 
 KILLS = 10
-#: About a granule a second, so that kills hit in mid-transfer.
-RATE_BYTES_S = 700_000
-LATEST_KILL_S = 1.2
+#: About two granules a second, so that kills hit in mid-transfer.
+RATE_BYTES_S = 1_500_000
+#: Share of all bytes that comes before the kills, if none is sent twice: some is left for the end.
+SHARE_BEFORE = 0.7
 STARTED_WITHIN_S = 240
+#: What a kill may cost of a file: a block of the transfer, and what the system holds.
+LOST_BYTES = 2 * (1 << 18)
 
 
 def session_members(leader):
@@ -32,9 +35,13 @@ def session_members(leader):
     return members
 
 
-def kill_in_transfer(project, archive, delay_s):
-    """Start a download and kill all of it some time after its first body began to come."""
-    before = len(asked(archive, "data"))
+def sent_bytes(archive):
+    return sum(entry.bytes_sent for entry in archive.log if entry.scope == "data")
+
+
+def kill_in_transfer(project, archive, after_bytes):
+    """Start a download and kill all of it when so many more bytes were sent."""
+    before = sent_bytes(archive)
     run = subprocess.Popen(
         snakemake_command("download"),
         cwd=project.folder,
@@ -44,10 +51,9 @@ def kill_in_transfer(project, archive, delay_s):
         start_new_session=True,
     )
     deadline = time.monotonic() + STARTED_WITHIN_S
-    while len(asked(archive, "data")) == before and run.poll() is None:
-        assert time.monotonic() < deadline, "no transfer began"
-        time.sleep(0.01)
-    time.sleep(delay_s)
+    while sent_bytes(archive) - before <= after_bytes and run.poll() is None:
+        assert time.monotonic() < deadline, "the transfer does not get on"
+        time.sleep(0.005)
     assert run.poll() is None, "the run ended before it could be killed"
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
@@ -58,7 +64,10 @@ def kill_in_transfer(project, archive, delay_s):
 @pytest.fixture(scope="module")
 def killed(source, tmp_path_factory):
     """The project after ten kills and a last run; what lay in the cache at each kill."""
-    moments = random.Random(6)
+    whole = sum(path.stat().st_size for path in [*source.granules(*MONTHS), source.mascons])
+    chance = random.Random(6)
+    moments = [chance.random() for _ in range(KILLS)]
+    moments = [SHARE_BEFORE * whole * moment / sum(moments) for moment in moments]
     with source.serve(*MONTHS, rate_bytes_s=RATE_BYTES_S) as archive:
         project = Project(
             tmp_path_factory.mktemp("killed"), archive, period=QUARTER, download={"parallel": 2}
@@ -66,8 +75,8 @@ def killed(source, tmp_path_factory):
         project.run("plan")
         folder = project.folder / CACHE
         kills = []
-        for _ in range(KILLS):
-            kill_in_transfer(project, archive, moments.uniform(0.0, LATEST_KILL_S))
+        for moment in moments:
+            kill_in_transfer(project, archive, moment)
             parts = {path.name: path.stat().st_size for path in folder.rglob(".*.part")}
             kills.append((len(archive.log), set(project.cached), parts))
         archive._pacer.rate_bytes_s = None
@@ -116,4 +125,4 @@ def test_what_came_before_a_kill_is_not_fetched_again(killed, source):
     for path in [*source.granules(*MONTHS), source.mascons]:
         size = path.stat().st_size
         tries = len([one for one in archive.requests(path.name) if one.status in (200, 206)])
-        assert size <= archive.body_bytes(path.name) <= size + (tries - 1) * (3 << 20)
+        assert size <= archive.body_bytes(path.name) <= size + (tries - 1) * LOST_BYTES

@@ -90,9 +90,7 @@ def test_removal_waits_for_every_region(archive, undisturbed, tmp_path):
     shutil.copy(regions / "demo.yaml", regions / "inner.yaml")
     inner = {"outline": {"west": -48.0, "south": 62.0, "east": -42.0, "north": 67.0}}
     month = {"start": "2018-10", "end": "2018-10", "length": "month"}
-    project.configure(
-        regions=["demo", "inner"], region_settings={"inner": inner}, period=month
-    )
+    project.configure(regions=["demo", "inner"], region_settings={"inner": inner}, period=month)
     name = "removed/{}/2018-10.csv"
     first = f"{CACHE}/{name.format('demo')}"
     assert project.jobs(first)["subset_granules"] == 2
@@ -104,9 +102,11 @@ def test_removal_waits_for_every_region(archive, undisturbed, tmp_path):
     found = project.tables(*ALTIMETRY)
     assert_same_tables(found, {name: expected[name] for name in found})
     path = project.folder / "results" / "inner" / "altimetry" / "subset" / "2018-10.parquet"
-    assert 0 < pq.ParquetFile(path).metadata.num_rows < found[
-        "altimetry/subset/2018-10.parquet"
-    ].num_rows
+    assert (
+        0
+        < pq.ParquetFile(path).metadata.num_rows
+        < found["altimetry/subset/2018-10.parquet"].num_rows
+    )
 
 
 # ------------------------------------------------------------------ cut at the archive
