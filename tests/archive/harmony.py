@@ -19,6 +19,8 @@ import h5py
 from tests.archive import Response
 
 BEAMS = ("gt1l", "gt1r", "gt2l", "gt2r", "gt3l", "gt3r")
+#: A granule that no job asks for.
+STRANGER = "ATL06_20200207192251_13870814_006_01.h5"
 CREATED = "2026-11-23T05:00:00.000Z"
 
 
@@ -131,7 +133,7 @@ class HarmonyService:
         Kinds: ``no_service``, ``login`` (leads on to a log-in page), ``refused`` (the job is),
         ``job_failed``, ``job_paused``, ``endless`` (one granule is ready), ``granule_failed``,
         ``no_data``, ``hostile_link`` (a name that leads out of the folder), ``whole_link`` (to
-        the granule itself), ``foreign_link`` (to another host).
+        the granule itself), ``stranger_link`` (to a subset of a granule that is not the job's).
         """
         self.faults[kind] = {"match": match, "times": times}
 
@@ -229,8 +231,8 @@ class HarmonyService:
             place = f"{self.archive.base_url}/service-results/x/..%2f..%2f{target.name}%2f..%2fx"
         if self._due("whole_link", granule):
             place = self.archive.url(granule)
-        if self._due("foreign_link", granule):
-            place = f"http://elsewhere.example/{target.name}"
+        if self._due("stranger_link", granule):
+            place = f"{place.rpartition('/')[0]}/{STRANGER.replace('.h5', '_subsetted.h5')}"
         return {
             "href": place,
             "title": target.name,

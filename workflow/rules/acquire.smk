@@ -116,7 +116,7 @@ else:
 
     rule plan_granules:
         input:
-            lib=lib("acquire/credentials", "acquire/plan"),
+            lib=lib("acquire/credentials", "acquire/plan", "acquire/scope"),
             region=region_files("outline"),
         output:
             plan=GRANULE_PLAN,
@@ -189,7 +189,7 @@ else:
     rule download_granules:
         input:
             plan=GRANULE_PLAN,
-            lib=lib("acquire/earthdata", "acquire/harmony"),
+            lib=lib("acquire/earthdata", "acquire/harmony", "acquire/scope"),
         output:
             manifest=MANIFEST,
         log:
@@ -213,6 +213,7 @@ else:
 
     # The raw granules are no output of a job: Snakemake deletes those of a failed one. This mark
     # says that they are in the cache; without it they are looked for, and fetched if allowed.
+    # What uses and removes raw granules goes before what fetches more of them.
     rule hold_granules:
         input:
             manifest=MANIFEST,
@@ -224,6 +225,7 @@ else:
             "logs/{region}/hold_granules/{period}.log",
         benchmark:
             "logs/{region}/hold_granules/{period}.tsv"
+        priority: 1
         conda:
             ENVIRONMENT
         threads: 1
@@ -248,6 +250,7 @@ else:
             "logs/{region}/remove_granules/{period}.log",
         benchmark:
             "logs/{region}/remove_granules/{period}.tsv"
+        priority: 1
         conda:
             ENVIRONMENT
         threads: 1

@@ -14,6 +14,8 @@ rule subset_granules:
         "logs/{region}/subset_granules/{period}.log",
     benchmark:
         "logs/{region}/subset_granules/{period}.tsv"
+    # Raw granules that may be removed wait for this.
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 1

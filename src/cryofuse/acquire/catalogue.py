@@ -71,7 +71,8 @@ Area = Box | Ring
 #: First instant, and first instant after it.
 Months = tuple[np.datetime64, np.datetime64]
 
-_HDF5_SUFFIXES = (".h5", ".nc", ".nc4", ".hdf5", ".he5")
+#: How names of HDF5 and NetCDF files end.
+HDF5_SUFFIXES = (".h5", ".nc", ".nc4", ".hdf5", ".he5")
 #: Names of a distributed part that name nothing.
 _NAMELESS = ("", "Not provided")
 
@@ -358,7 +359,7 @@ def _entry(granule: Mapping[str, Any]) -> Entry:
     """Return a catalogue entry as name, link, size and checksum (UMM-G, DataGranule)."""
     umm, meta = granule["umm"], granule["meta"]
     url = _data_link(umm.get("RelatedUrls") or [])
-    name = _last_part(url) if url else str(umm.get("GranuleUR", ""))
+    name = last_part(url) if url else str(umm.get("GranuleUR", ""))
     part = _part(umm.get("DataGranule", {}).get("ArchiveAndDistributionInformation") or [], name)
     size = part.get("SizeInBytes")
     checksum = part.get("Checksum") or {}
@@ -381,11 +382,12 @@ def _data_link(links: Sequence[Mapping[str, Any]]) -> str | None:
         if link.get("Type") == "GET DATA"
         and str(link.get("URL", "")).lower().startswith(("https://", "http://"))
     ]
-    files = [url for url in data if _last_part(url).endswith(_HDF5_SUFFIXES)]
+    files = [url for url in data if last_part(url).endswith(HDF5_SUFFIXES)]
     return next(iter(files or data), None)
 
 
-def _last_part(url: str) -> str:
+def last_part(url: str) -> str:
+    """Return the last part of an address's path, decoded: the server's text, unchecked."""
     return unquote(re.split(r"[?#]", url, maxsplit=1)[0].rsplit("/", 1)[-1])
 
 
@@ -415,7 +417,7 @@ def search_area(outline: BaseGeometry, crs: str) -> Area:
     wide = outline.convex_hull.buffer(_BUFFER_M)
     hull = wide.simplify(_SHARE * _BUFFER_M)
     longest = _LONGEST_EDGE_M
-    while longest >= _SHORTEST_EDGE_M and not _holds_pole(hull, crs):
+    while longest >= _SHORTEST_EDGE_M:
         ring = _ring(hull, crs, longest)
         if ring is None:
             break
@@ -426,7 +428,10 @@ def search_area(outline: BaseGeometry, crs: str) -> Area:
 
 
 def _ring(hull: BaseGeometry, crs: str, longest_m: float) -> np.ndarray | None:
-    """Return a hull's boundary in degrees, counter-clockwise, None where it passes ±180°."""
+    """Return a hull's boundary in degrees, counter-clockwise, None where it passes ±180°.
+
+    Around a pole every boundary does.
+    """
     edge = shapely.get_coordinates(shapely.segmentize(hull.boundary, longest_m))
     ring = np.column_stack(unproject(edge[:, 0], edge[:, 1], crs)).round(_DECIMALS)
     if not np.isfinite(ring).all() or np.abs(np.diff(ring[:, 0])).max() > 180.0:

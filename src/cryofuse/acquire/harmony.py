@@ -193,8 +193,12 @@ def request_subsets(
         if row.concept_id is None:
             reasons[row.granule] = "the manifest has no concept id for it"
             continue
-        provider = row.concept_id.partition("-")[2]
-        groups[parse_name(row.granule).release, provider].append(row)
+        try:
+            release = parse_name(row.granule).release
+        except ValueError as error:
+            reasons[row.granule] = str(error)
+            continue
+        groups[release, row.concept_id.partition("-")[2]].append(row)
     if not groups:
         return {}, reasons
     asked = [row.granule for group in groups.values() for row in group]
@@ -266,6 +270,13 @@ def _open_client(harmony: Any, auth: Any, root_url: str) -> Any:
     client = harmony.Client(should_validate_auth=False, env=config.environment, token=token)
     client.config = config
     client.session = _steady(create_session(config, token=token))
+
+    def bear(request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    # Without this a line of the netrc file for the host, or for all, would replace the token.
+    client.session.auth = bear
 
     def stay(response: Response, *_args: Any, **_options: Any) -> None:
         if response.status_code == 401:

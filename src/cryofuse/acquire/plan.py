@@ -19,13 +19,13 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shapely.geometry.base import BaseGeometry
 
-from cryofuse.acquire.catalogue import Entry, Search, search_area
+from cryofuse.acquire.catalogue import HDF5_SUFFIXES, Entry, Search, last_part, search_area
 from cryofuse.altimetry import GranuleName
 from cryofuse.atl06.product import TITLE, parse_name
 from cryofuse.config import DownloadSettings, digest
@@ -40,7 +40,6 @@ _NAME_LENGTH = 200
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:/\[\]!$&'()*+,;=%-]{1,2000}")
 #: Hexadecimal digits of the checksums that can be computed; others are kept as they are.
 _HEX_DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
-_FILE_SUFFIXES = (".nc", ".nc4", ".h5", ".hdf5", ".he5")
 _BYTES_PER_GB = 1e9
 #: Comment line with the number of rows: a plan cut off between two lines shows.
 _ROWS_KEY = "rows"
@@ -162,7 +161,7 @@ def plan_granules(
         if fetched:
             _LOG.info("%d of %d entries of release %s", fetched, len(chosen), version)
             break
-        _LOG.warning("release %s has no granule between %s and %s", version, first, stop)
+        _LOG.warning("release %s has no granule to fetch between %s and %s", version, first, stop)
     return sorted(rows, key=_row_order)
 
 
@@ -237,20 +236,16 @@ def _plan_granule(
 def _plan_file(entry: Entry, trusted_hosts: Sequence[str]) -> ManifestRow:
     if not _PLAIN_NAME.fullmatch(entry.name):
         return _describe(entry, None, "its name is not a plain file name")
-    if not entry.name.endswith(_FILE_SUFFIXES):
+    if not entry.name.endswith(HDF5_SUFFIXES):
         return _describe(entry, None, "its name is not one of a NetCDF or HDF5 file")
     return _describe(entry, None, _problem_of_link(entry, trusted_hosts))
 
 
 def _problem_of_link(entry: Entry, trusted_hosts: Sequence[str]) -> str | None:
     problem = link_problem(entry.url, trusted_hosts)
-    if problem is None and _last_part(entry.url) != entry.name:
+    if problem is None and last_part(str(entry.url)) != entry.name:
         return "its link does not end with its name"
     return problem
-
-
-def _last_part(url: str | None) -> str:
-    return unquote((url or "").rsplit("/", 1)[-1])
 
 
 def _describe(entry: Entry, name: GranuleName | None, reason: str | None) -> ManifestRow:
@@ -562,7 +557,7 @@ def _contradictions(
     problem = link_problem(row.url, trusted_hosts)
     if problem:
         yield "url", f"an https address on {', '.join(trusted_hosts)}", row.url
-    elif _last_part(row.url) != row.granule:
+    elif last_part(str(row.url)) != row.granule:
         yield "url", f"an address that ends with {row.granule}", row.url
 
 

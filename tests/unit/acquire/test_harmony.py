@@ -16,6 +16,7 @@ from earthaccess.system import System
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cryofuse.acquire.harmony as acquire_harmony
 from cryofuse.acquire.harmony import _subset_of, request_subsets, subset_variables
 from cryofuse.atl06 import Area, read_granule
 from cryofuse.config import Box, ElevationSettings, PeriodSettings, RegionSettings, WorldSettings
@@ -65,7 +66,9 @@ def site(files, tmp_path, monkeypatch):
     for name in ("EARTHDATA_USERNAME", "EARTHDATA_PASSWORD", "ROOT_URL", "LOCALHOST_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
     with LoopbackArchive(tmp_path / "archive", tokens=(TOKEN,)) as archive:
         archive.add_collection("ATL06", "006", files)
         yield Site(archive, files, tmp_path)
@@ -272,16 +275,18 @@ def test_strange_answers_are_reasons(site, kind, path, text):
 
 def test_other_granules_of_a_job_are_not_lost(site):
     every, _ = site.ask()
-    failed, empty, hostile, whole = sorted(every)[:4]
+    failed, empty, hostile, whole, stranger = sorted(every)[:5]
     site.service.fault("granule_failed", failed)
     site.service.fault("no_data", empty)
     site.service.fault("hostile_link", hostile)
     site.service.fault("whole_link", whole)
+    site.service.fault("stranger_link", stranger)
     urls, reasons = site.ask()
-    assert urls.keys() == every.keys() - {failed, empty, hostile, whole}
+    assert urls.keys() == every.keys() - {failed, empty, hostile, whole, stranger}
     assert "WorkItem failed" in reasons[failed]
     assert "no data in the box" in reasons[empty]
-    assert {hostile, whole} <= reasons.keys()
+    assert {hostile, whole, stranger} <= reasons.keys()
+    assert urls.keys() | reasons.keys() == set(site.names)
 
 
 def test_a_job_without_end_is_left_with_what_it_has(site):
@@ -301,6 +306,20 @@ def test_a_service_away_for_a_moment_is_asked_again(site):
     assert site.ask()[0].keys() == whole.keys()
 
 
+def test_a_job_is_asked_after_again_when_an_answer_is_odd(site):
+    site.archive.fault("404", match="/jobs/", skip=1, times=3)
+    assert site.ask()[0]
+
+
+def test_a_service_that_says_nothing_is_left(site, monkeypatch):
+    monkeypatch.setattr(acquire_harmony, "_TIMEOUT_S", (1.0, 0.2))
+    monkeypatch.setattr(acquire_harmony, "_TRIES", 0)
+    site.archive.fault("silent", match="/capabilities")
+    urls, reasons = site.ask()
+    assert urls == {} and reasons.keys() == set(site.names)
+    assert all("timed out" in reason for reason in reasons.values())
+
+
 @pytest.mark.parametrize("path", ["/capabilities", "/ogc-api-coverages/", "/jobs/"])
 @pytest.mark.parametrize("kind", ["401", "login"])
 def test_refused_credentials_end_in_one_line(site, kind, path):
@@ -308,6 +327,8 @@ def test_refused_credentials_end_in_one_line(site, kind, path):
     with pytest.raises(UserError, match="Harmony refused the Earthdata token") as caught:
         site.ask()
     assert TOKEN not in str(caught.value) and "\n" not in str(caught.value)
+    # The token does not follow to another host.
+    assert not [entry for entry in site.archive.log if entry.path == "/login"]
 
 
 def test_token_is_never_printed(site, caplog, capfd):
@@ -333,7 +354,9 @@ def test_granules_without_concept_id_or_collection_have_a_reason(site):
     nameless = Row(site.names[0], None)
     elsewhere = Row(site.names[1], "G1-NOWHERE")
     later = Row(site.names[2].replace("_006_", "_007_"), site.rows[2].concept_id)
-    urls, reasons = site.ask([nameless, elsewhere, later, *site.rows[3:]])
+    other = Row("ATL08_20200102030405_01230603_006_01.h5", "G1-NSIDC_CPRD")
+    urls, reasons = site.ask([nameless, elsewhere, later, other, *site.rows[3:]])
+    assert "not an ATL06 name" in reasons[other.granule]
     assert "concept id" in reasons[nameless.granule]
     assert "no ATL06 006 of NOWHERE" in reasons[elsewhere.granule]
     assert "no ATL06 007" in reasons[later.granule]

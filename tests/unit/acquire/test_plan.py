@@ -120,6 +120,13 @@ def test_of_two_entries_of_one_name_the_one_revised_last_is_fetched():
         }
 
 
+def test_the_whole_granule_goes_before_a_subset_and_a_later_revision_before_both():
+    subset, later = f"processed_{NAME}", f"processed_{NAME.replace('_01.h5', '_02.h5')}"
+    told = reasons(plan(entry(subset, 2), entry()))
+    assert told[NAME] is None and "same release and revision" in told[subset]
+    assert reasons(plan(entry(subset, 2), entry(), entry(later, 3)))[later] is None
+
+
 def test_a_granule_belongs_to_the_period_of_its_start():
     def at(time):
         return NAME.replace("20200102030405", time)
@@ -136,8 +143,8 @@ def test_the_fallback_release_only_where_the_first_has_nothing_to_fetch():
     assert [row.release for row in plan(_006=six)] == ["006"]
     late = entry(NAME.replace("20200102", "20200202"))
     rows = plan(late, _006=six)
-    assert [row.granule for row in rows if row.reason is None] == [six[0].name]
-    assert len(rows) == 2
+    assert [row.granule for row in rows] == [six[0].name, late.name]
+    assert [row.reason for row in rows] == [None, "it starts outside the period"]
     assert plan() == []
 
 
@@ -465,7 +472,26 @@ def test_other_files_are_refused_in_one_line(path, content):
     with pytest.raises(UserError) as caught:
         read_manifest(path, TRUSTED)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert "expected" in str(caught.value) or "not whole" in str(caught.value)
     assert len(str(caught.value)) < 10_000
+
+
+def test_broken_quotes_are_told_as_such(path):
+    text = path.read_text()
+    for broken in (text + '"a"b,c\n', text + '"never closed\n'):
+        path.write_text(broken)
+        with pytest.raises(UserError, match="line 8: expected a CSV file, found"):
+            read_manifest(path, TRUSTED)
+
+
+def test_what_was_searched_stands_on_a_line_each(path):
+    write_manifest([], path, {"note": 'two\nlines, "quoted"', "collection": "ATL06"})
+    assert read_searched(path) == {
+        "note": 'two lines, "quoted"',
+        "collection": "ATL06",
+        "rows": "0",
+    }
+    assert len(path.read_text().splitlines()) == 4 and read_manifest(path, TRUSTED) == []
 
 
 def test_a_missing_file_is_named(tmp_path):
