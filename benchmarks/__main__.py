@@ -26,6 +26,7 @@ PARTS = {
     "poles": "poles",
     "growth": "growth",
     "learning": "learning",
+    "transfers": "transfers",
 }
 #: How many times smaller everything is with --quick.
 QUICK_SCALE = 20

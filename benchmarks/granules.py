@@ -33,12 +33,12 @@ DATASETS = (
 _GROUP = "land_ice_segments"
 
 
-def granule_name(cycle: int = CYCLE) -> str:
-    """Return the name of the granule in a cycle."""
+def granule_name(cycle: int = CYCLE, rgt: int = RGT) -> str:
+    """Return the name of the granule of a track in a cycle."""
     region = orbit.orbit_regions()[ORBIT_REGION - 1]
-    seconds = orbit.node_seconds(RGT, cycle) + region.start / 360 * orbit.ORBIT_SECONDS
+    seconds = orbit.node_seconds(rgt, cycle) + region.start / 360 * orbit.ORBIT_SECONDS
     start = orbit.seconds_to_time(float(seconds)).astype("M8[s]")
-    return granules.Granule(orbit.Pass(RGT, ORBIT_REGION, (), ()), cycle, start).name
+    return granules.Granule(orbit.Pass(rgt, ORBIT_REGION, (), ()), cycle, start).name
 
 
 def write_granule(folder: str, segments: int, seed: int = 20) -> Path:

@@ -13,6 +13,8 @@ TIME_EXPONENT, MEMORY_EXPONENT = 1.05, 0.1
 TILE_MEMORY_MB = 2000.0
 #: Goal: the learning stage on two cores (s).
 LEARNING_S = 360.0
+#: Goal: share of curl's rate.
+TRANSFER_SHARE = 0.8
 #: Rows of the reading table: title, our way, h5py's, goal, and which granule.
 _READINGS = (
     ("whole, columns stored in the file", "stored", "plain", READ_WHOLE, "full"),
@@ -258,6 +260,72 @@ def learning(measured: Result) -> str:
     return text + table(("skill by", "seconds"), rows)
 
 
+def transfers(measured: Result) -> str:
+    """Return the tables of the downloads: rates, checking again, memory, jobs."""
+    rows, again = [], []
+    for kind, paces in measured["sets"].items():
+        for pace, entry in paces.items():
+            ours, theirs = entry["cryofuse"], entry["curl"]
+            share = ours["bytes_s"] / theirs["bytes_s"]
+            middle = ours["bytes_median_s"] / theirs["bytes_median_s"]
+            goal = TRANSFER_SHARE if pace == "held" else None
+            rows.append(
+                [f"{entry['files']} {kind} files, {entry['bytes'] / 1e9:.2f} GB, {pace}"]
+                + [_megabytes(side[key]) for side in (theirs, ours) for key in _RATES]
+                + [f"{share:.0%}", f"{middle:.0%}", _goal(goal), _met(share, goal, at_least=True)]
+                + [f"{side['cpu_s'] / entry['bytes'] * 1e9:.2f}" for side in (theirs, ours)]
+                + [_loads(theirs["all"] + ours["all"])]
+            )
+        checked = paces["unthrottled"]["again"]
+        size = paces["unthrottled"]["bytes"]
+        again.append(
+            [f"{kind} files", _megabytes(checked["bytes_s"]), _megabytes(size / checked["cpu_s"])]
+            + [_loads(checked["all"])]
+        )
+    heads = ["transfers", "curl best (MB/s)", "median", "until on disk", "cryofuse best (MB/s)"]
+    heads += ["median", "until on disk", "share of curl", "of medians", "goal", "met"]
+    heads += ["curl CPU (s/GB)", "cryofuse CPU (s/GB)", "load of the machine"]
+    jobs = measured["jobs"]
+    idle = jobs["steps"]["nothing left"]
+    steps = [
+        [step, _seconds(taken["wall_s"]), _seconds(taken["cpu_s"])]
+        + [f"{(taken[key] - idle[key]) / jobs['periods']:.2f}" for key in ("wall_s", "cpu_s")]
+        + [f"{taken['load']:.1f}"]
+        for step, taken in jobs["steps"].items()
+    ]
+    step_heads = ("step", "wall (s)", "CPU (s)", "wall a job (s)", "CPU a job (s)", "load")
+    return (
+        f"## Transfers ({measured['parallel']} at a time, {measured['cores']} cores, the archive "
+        "on the same)\n\n"
+        + table(heads, rows)
+        + "\n"
+        + table(("everything there, one core", "wall (MB/s)", "CPU (MB/s)", "load"), again)
+        + "\n"
+        + table(
+            ("one file (MB)", "peak (MB)"),
+            [
+                [_count(entry["bytes"] / 1e6), _count(entry["peak_mb"])]
+                for entry in measured["memory"]
+            ],
+        )
+        + f"\n{jobs['periods']} periods with {jobs['granules']} granules in all, a job each:\n\n"
+        + table(step_heads, steps)
+    )
+
+
+#: Best, median, and best up to the moment when all of it is on disk.
+_RATES = ("bytes_s", "bytes_median_s", "flushed_bytes_s")
+
+
+def _megabytes(bytes_s: float) -> str:
+    return f"{bytes_s / 1e6:.3g}" if bytes_s < 1e8 else _count(bytes_s / 1e6)
+
+
+def _loads(results: Sequence[Result]) -> str:
+    loads = [result["load"] for result in results]
+    return f"{min(loads):.1f}–{max(loads):.1f}"
+
+
 _SECTIONS = {
     "read": reading,
     "filter": filtering,
@@ -266,6 +334,7 @@ _SECTIONS = {
     "poles": poles,
     "growth": growth,
     "learning": learning,
+    "transfers": transfers,
 }
 
 

@@ -1,11 +1,13 @@
 """The benchmarks' own arithmetic: growth, the flown segments, what a projection adds up."""
 
+import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks import growth, poles, projection, scene
+from benchmarks import granules, growth, poles, projection, scene, transfers
 from benchmarks.measure import growth_exponent
+from cryofuse.acquire.inspect import inspect_granule
 from cryofuse.tables import SEGMENTS, check
 
 BOX = (0.0, -2_000_000.0, 30_000.0, -1_980_000.0)
@@ -143,3 +145,37 @@ def test_a_projection_takes_parts_that_exceed_the_whole_as_they_are():
     terms = projection.project(measured(20.0))["terms"]
     assert terms["checks and the rest of a tile"]["seconds"] == 0
     assert terms["node fits with vintages"]["seconds"] == pytest.approx(2.5e9 / 1470 / 400)
+
+
+def test_copies_of_a_granule_are_what_their_names_say(tmp_path):
+    names = [granules.granule_name(rgt=track) for track in (1, 1387)]
+    source = granules.write_granule(str(tmp_path), 100)
+    transfers.spread_granules(source, names, tmp_path / "copies")
+    assert inspect_granule(source, names[0]) is not None
+    for name in names:
+        with h5py.File(tmp_path / "copies" / name) as file:
+            begin = file["ancillary_data/data_start_utc"][0].decode()[:19]
+        assert begin.translate(str.maketrans("", "", "-:T")) == name.split("_")[1]
+        assert inspect_granule(tmp_path / "copies" / name, name) is None
+
+
+def test_tracks_of_the_counted_run_leave_no_month_out():
+    months = {
+        name.split("_")[1][:6]
+        for cycle in transfers.CYCLES
+        for name in (granules.granule_name(cycle, track) for track in transfers.TRACKS)
+    }
+    wanted = {f"{year}{month:02d}" for year in range(2019, 2025) for month in range(1, 13)}
+    assert wanted | {"201810", "201811", "201812"} <= months
+
+
+def test_a_summary_holds_the_best_and_the_median():
+    walls = [4.0, 2.0, 10.0]
+    results = [
+        {"wall_s": wall, "cpu_s": wall / 2, "flush_s": 12.0 - wall, "peak_mb": 100.0 + wall}
+        for wall in walls
+    ]
+    found = transfers.summarise(results, 40)
+    assert (found["bytes_s"], found["bytes_median_s"]) == (20, 10)
+    assert found["flushed_bytes_s"] == pytest.approx(40 / 12)
+    assert (found["cpu_s"], found["peak_mb"]) == (1.0, 110.0)
