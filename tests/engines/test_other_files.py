@@ -10,7 +10,7 @@ import pytest
 from tests.earthdata import CACHE, Project, asked
 
 MONTH = {"start": "2018-10", "end": "2018-10", "length": "month"}
-SELECT = {"rule": "ice_fraction_of_land", "min": 0.5}
+SELECT = {"rule": "ice_fraction_of_land", "min": 0.5, "ids": None}
 #: Edge of the ice of the mask, EPSG:3413 (m).
 ICE_EAST_OF_M = 50_000.0
 
