@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cryofuse.sources import module_files
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -43,6 +45,9 @@ def fresh(tmp_path_factory):
         ("--config", "regions=antarctica", "source=synthetic"),
         ("--config", "regions=demo", "source=synthetic", "mascons={product: csr}"),
         ("--config", "regions=demo", "source=synthetic", "mascons={product: gsfc}"),
+        ("--config", "mascons={product: csr}"),
+        ("--config", "mascons={product: gsfc}", "download={subset: harmony}"),
+        ("--config", "regions=[greenland,vatnajokull]", "download={keep_raw: false}"),
     ],
     ids=" ".join,
 )
@@ -72,9 +77,21 @@ def test_atl11_without_a_folder_is_told_in_a_line(fresh):
     assert sum("atl11 files are read with source: local only" in line for line in said) == 1
 
 
-def test_greenland_at_defaults_is_under_a_thousand_jobs(fresh):
-    done = run("-n", "--quiet", "host", "--directory", fresh)
+@pytest.mark.parametrize(
+    "keys",
+    [
+        (),
+        ("download={keep_raw: false}",),
+        ("region_settings={greenland: {ice_mask: {file: 'earthdata:IDBMG4', variable: mask}}}",),
+    ],
+    ids=" ".join,
+)
+def test_greenland_at_defaults_is_under_a_thousand_jobs(fresh, keys):
+    done = run("-n", "--quiet", "host", "--directory", fresh, *(keys and ("--config", *keys)))
     assert count_jobs(done.stdout) < 1000
+    kept = "keep_raw" not in " ".join(keys)
+    assert ("remove_granules" in done.stdout) is not kept
+    assert ("download_raster" in done.stdout) is ("ice_mask" in " ".join(keys))
 
 
 def test_swapping_the_region_swaps_every_path(fresh):
@@ -109,3 +126,18 @@ def test_wrong_configuration_stops_at_parse_with_a_line_for_each_mistake(fresh):
 def test_the_workflow_passes_snakemakes_lint(fresh):
     done = run("--lint", "--directory", fresh, "--configfile", "config/demo.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_code_that_reads_credentials_runs_where_snakemake_runs():
+    """Every rule whose code can log in is a local rule: no executor sends it to a node."""
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    named = re.findall(r"^ *localrules:\n((?: +\w+,\n)+)", text, flags=re.MULTILINE)
+    local = set(re.findall(r"\w+", "".join(named)))
+    able = set()
+    for block in re.split(r"^(?= *rule \w+:)", text, flags=re.MULTILINE)[1:]:
+        listed = re.search(r"lib=lib\(([^)]*)\)", block)
+        modules = re.findall(r'"([^"]+)"', listed[1]) if listed else []
+        if any(path.name == "credentials.py" for path in module_files(*modules)):
+            able.add(re.match(r" *rule (\w+)", block)[1])
+    assert {"plan_granules", "plan_collection", "download_granules", "download_mascons"} <= able
+    assert able <= local, able - local
