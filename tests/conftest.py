@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: the folder of real files, and one tiny run of the whole DAG."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -74,7 +75,18 @@ def snakemake(folder: Path, *arguments: str, config: str = "tiny.yaml", check: b
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
-    """A copy of the project in which the whole chain has run on the tiny world."""
-    folder = copy_project(tmp_path_factory.mktemp("tiny"))
-    snakemake(folder)
-    return folder
+    """A copy of the project in which the whole chain has run on the tiny world.
+
+    Workers that run side by side share one run; each has a copy of its own, which it may change.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    run, done = shared / "tiny-run", shared / "tiny-run.done"
+    with (shared / "tiny-run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(run, ignore_errors=True)
+            run.mkdir()
+            snakemake(copy_project(run))
+            done.touch()
+    return shutil.copytree(run, tmp_path_factory.mktemp("tiny") / "run", symlinks=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cryofuse.config import Config, ConfigError, digest, load_config
+from cryofuse.config import Config, ConfigError, archive_files, digest, load_config
 from cryofuse.reference_docs import GENERATED
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,21 @@ def test_local_source_asks_for_the_products_own_folder(tmp_path):
             },
             "region greenland: basins: no file no.gpkg",
         ),
-        ({"source": "earthdata", "mascons": {"product": "csr"}}, "csr files are not fetched"),
+        (
+            {"region_settings": {"greenland": {"dem": {"file": "earthdata:ATL14@004@5"}}}},
+            "region greenland: dem: file: 'earthdata:ATL14@004@5' is not written earthdata:SHORT",
+        ),
+        (
+            {"region_settings": {"greenland": {"ice_mask": "earthdata:IDBMG4"}}},
+            "region greenland: ice_mask: earthdata:IDBMG4: write {file: earthdata:IDBMG4, variable",
+        ),
+        (
+            {
+                "source": "synthetic",
+                "region_settings": {"greenland": {"bed": {"file": "earthdata:IDBMG4"}}},
+            },
+            "bed: file: earthdata:IDBMG4 is fetched with source: earthdata alone",
+        ),
         (
             {
                 "source": "local",
@@ -200,3 +214,25 @@ def test_a_saved_model_that_cannot_be_there_is_told_in_one_line(tmp_path):
     other = {"predict": {"models": str(tmp_path), "model": "forest"}}
     load_config({**other, "skill": {"models": ["ridge", "xgboost"]}}, REGIONS)
     load_config({"predict": {"models": "results/greenland/models"}}, REGIONS)
+
+
+def test_files_of_collections_are_placed_and_listed():
+    bed = {"file": "earthdata:IDBMG4", "variable": "bed"}
+    dem = {"file": "earthdata:ATL14@004/ATL14_GL_*.nc", "variable": "h"}
+    content = {
+        "source": "earthdata",
+        "download": {"cache_dir": "raw"},
+        "region_settings": {"greenland": {"bed": bed, "dem": dem}},
+    }
+    config, regions = load_config(content, REGIONS)
+    assert regions["greenland"].bed.file == "raw/rasters/IDBMG4.nc"
+    files = archive_files(config, regions, REGIONS)
+    mascons, model, other = sorted(files.values(), key=lambda file: len(file.short_name))[::-1]
+    assert mascons.short_name.startswith("TELLUS_GRAC")
+    assert (model.short_name, model.version, model.pattern) == ("IDBMG4", None, None)
+    assert (other.short_name, other.version, other.pattern) == ("ATL14", "004", "ATL14_GL_*.nc")
+    # Another pattern of the collection is another file.
+    assert regions["greenland"].dem.file == f"raw/rasters/{other.key}.nc"
+    assert other.key.startswith("ATL14@004-") and other.key != "ATL14@004"
+    local = config.model_copy(update={"source": "local"})
+    assert archive_files(local, regions, REGIONS) == {}
