@@ -47,6 +47,11 @@ class Login:
         self._codes: set[str] = set()
         self.issued = 0
 
+    @property
+    def tokens_issued(self) -> list[str]:
+        """Return the tokens that log-ins brought and that still hold."""
+        return list(self._issued.values())
+
     def expire_tokens(self, sessions: bool = True) -> None:
         """Let all tokens (and sessions) given out so far be good no more."""
         with self._lock:

@@ -118,7 +118,7 @@ def whole(archive, tmp_path_factory):
 @pytest.fixture(scope="module")
 def issued(whole, archive):
     """The token that the log-in host gave out during the run."""
-    (token,) = archive.login._issued.values()
+    (token,) = archive.login.tokens_issued
     assert {entry.token for entry in archive.log if entry.scope == "data"} == {"bearer"}
     return token
 
@@ -162,7 +162,7 @@ def test_secrets_of_the_environment_are_left_nowhere_either(by, archive, tmp_pat
     assert len(project.cached) == len(project.receipts()) > len(MONTHS)
     logged_in = len([entry for entry in archive.log if entry.scope == "login"]) > before
     assert logged_in == (by != "token")
-    secrets = [TOKEN] if by == "token" else [PASSWORD, *archive.login._issued.values()]
+    secrets = [TOKEN] if by == "token" else [PASSWORD, *archive.login.tokens_issued]
     assert_nowhere(secrets, sampler, project, said)
 
 

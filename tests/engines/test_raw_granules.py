@@ -4,6 +4,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.archive.harmony import HarmonyService
 from tests.earthdata import CACHE, MONTHS, QUARTER, Project, asked, assert_same_tables
@@ -60,6 +61,32 @@ def test_keys_of_the_transfer_rerun_nothing(emptied, undisturbed):
 def test_removal_begun_later_reruns_nothing_else(undisturbed):
     found = undisturbed.jobs(*REMOVED, "--config", "download={keep_raw: false}")
     assert found == {"remove_granules": 3}
+
+
+def test_a_removal_begun_later_takes_the_marks_along(archive, tmp_path):
+    month = {"start": "2018-10", "end": "2018-10", "length": "month"}
+    project = Project(tmp_path / "late", archive, period=month)
+    project.run("subset")
+    # A run of another region removes granules that the first one shares with it.
+    regions = project.folder / "config" / "regions"
+    inner = yaml.safe_load((regions / "demo.yaml").read_text())
+    inner["outline"] = {"west": -48.0, "south": 62.0, "east": -42.0, "north": 67.0}
+    (regions / "inner.yaml").write_text(yaml.safe_dump(inner))
+    overlay = project.folder / "tiny.yaml"
+    own = overlay.read_text()
+    other = yaml.safe_load(own) | {"regions": ["inner"], "region_settings": {}}
+    other["download"]["keep_raw"] = False
+    overlay.write_text(yaml.safe_dump(other))
+    project.run("subset")
+    overlay.write_text(own)
+    assert project.jobs("subset") == {}
+    before = project.tables("altimetry/subset")
+    said = project.refused("subset", "--config", OTHER_TILES)
+    assert "raw granules" in said and "refetch=true" in said and "Traceback" not in said
+    assert_same_tables(project.tables("altimetry/subset"), before)
+    project.run("subset", "--config", OTHER_TILES, "refetch=true")
+    after = project.tables("altimetry/subset")
+    assert [after[name].num_rows for name in after] == [before[name].num_rows for name in before]
 
 
 def test_a_new_subset_asks_before_it_fetches_again(emptied, archive, source):

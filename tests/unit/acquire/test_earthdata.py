@@ -10,6 +10,7 @@ import pytest
 
 from cryofuse.acquire.earthdata import (
     download_granules,
+    drop_marks,
     is_present,
     missing_granules,
     remove_granules,
@@ -319,8 +320,8 @@ def test_parts_where_there_are_any_else_whole_granules(site, rows, cut, caplog):
     assert f"{site.names[2]}: fetched whole: no part" in caplog.text
     site.archive.clear_log()
     assert download_cut(site, rows) == receipt
-    # Parts that are there are neither asked of the service nor fetched.
-    assert cut[1] == site.names[2:] and site.archive.log == []
+    # Neither parts nor whole granules that are there are asked of the service, or fetched.
+    assert len(cut) == 1 and site.archive.log == []
 
 
 def test_a_part_that_does_not_come_is_no_loss(site, rows, cut, caplog):
@@ -363,3 +364,60 @@ def test_parts_are_removed_and_had_again(site, rows, cut):
     for name, path in zip(receipt["granule"], receipt["path"], strict=True):
         with open(path, "rb") as stream:
             assert stream.read() == site.content[name]
+
+
+def test_an_entry_that_stands_twice_is_fetched_once(site, rows):
+    # Two providers list one file: the plan fetches one entry and leaves the other out.
+    reason = "another entry of the same release and revision is used"
+    doubled = [one.model_copy(update={"concept_id": "G9-OTHER", "reason": reason}) for one in rows]
+    receipt = download(site, [*doubled, *rows], max_failed_share=0.0)
+    assert [one["granule"] for one in receipt] == site.names == site.arrived()
+    assert all(one["reason"] is None for one in receipt)
+    assert all(site.archive.completed(name) == 1 for name in site.names)
+
+
+def test_granules_that_a_plan_refuses_count_as_failed(site, rows):
+    far = "its link leads to elsewhere.org, which is not among the trusted hosts"
+    refused = [one.model_copy(update={"reason": far}) for one in rows[:2]]
+    with pytest.raises(UserError, match=r"leaves out 2 of 5 granules") as caught:
+        download(site, [*refused, *rows[2:]], max_failed_share=0.3)
+    assert far in str(caught.value) and site.archive.log == []
+    receipt = download(site, [*refused, *rows[2:]], max_failed_share=0.4)
+    assert [one["reason"] for one in receipt][:2] == [f"not fetched: {far}"] * 2
+    assert site.arrived() == site.names[2:]
+
+
+def test_the_share_that_may_fail_is_one_of_the_whole_period(site, rows):
+    receipt = frame(download(site, rows))
+    record = remove_granules(receipt[:4], site.settings())
+    site.archive.fault("404", site.names[4])
+    (site.folder / site.names[4]).unlink()
+    again = download(site, rows, record, max_failed_share=0.2)
+    assert [one["reason"] is None for one in again] == [True] * 4 + [False]
+    with pytest.raises(UserError, match="1 of 5 files"):
+        download(site, rows, record, max_failed_share=0.1)
+
+
+def test_granules_of_other_months_are_left_alone(site, rows, caplog):
+    caplog.set_level(logging.INFO)
+    later = "ATL06_20200302030405_01230603_007_01.h5"
+    other = rows[0].model_copy(
+        update={
+            "granule": later,
+            "url": rows[0].url.replace(site.names[0], later),
+            "start_time": "2020-03-02T03:04:05Z",
+        }
+    )
+    receipt = download(site, [*rows, other], max_failed_share=0.0)
+    assert [one["granule"] for one in receipt] == site.names
+    assert not any(later in one.path for one in site.archive.log)
+    assert "outside the run's months" in caplog.text
+
+
+def test_marks_of_removed_granules_go_with_them(site):
+    held = site.cache / "held"
+    for region, paths in {"here": ["a.h5", "b.h5"], "there": ["b.h5"], "far": ["c.h5"]}.items():
+        (held / region).mkdir(parents=True)
+        (held / region / "2020-01.txt").write_text("".join(f"{path}\n" for path in paths))
+    drop_marks(site.settings(), ["b.h5", "d.h5"])
+    assert [path.parent.name for path in held.glob("*/*.txt")] == ["far"]
