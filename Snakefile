@@ -42,6 +42,11 @@ localrules:
     validation,
 
 
+onstart:
+    if not workflow.local_exec:
+        forbid_travelling_secrets()
+
+
 rule all:
     default_target: True
     input:

@@ -190,10 +190,13 @@ class DownloadSettings(Settings):
 
     atl06_version: str = Field("007", description="ATL06 release to ask for first")
     atl06_fallback_version: str | None = Field(
-        "006", description="Release used where the first has no granule in a period"
+        "006", description="Release of the granules that the first lacks; null leaves them out"
     )
     mascons_short_name: str = Field(
         "TELLUS_GRAC-GRFO_MASCON_CRI_GRID_RL06.3_V4", description="Collection of JPL's mascon file"
+    )
+    mascons_pattern: str = Field(
+        "GRCTellus*", description="Names of mascon files in it, the newest of which is taken"
     )
     plain: PlainSettings = Field(
         default_factory=PlainSettings, description="Files without a log-in: CSR and GSFC mascons"
@@ -1284,7 +1287,7 @@ def archive_files(
     """
     if config.source != "earthdata":
         return {}
-    found = [ArchiveFile(config.download.mascons_short_name)] * (config.mascons.product == "jpl")
+    found = [mascon_archive(config)] * (config.mascons.product == "jpl")
     for name in regions:
         region = load_region(name, regions_folder, config.region_settings.get(name))
         found += [
@@ -1294,6 +1297,12 @@ def archive_files(
             and source.file.startswith(ARCHIVE_PREFIX)
         ]
     return {file.key: file for file in found}
+
+
+def mascon_archive(config: Config) -> ArchiveFile:
+    """Return JPL's mascon file as a file of its collection."""
+    download = config.download
+    return ArchiveFile(download.mascons_short_name, None, download.mascons_pattern)
 
 
 _RASTER_KEYS = ("ice_mask", "dem", "bed", "velocity")

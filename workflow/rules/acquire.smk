@@ -105,6 +105,7 @@ else:
 
     # Credentials are read where Snakemake runs, by these rules alone.
     localrules:
+        check_log_in,
         plan,
         plan_granules,
         plan_collection,
@@ -114,8 +115,32 @@ else:
         download_mascons,
         download_raster,
 
+    # Wrong credentials are told once, not for each period.
+    rule check_log_in:
+        input:
+            lib=lib("acquire/credentials"),
+        output:
+            checked=LOG_IN,
+        log:
+            "logs/check_log_in.log",
+        benchmark:
+            "logs/check_log_in.tsv"
+        conda:
+            ENVIRONMENT
+        threads: 1
+        resources:
+            mem_mb=memory(600),
+            runtime=minutes(10),
+        params:
+            system=CONFIG.download.model_dump(mode="json", include={"system"}),
+        message:
+            "Logging in"
+        script:
+            "../scripts/check_log_in.py"
+
     rule plan_granules:
         input:
+            ancient(LOG_IN),
             lib=lib("acquire/credentials", "acquire/plan", "acquire/scope"),
             region=region_files("outline"),
         output:
@@ -143,6 +168,7 @@ else:
 
     rule plan_collection:
         input:
+            ancient(LOG_IN),
             lib=lib("acquire/credentials", "acquire/plan"),
         output:
             plan=COLLECTION_PLAN,

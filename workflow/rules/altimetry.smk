@@ -5,7 +5,7 @@ rule subset_granules:
     input:
         manifest=MANIFEST,
         held=held_granules,
-        lib=lib("atl06/granule", "atl06/subset", "atl11/granule"),
+        lib=lib("acquire/manifest", "atl06/granule", "atl06/subset", "atl11/granule"),
         region=region_files("outline"),
     output:
         segments="results/{region}/altimetry/subset/{period}.parquet",

@@ -17,7 +17,7 @@ environ.update(
 
 from cryofuse.acquire.listing import folder_digest
 from cryofuse.calendar import PERIOD_PATTERN, add_months, clip_period, period_bounds
-from cryofuse.config import ConfigError, archive_files, load_config
+from cryofuse.config import ConfigError, archive_files, load_config, mascon_archive
 from cryofuse.sources import PACKAGE, module_files
 from cryofuse.geo import TILE_PATTERN, list_tiles, load_outline
 from snakemake.exceptions import WorkflowError
@@ -36,6 +36,7 @@ TILES = {
 ARCHIVED = archive_files(CONFIG, REGIONS, ROOT / "config" / "regions")
 GRANULE_PLAN = f"{CONFIG.download.manifest_dir}/{{region}}/{{period}}.csv"
 COLLECTION_PLAN = f"{CONFIG.download.manifest_dir}/collections/{{collection}}.csv"
+LOG_IN = f"{CONFIG.download.cache_dir}/log-in.txt"
 HELD = f"{CONFIG.download.cache_dir}/held/{{region}}/{{period}}.txt"
 REMOVED = f"{CONFIG.download.cache_dir}/removed/{{region}}/{{period}}.csv"
 RASTER = f"{CONFIG.download.cache_dir}/rasters/{{collection}}.nc"
@@ -174,7 +175,7 @@ def region_area(wildcards):
 def unplanned_periods():
     """Return the pattern of a period without a plan, in the folder of its region."""
     return _one_of(
-        f"(?<={name}/){period}"
+        f"(?<=/{re.escape(name)}/){period}"
         for name, period in region_periods()
         if not Path(GRANULE_PLAN.format(region=name, period=period)).exists()
     )
@@ -211,8 +212,20 @@ def archive_file(key):
 
 def raster_files():
     """Return the masks and models that are fetched."""
-    mascons = CONFIG.download.mascons_short_name
+    mascons = mascon_archive(CONFIG).key
     return [RASTER.format(collection=key) for key in ARCHIVED if key != mascons]
+
+
+def forbid_travelling_secrets():
+    """Refuse credentials in variables where jobs are sent away: schedulers send variables along."""
+    named = [
+        name for name in ("EARTHDATA_TOKEN", "EARTHDATA_PASSWORD") if environ.get(name)
+    ]
+    if named:
+        raise WorkflowError(
+            f"{' and '.join(named)} would go to the nodes with every job: unset, and write the "
+            "credentials into ~/.netrc"
+        )
 
 
 def shared_subsets(region, period):
@@ -253,7 +266,7 @@ def mascon_plan():
     """Return the plan of the mascon file, where it comes from a collection."""
     if CONFIG.mascons.product != "jpl":
         return []
-    return COLLECTION_PLAN.format(collection=CONFIG.download.mascons_short_name)
+    return COLLECTION_PLAN.format(collection=mascon_archive(CONFIG).key)
 
 
 def plain_files():

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cryofuse.acquire.collections import fetch_pinned, fetch_planned
-from cryofuse.acquire.plan import read_manifest
+from cryofuse.acquire.plan import only_file, read_manifest
 from cryofuse.config import DownloadSettings
 from cryofuse.logs import job_log
 
@@ -22,7 +22,7 @@ def main(snakemake: Any) -> None:
                 snakemake.config["refresh"],
             )
         if plan := snakemake.input.get("plan"):
-            (row,) = read_manifest(plan, settings.trusted_hosts, of_granules=False)
+            row = only_file(read_manifest(plan, settings.trusted_hosts, of_granules=False), plan)
             fetch_planned(row, settings, Path(snakemake.output.mascons))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cryofuse.acquire.collections import fetch_planned
-from cryofuse.acquire.plan import read_manifest
+from cryofuse.acquire.plan import only_file, read_manifest
 from cryofuse.config import DownloadSettings
 from cryofuse.logs import job_log
 
@@ -13,7 +13,8 @@ def main(snakemake: Any) -> None:
     """Run the job."""
     with job_log(snakemake.log[0]):
         settings = DownloadSettings.model_validate(snakemake.config["download"])
-        (row,) = read_manifest(snakemake.input.plan, settings.trusted_hosts, of_granules=False)
+        plan = snakemake.input.plan
+        row = only_file(read_manifest(plan, settings.trusted_hosts, of_granules=False), plan)
         fetch_planned(row, settings, Path(snakemake.output.raster))
 
 

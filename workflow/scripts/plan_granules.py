@@ -5,7 +5,7 @@ from typing import Any
 
 from cryofuse.acquire.catalogue import Catalogue
 from cryofuse.acquire.credentials import log_in
-from cryofuse.acquire.plan import plan_granules, write_manifest
+from cryofuse.acquire.plan import check_fetchable, plan_granules, write_manifest
 from cryofuse.acquire.scope import plan_scope
 from cryofuse.calendar import clip_period
 from cryofuse.config import DownloadSettings, RegionSettings
@@ -29,6 +29,7 @@ def main(snakemake: Any) -> None:
             stop,
             trusted_hosts=settings.trusted_hosts,
         )
+        check_fetchable(rows, first, stop)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         about = {"region": snakemake.wildcards.region, "searched": now}
         write_manifest(rows, snakemake.output.plan, about | plan_scope(region, first, stop))

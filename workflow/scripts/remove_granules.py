@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cryofuse.acquire.earthdata import remove_granules
+from cryofuse.acquire.earthdata import drop_marks, remove_granules
 from cryofuse.config import DownloadSettings
 from cryofuse.logs import job_log
 from cryofuse.tables import read_table, written
@@ -13,6 +13,7 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]):
         settings = DownloadSettings.model_validate(snakemake.config["download"])
         record = remove_granules(read_table(snakemake.input.manifest), settings)
+        drop_marks(settings, record["path"])
         with written(snakemake.output.record) as temporary:
             record.to_csv(temporary, index=False)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cryofuse.acquire.manifest import missing_granules
 from cryofuse.atl06.granule import Area
 from cryofuse.atl06.ledger import LedgerRow, ledger_table
 from cryofuse.atl06.subset import cut_granules
@@ -13,7 +14,7 @@ from cryofuse.atl06.tiles import write_by_tile
 from cryofuse.calendar import clip_period
 from cryofuse.config import RegionSettings
 from cryofuse.geo import load_outline
-from cryofuse.logs import job_log
+from cryofuse.logs import UserError, job_log
 from cryofuse.provenance import provenance
 from cryofuse.tables import LEDGER, write_table
 
@@ -24,6 +25,13 @@ def main(snakemake: Any) -> None:
         region = RegionSettings.model_validate(snakemake.params.region)
         area = Area(load_outline(region), region.crs, snakemake.params.elevation["tile_m"])
         manifest = pq.ParquetFile(snakemake.input.manifest).read()
+        if held := snakemake.input.get("held"):
+            missing = missing_granules(manifest.to_pandas())
+            if len(missing):
+                raise UserError(
+                    f"{len(missing)} raw granules are not in the cache any more (the first: "
+                    f"{missing['path'][0]}); remove {held} so that they are looked for again"
+                )
         share = snakemake.params.filters["max_unreadable_share"]
         product = snakemake.params.altimetry["product"]
         months = snakemake.params.period

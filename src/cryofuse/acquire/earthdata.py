@@ -14,8 +14,13 @@ import pyarrow as pa
 from cryofuse.acquire.catalogue import Box
 from cryofuse.acquire.credentials import Sessions, log_in
 from cryofuse.acquire.inspect import inspect_granule
-from cryofuse.acquire.manifest import GranuleFile, build_manifest, used_granules
-from cryofuse.acquire.plan import ManifestRow
+from cryofuse.acquire.manifest import (
+    GranuleFile,
+    build_manifest,
+    missing_granules,
+    used_granules,
+)
+from cryofuse.acquire.plan import ManifestRow, list_refused
 from cryofuse.acquire.progress import ProgressBar
 from cryofuse.acquire.transfer import Outcome, Transfers, Wanted, check_announced
 from cryofuse.altimetry import load_product
@@ -39,9 +44,14 @@ def wanted_file(row: ManifestRow) -> Wanted:
 
 
 def is_present(row: ManifestRow, settings: DownloadSettings) -> bool:
-    """Return whether a granule of a plan lies in the cache with the size announced."""
+    """Return whether a granule of a plan lies in the cache, whole with the size announced."""
     path = granule_folder(settings) / row.granule
     return path.is_file() and row.size_bytes in (None, path.stat().st_size)
+
+
+def is_cut(row: ManifestRow, settings: DownloadSettings) -> bool:
+    """Return whether a part of a granule, cut at the archive, lies in the cache."""
+    return any((Path(settings.cache_dir) / "harmony").glob(f"*/processed_{row.granule}"))
 
 
 def download_granules(
@@ -86,26 +96,45 @@ def download_granules(
         If more than the share allowed could not be had, or credentials are missing or wrong.
     """
     folder = granule_folder(settings)
+    wanted = [row for row in rows if row.reason is None and _is_within(row, first, stop)]
+    if len(wanted) < sum(row.reason is None for row in rows):
+        _LOG.info("granules of the plan outside the run's months are left alone")
+    refused = list_refused(rows, first, stop)
+    known = len(wanted) + len(refused)
+    if len(refused) > settings.max_failed_share * known:
+        told = "".join(f"\n  {row.granule}: {row.reason}" for row in refused)
+        raise UserError(
+            f"{title}: the plan leaves out {len(refused)} of {known} granules, more than download: "
+            f"max_failed_share ({settings.max_failed_share:g}); mend the cause, and remove the "
+            f"plan to make it again; the reasons:{told}"
+        )
     files = {row.granule: _left_out(row) for row in rows if row.reason is not None}
-    wanted = [row for row in rows if row.reason is None]
-    known = {} if removed is None else _still_valid(removed, wanted)
-    files |= {name: file for name, file in known.items() if not Path(file.path).is_file()}
+    # An entry may stand twice under one name: the one that is fetched counts.
+    files = {name: files[name] for name in files.keys() - {row.granule for row in wanted}}
+    record = {} if removed is None else _still_valid(removed, wanted)
+    files |= {name: file for name, file in record.items() if not Path(file.path).is_file()}
     missing = [row for row in wanted if row.granule not in files]
     if settings.subset == "harmony" and box is not None:
         files |= _fetch_parts(missing, settings, box, title)
         missing = [row for row in missing if row.granule not in files]
-    for outcome in _fetch(missing, settings, folder, title):
+    for outcome in _fetch(missing, settings, folder, title, known):
         files[outcome.wanted.name] = _receipt(outcome, folder)
     return build_manifest(_of_product(files), first, stop)
 
 
+def _is_within(row: ManifestRow, first: np.datetime64, stop: np.datetime64) -> bool:
+    """Return whether a granule starts in a span of time."""
+    return bool(first <= load_product("atl06").parse_name(row.granule).start_time < stop)
+
+
 def _fetch(
-    rows: Sequence[ManifestRow], settings: DownloadSettings, folder: Path, title: str
+    rows: Sequence[ManifestRow], settings: DownloadSettings, folder: Path, title: str, of: int
 ) -> list[Outcome]:
     """Fetch whole granules; without a log-in where all of them are there."""
     if all(_is_complete(row, folder) for row in rows):
         return [Outcome(wanted_file(row), folder / row.granule, None) for row in rows]
-    return _transfer([wanted_file(row) for row in rows], settings, folder, title)
+    files = [wanted_file(row) for row in rows]
+    return _transfer(files, settings, folder, title, settings.max_failed_share, of)
 
 
 def _is_complete(row: ManifestRow, folder: Path) -> bool:
@@ -122,17 +151,17 @@ def _transfer(
     settings: DownloadSettings,
     folder: Path,
     title: str,
-    max_failed_share: float | None = None,
+    max_failed_share: float,
+    of: int | None = None,
 ) -> list[Outcome]:
     """Fetch files side by side, with a log-in and a bar."""
     sizes = [file.size_bytes for file in files]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     sessions = Sessions(log_in(settings.system), settings.system)
-    share = settings.max_failed_share if max_failed_share is None else max_failed_share
     try:
         with ProgressBar(title, len(files), total) as bar:
             return Transfers(settings, sessions, inspect_granule, bar).fetch_all(
-                files, folder, share
+                files, folder, max_failed_share, of
             )
     finally:
         sessions.close()
@@ -146,12 +175,8 @@ def _fetch_parts(
 
     variables = subset_variables()
     folder = Path(settings.cache_dir) / "harmony" / digest([box, variables])
-    found: dict[str, GranuleFile] = {}
-    for row in rows:
-        path = folder / f"processed_{row.granule}"
-        if path.is_file() and inspect_granule(path, path.name) is None:
-            found[row.granule] = GranuleFile(str(path), path.stat().st_size)
-    asked = [row for row in rows if row.granule not in found]
+    found = _list_parts(rows, folder)
+    asked = [row for row in rows if row.granule not in found and not is_present(row, settings)]
     if not asked:
         return found
     root_url = settings.system.harmony_url if settings.system else None
@@ -161,16 +186,24 @@ def _fetch_parts(
     try:
         outcomes = _transfer(parts, settings, folder, f"{title}, cut", 1.0) if parts else []
     except UserError as error:
-        outcomes = []
-        reasons |= dict.fromkeys(urls, str(error))
+        outcomes = [Outcome(part, None, str(error)) for part in parts]
     for outcome in outcomes:
-        name = outcome.wanted.name.removeprefix("processed_")
-        if outcome.path is None:
-            reasons[name] = outcome.reason or ""
-        else:
-            found[name] = GranuleFile(str(outcome.path), outcome.path.stat().st_size)
+        reasons[outcome.wanted.name.removeprefix("processed_")] = outcome.reason or ""
+    came = _list_parts(asked, folder)
+    found |= came
+    reasons = {name: reason for name, reason in reasons.items() if name not in came}
     for name, reason in sorted(reasons.items()):
         _LOG.warning("%s: fetched whole: %s", name, reason)
+    return found
+
+
+def _list_parts(rows: Iterable[ManifestRow], folder: Path) -> dict[str, GranuleFile]:
+    """Return the parts of granules that lie in a folder and are what their names say."""
+    found = {}
+    for row in rows:
+        path = folder / f"processed_{row.granule}"
+        if path.is_file() and inspect_granule(path, path.name) is None:
+            found[row.granule] = GranuleFile(str(path), path.stat().st_size)
     return found
 
 
@@ -244,11 +277,20 @@ def _still_valid(removed: pd.DataFrame, rows: Iterable[ManifestRow]) -> dict[str
     return valid
 
 
-def missing_granules(receipt: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a receipt whose files are needed and not there."""
-    used = used_granules(receipt)
-    there = [Path(path).is_file() for path in used["path"]]
-    return used[~np.array(there, bool)].reset_index(drop=True)
+def drop_marks(settings: DownloadSettings, removed: Iterable[str]) -> None:
+    """Take away the marks that say that removed granules are in the cache.
+
+    Parameters
+    ----------
+    settings
+        Cache.
+    removed
+        Paths of the granules.
+    """
+    gone = set(removed)
+    for mark in (Path(settings.cache_dir) / "held").glob("*/*.txt"):
+        if gone & set(mark.read_text().splitlines()):
+            mark.unlink()
 
 
 def restore_granules(
@@ -300,11 +342,12 @@ def restore_granules(
     whole = set(missing["granule"][~np.array(parts, bool)])
     again = [wanted_file(row) for row in planned if row.granule in whole]
     if again:
-        _transfer(again, settings, granule_folder(settings), title)
+        _transfer(again, settings, granule_folder(settings), title, 1.0)
     gone = missing_granules(receipt)
     if not gone.empty:
         raise UserError(
             f"{title}: {len(gone)} granules could not be had again, the first of them "
-            f"{gone['granule'][0]}; remove the receipt of the period to go on without them"
+            f"{gone['granule'][0]}; to go on without them, remove the period's file in "
+            f"{Path(settings.cache_dir) / 'removed'} and its receipt: it is then fetched anew"
         )
     return len(missing)

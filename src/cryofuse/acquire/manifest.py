@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ def used_granules(manifests: pd.DataFrame) -> pd.DataFrame:
     """
     read = manifests[manifests[["superseded_by", "reason"]].isna().all(axis=1)]
     return read.drop_duplicates("granule", ignore_index=True)
+
+
+def missing_granules(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a manifest whose files are to be read and are not there."""
+    used = used_granules(manifest)
+    there = [Path(path).is_file() for path in used["path"]]
+    return used[~np.array(there, bool)].reset_index(drop=True)
 
 
 def build_manifest(

@@ -28,13 +28,13 @@ from shapely.geometry.base import BaseGeometry
 from cryofuse.acquire.catalogue import HDF5_SUFFIXES, Entry, Search, last_part, search_area
 from cryofuse.altimetry import GranuleName
 from cryofuse.atl06.product import TITLE, parse_name
-from cryofuse.config import DownloadSettings, digest
+from cryofuse.config import DownloadSettings
 from cryofuse.logs import UserError
 from cryofuse.tables import written
 
 _LOG = logging.getLogger(__name__)
 #: A name under which a file may be written: nothing that leads out of a folder, or hides in it.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _NAME_LENGTH = 200
 #: Characters of an address without user, query and fragment (RFC 3986).
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:/\[\]!$&'()*+,;=%-]{1,2000}")
@@ -128,8 +128,8 @@ def plan_granules(
 ) -> list[ManifestRow]:
     """Return a period's plan: every entry that the catalogue has, the ones left out with a reason.
 
-    The first release is asked for; where none of its granules starts in the period and can be
-    fetched, the fall-back release. Of several revisions of a granule the highest is fetched.
+    Both releases are asked for: of a granule that is in both, or in several revisions, the highest
+    that can be fetched is.
 
     Parameters
     ----------
@@ -151,18 +151,68 @@ def plan_granules(
         Sorted by granule; independent of the order of the search.
     """
     area = search_area(outline, crs)
-    rows: list[ManifestRow] = []
+    planned: list[ManifestRow] = []
     for version in filter(None, (settings.atl06_version, settings.atl06_fallback_version)):
         found = search(TITLE, version, area, (first, stop))
-        planned = [_plan_granule(entry, first, stop, trusted_hosts) for entry in _sorted(found)]
-        chosen = _choose(planned)
-        rows.extend(chosen)
-        fetched = sum(row.reason is None for row in chosen)
-        if fetched:
-            _LOG.info("%d of %d entries of release %s", fetched, len(chosen), version)
-            break
-        _LOG.warning("release %s has no granule to fetch between %s and %s", version, first, stop)
-    return sorted(rows, key=_row_order)
+        _LOG.info("%d entries of release %s", len(found), version)
+        planned += [_plan_granule(entry, first, stop, trusted_hosts) for entry in _sorted(found)]
+    return sorted(_choose(planned), key=_row_order)
+
+
+def check_fetchable(rows: Sequence[ManifestRow], first: np.datetime64, stop: np.datetime64) -> None:
+    """Refuse a plan that has granules and fetches none of them: it would be kept for good.
+
+    Raises
+    ------
+    UserError
+        If it is such a plan, with the reasons counted.
+    """
+    refused = list_refused(rows, first, stop)
+    if refused and all(row.reason is not None for row in rows):
+        why = Counter(row.reason for row in refused)
+        told = "; ".join(f"{count} × {reason}" for reason, count in sorted(why.items(), key=str))
+        raise UserError(f"none of {len(refused)} granules of the period can be fetched: {told}")
+
+
+def list_refused(
+    rows: Sequence[ManifestRow], first: np.datetime64, stop: np.datetime64
+) -> list[ManifestRow]:
+    """Return a period's granules of which no entry is fetched, one row each.
+
+    Parameters
+    ----------
+    rows
+        Rows of a plan.
+    first, stop
+        The period: first instant, and first instant after it.
+    """
+    fetched, refused = set(), {}
+    for row in rows:
+        if not PLAIN_NAME.fullmatch(row.granule):
+            continue
+        try:
+            name = parse_name(row.granule)
+        except ValueError:
+            continue
+        if row.reason is None:
+            fetched.add(name.identity)
+        elif first <= name.start_time < stop:
+            refused[name.identity] = row
+    return [row for identity, row in refused.items() if identity not in fetched]
+
+
+def only_file(rows: Sequence[ManifestRow], path: str | os.PathLike[str]) -> ManifestRow:
+    """Return the one file of a plan that is fetched.
+
+    Raises
+    ------
+    UserError
+        If there is none, or more than one.
+    """
+    fetched = [row for row in rows if row.reason is None]
+    if len(fetched) != 1:
+        raise UserError(f"{path}: expected one file without a reason, found {len(fetched)}")
+    return fetched[0]
 
 
 def plan_file(
@@ -222,7 +272,7 @@ def _row_order(row: ManifestRow) -> tuple[str, ...]:
 def _plan_granule(
     entry: Entry, first: np.datetime64, stop: np.datetime64, trusted_hosts: Sequence[str]
 ) -> ManifestRow:
-    if not _PLAIN_NAME.fullmatch(entry.name):
+    if not PLAIN_NAME.fullmatch(entry.name):
         return _describe(entry, None, "its name is not a plain file name")
     try:
         name = parse_name(entry.name)
@@ -234,7 +284,7 @@ def _plan_granule(
 
 
 def _plan_file(entry: Entry, trusted_hosts: Sequence[str]) -> ManifestRow:
-    if not _PLAIN_NAME.fullmatch(entry.name):
+    if not PLAIN_NAME.fullmatch(entry.name):
         return _describe(entry, None, "its name is not a plain file name")
     if not entry.name.endswith(HDF5_SUFFIXES):
         return _describe(entry, None, "its name is not one of a NetCDF or HDF5 file")
@@ -386,11 +436,6 @@ def _expected_checksum(checksum: str | None, algorithm: str | None) -> str | Non
     if not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", checksum):
         return f"{digits} hexadecimal digits ({algorithm})"
     return None
-
-
-def area_digest(outline: BaseGeometry, crs: str) -> str:
-    """Return a short digest of the area that is searched for an outline."""
-    return digest(search_area(outline, crs))
 
 
 def write_manifest(
@@ -552,7 +597,7 @@ def _contradictions(
                     yield column, f"{said[column]} as in the name", told[column]
     if row.reason is not None:
         return
-    if not _PLAIN_NAME.fullmatch(row.granule):
+    if not PLAIN_NAME.fullmatch(row.granule):
         yield "granule", "a plain file name", row.granule
     problem = link_problem(row.url, trusted_hosts)
     if problem:
@@ -604,7 +649,9 @@ def summarise_plan(
     counted = {
         period: _count(rows, len(left_out[period]), present) for period, rows in fetched.items()
     }
-    total = [sum(column) for column in zip(*counted.values(), strict=True)] or [0] * 8
+    # A granule of two regions is fetched once.
+    every = {row.granule: row for rows in fetched.values() for row in rows}
+    total = _count(list(every.values()), sum(map(len, left_out.values())), present)
     body = [[period, *_show(numbers)] for period, numbers in counted.items()]
     table = [head, *body, ["total", *_show(total)]]
     widths = [max(len(line[i]) for line in table) for i in range(len(head))]

@@ -30,7 +30,7 @@ import urllib3
 from urllib3.util import Retry
 
 from cryofuse.acquire.credentials import LoginUnavailableError, Sessions, name_credentials
-from cryofuse.acquire.plan import link_problem
+from cryofuse.acquire.plan import PLAIN_NAME, link_problem
 from cryofuse.config import DownloadSettings
 from cryofuse.logs import UserError
 
@@ -46,9 +46,6 @@ _REFUSALS = 3
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 #: Checksums that are computed; a catalogue may name any other.
 _ALGORITHMS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
-#: A name that is one part of a path on any system.
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-
 #: What a file must be: a path with the temporary name, and the name it is to have; a problem in
 #: one line, or None.
 Inspector = Callable[[Path, str], str | None]
@@ -115,7 +112,7 @@ def describe(error: BaseException) -> str:
 
 def is_safe_name(name: str) -> bool:
     """Return whether a file name is one part of a path, of plain characters, and not hidden."""
-    return _SAFE_NAME.fullmatch(name) is not None
+    return PLAIN_NAME.fullmatch(name) is not None
 
 
 def check_announced(path: Path, wanted: Wanted) -> str | None:
@@ -229,7 +226,7 @@ class Transfers:
     # ------------------------------------------------------------------ many files
 
     def fetch_all(
-        self, files: Sequence[Wanted], folder: Path, max_failed_share: float
+        self, files: Sequence[Wanted], folder: Path, max_failed_share: float, of: int | None = None
     ) -> list[Outcome]:
         """Fetch files side by side; return an outcome for each, in their order.
 
@@ -241,6 +238,9 @@ class Transfers:
             Where they go.
         max_failed_share
             Share of the files that may fail.
+        of
+            Number of files that the share is taken of (default: of these); more where some
+            need not be fetched.
 
         Raises
         ------
@@ -249,6 +249,7 @@ class Transfers:
             the credentials for no file any more. Files that are complete stay.
         """
         failed: list[Outcome] = []
+        count = len(files) if of is None else of
 
         def one(wanted: Wanted) -> Outcome:
             try:
@@ -259,7 +260,7 @@ class Transfers:
             if outcome.reason is not None:
                 with self._lock:
                     failed.append(outcome)
-                    if len(failed) > max_failed_share * len(files):
+                    if len(failed) > max_failed_share * count:
                         self._stop.set()
             return outcome
 
@@ -280,8 +281,8 @@ class Transfers:
                 raise
         if problem is not None:
             raise problem
-        if len(failed) > max_failed_share * len(files):
-            raise UserError(_too_many(failed, len(files), max_failed_share))
+        if len(failed) > max_failed_share * count:
+            raise UserError(_too_many(failed, count, max_failed_share))
         self._check_log_in(outcomes)
         return outcomes
 

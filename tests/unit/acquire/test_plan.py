@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from cryofuse.acquire.catalogue import Entry, search_area
 from cryofuse.acquire.plan import (
     ManifestRow,
-    area_digest,
+    check_fetchable,
+    list_refused,
+    only_file,
     plan_file,
     plan_granules,
     read_manifest,
@@ -137,15 +139,44 @@ def test_a_granule_belongs_to_the_period_of_its_start():
     assert told == dict.fromkeys(inside) | dict.fromkeys(outside, "it starts outside the period")
 
 
-def test_the_fallback_release_only_where_the_first_has_nothing_to_fetch():
-    six = [entry(NAME.replace("_007_", "_006_"))]
-    assert [row.release for row in plan(entry(), _006=six)] == ["007"]
-    assert [row.release for row in plan(_006=six)] == ["006"]
+def test_the_fallback_release_for_the_granules_that_the_first_lacks():
+    six = entry(NAME.replace("_007_", "_006_"), 2)
+    other = entry(NAME.replace("_007_", "_006_").replace("0123", "0124"), 3)
+    assert reasons(plan(entry(), _006=[six, other])) == {
+        NAME: None,
+        six.name: "release 007 revision 01 of the same granule is used",
+        other.name: None,
+    }
+    assert reasons(plan(_006=[six])) == {six.name: None}
+    # What cannot be fetched of the first release is taken from the other.
+    assert reasons(plan(entry(url=None), _006=[six]))[six.name] is None
     late = entry(NAME.replace("20200102", "20200202"))
-    rows = plan(late, _006=six)
-    assert [row.granule for row in rows] == [six[0].name, late.name]
+    rows = plan(late, _006=[six])
+    assert [row.granule for row in rows] == [six.name, late.name]
     assert [row.reason for row in rows] == [None, "it starts outside the period"]
     assert plan() == []
+
+
+def test_a_plan_of_which_nothing_can_be_fetched_is_none():
+    far = entry(url=f"https://elsewhere.org/{NAME}")
+    with pytest.raises(UserError, match="none of 1 granules .* not among the trusted") as caught:
+        check_fetchable(plan(far), *MONTH)
+    assert "\n" not in str(caught.value)
+    check_fetchable([], *MONTH)
+    check_fetchable(plan(far, entry(NAME.replace("0123", "0124"), 2)), *MONTH)
+    # Beside one that can be, it is told as refused.
+    other = entry(NAME.replace("0123", "0124"), 2)
+    rows = plan(far, other, entry("../x.h5", 3), entry(NAME.replace("20200102", "20200202"), 4))
+    assert [row.granule for row in list_refused(rows, *MONTH)] == [NAME]
+    assert list_refused(plan(far, entry(number=5)), *MONTH) == []
+
+
+def test_the_only_file_of_a_plan():
+    one, left = ManifestRow(granule="a.nc"), ManifestRow(granule="b.nc", reason="old")
+    assert only_file([left, one], "x.csv") is one
+    for rows in ([], [left], [one, one]):
+        with pytest.raises(UserError, match="x.csv: expected one file"):
+            only_file(rows, "x.csv")
 
 
 HOSTILE = [
@@ -543,12 +574,6 @@ def test_the_newest_file_of_a_collection(tmp_path):
         with pytest.raises(UserError, match="MASCONS") as caught:
             newest(*found)
         assert "\n" not in str(caught.value)
-
-
-def test_the_digest_tells_one_area_from_another():
-    here = area_digest(SQUARE, "EPSG:3413")
-    assert here == area_digest(shapely.box(*SQUARE.bounds), "EPSG:3413")
-    assert len({here, area_digest(SQUARE.buffer(2e4), "EPSG:3413")}) == 2
 
 
 def test_the_summary_adds_up():
