@@ -8,12 +8,14 @@ Nothing here imports the scientific stack beyond pyproj and shapely.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -116,6 +118,17 @@ class AltimetrySettings(Settings):
     )
 
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]*[A-Za-z0-9])*")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host is this machine, by its address or as ``localhost``."""
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class SystemSettings(Settings):
     """Endpoints of an archive other than Earthdata's own: its test system, or one on loopback."""
 
@@ -124,6 +137,29 @@ class SystemSettings(Settings):
     status_url: str = Field(description="Status page")
     status_api_url: str = Field(description="Status as JSON")
     harmony_url: str | None = Field(None, description="Subsetting service")
+
+    @field_validator("cmr_base_url", "status_url", "status_api_url", "harmony_url")
+    @classmethod
+    def _encrypted(cls, value: str | None) -> str | None:
+        # The token goes to these hosts.
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError("not an address") from None
+        plain = parts.scheme == "http" and is_loopback(host)
+        if not host or "@" in parts.netloc or not (parts.scheme == "https" or plain):
+            raise ValueError("not an https address (http is for hosts on loopback alone)")
+        return value
+
+    @field_validator("edl_hostname")
+    @classmethod
+    def _host_alone(cls, value: str) -> str:
+        if not _HOST_NAME.fullmatch(value):
+            raise ValueError("not the name of a host, without scheme, port and path")
+        return value
 
 
 class PlainSettings(Settings):

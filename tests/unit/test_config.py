@@ -56,6 +56,55 @@ def test_an_impossible_month_is_refused_and_shown():
     assert any("2019-13" in line for line in problems(period={"start": "2019-13"}))
 
 
+SYSTEM = {
+    "cmr_base_url": "https://cmr.uat.example/search/",
+    "edl_hostname": "uat.urs.example",
+    "status_url": "http://localhost:8000/status/",
+    "status_api_url": "http://127.0.0.1:8000/status/api",
+    "harmony_url": "http://[::1]:8000",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            (key, value)
+            for key in ("cmr_base_url", "harmony_url", "status_url", "status_api_url")
+            for value in (
+                "http://cmr.example/search/",
+                "http://localhost.example/",
+                "http://10.0.0.1/",
+                "http://127.0.0.1@cmr.example/",
+                "https://me:word@cmr.example/",
+                "ftp://localhost/",
+                "//cmr.example/",
+                "cmr.example",
+                "https:///search/",
+                "https://[/",
+                "https://cmr.example:port/",
+                "",
+            )
+        ),
+        *(
+            ("edl_hostname", value)
+            for value in (
+                "https://urs.example",
+                "urs.example/",
+                "urs.example:443",
+                "a@b",
+                "",
+                "a\n",
+            )
+        ),
+    ],
+)
+def test_the_token_goes_to_no_endpoint_without_https(key, value):
+    assert load_config({"download": {"system": SYSTEM}}, REGIONS)
+    (line,) = problems(download={"system": SYSTEM | {key: value}})
+    assert line.startswith(f"config: download: system: {key}: not ") and "\n" not in line
+
+
 def test_local_source_names_both_missing_files_on_lines_of_their_own():
     found = problems(source="local")
     assert [line for line in found if "atl06_dir" in line] != [

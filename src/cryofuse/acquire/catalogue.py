@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from tenacity import (
     wait_random,
 )
 
+from cryofuse.acquire.credentials import guard
 from cryofuse.geo import project, unproject
 from cryofuse.logs import UserError
 
@@ -180,9 +180,9 @@ class Catalogue:
         try:
             for window in _windows(months) if months else [None]:
                 found.extend(self._search(question, window))
+            entries = [_entry(granule) for granule in _latest(found)]
         except (_FailedError, _RefusedError) as error:
             raise UserError(f"the Earthdata catalogue failed for {short_name}: {error}") from None
-        entries = [_entry(granule) for granule in _latest(found)]
         _LOG.info("search of %s: %d entries", question.title, len(entries))
         return sorted(entries, key=lambda entry: (entry.name, entry.concept_id or ""))
 
@@ -236,20 +236,19 @@ class Catalogue:
         _FailedError
             If no answer came, or an incomplete one.
         _RefusedError
-            If the catalogue will not answer this question.
+            If the catalogue will not answer this question, or not in its words.
         """
         import earthaccess
 
         query = earthaccess.DataGranules(self._auth)
         for scheme in ("https://", "http://"):
-            query.session.mount(scheme, _TimedAdapter())
+            guard(query.session).mount(scheme, _TimedAdapter())
         question.put(query, window)
         try:
             hits = query.hits()
-            with warnings.catch_warnings():
-                # The library warns of its own use of a method that will change.
-                warnings.simplefilter("ignore", FutureWarning)
-                found = _latest(query.get(hits)) if hits else []
+            # The query's own method looks into the entries, and fails at a malformed one.
+            results = earthaccess.search.get_results(query.session, query, hits) if hits else []
+            found = _latest(results)
         except requests.RequestException as error:
             raise _FailedError(f"no answer ({type(error).__name__})") from None
         except RuntimeError as error:
@@ -340,38 +339,79 @@ def _wait(state: RetryCallState) -> float:
     return min(max(_BACK_OFF(state), asked), LONGEST_WAIT_S)
 
 
-def _latest(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return each entry once, by its number; of two states the one revised last."""
+def _latest(found: Iterable[Any]) -> list[Mapping[str, Any]]:
+    """Return each entry once, by its number; of two states the one revised last.
+
+    Raises
+    ------
+    _RefusedError
+        If an entry has no number.
+    """
     kept: dict[str, Mapping[str, Any]] = {}
     for granule in found:
-        meta = granule["meta"]
-        known = kept.get(meta["concept-id"])
+        meta = _mapping(_mapping(granule).get("meta"))
+        number = _text(meta.get("concept-id"))
+        if number is None:
+            raise _RefusedError("an entry of its answer has no number (concept-id)")
+        known = kept.get(number)
         if known is None or _revised(meta) > _revised(known["meta"]):
-            kept[meta["concept-id"]] = granule
+            kept[number] = granule
     return list(kept.values())
 
 
 def _revised(meta: Mapping[str, Any]) -> tuple[int, str]:
-    return int(meta.get("revision-id", 0)), str(meta.get("revision-date", ""))
+    return _whole_number(meta.get("revision-id")) or 0, _text(meta.get("revision-date")) or ""
 
 
 def _entry(granule: Mapping[str, Any]) -> Entry:
-    """Return a catalogue entry as name, link, size and checksum (UMM-G, DataGranule)."""
-    umm, meta = granule["umm"], granule["meta"]
-    url = _data_link(umm.get("RelatedUrls") or [])
-    name = last_part(url) if url else str(umm.get("GranuleUR", ""))
-    part = _part(umm.get("DataGranule", {}).get("ArchiveAndDistributionInformation") or [], name)
-    size = part.get("SizeInBytes")
-    checksum = part.get("Checksum") or {}
+    """Return a catalogue entry as name, link, size and checksum (UMM-G, DataGranule).
+
+    What is not of the kind that it should be is unknown.
+
+    Raises
+    ------
+    _RefusedError
+        If the entry has no name.
+    """
+    umm, meta = _mapping(granule.get("umm")), granule["meta"]
+    url = _data_link(_mappings(umm.get("RelatedUrls")))
+    name = last_part(url) if url else _text(umm.get("GranuleUR"))
+    if name is None:
+        raise _RefusedError(f"entry {meta['concept-id']} has neither name nor link")
+    described = _mapping(umm.get("DataGranule")).get("ArchiveAndDistributionInformation")
+    part = _part(_mappings(described), name)
+    checksum = _mapping(part.get("Checksum"))
+    value, algorithm = _text(checksum.get("Value")), _text(checksum.get("Algorithm"))
+    known = value is not None and algorithm is not None
     return Entry(
         name=name,
         url=url,
-        size_bytes=None if size is None else int(size),
-        checksum=checksum.get("Value"),
-        algorithm=checksum.get("Algorithm"),
+        size_bytes=_whole_number(part.get("SizeInBytes")),
+        checksum=value if known else None,
+        algorithm=algorithm if known else None,
         concept_id=meta["concept-id"],
-        revision_date=meta.get("revision-date"),
+        revision_date=_text(meta.get("revision-date")),
     )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole_number(value: Any) -> int | None:
+    """Return a number of things, None where a value is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    whole = isinstance(value, int) or value.is_integer()
+    return int(value) if whole and value >= 0 else None
 
 
 def _data_link(links: Sequence[Mapping[str, Any]]) -> str | None:
@@ -393,11 +433,11 @@ def last_part(url: str) -> str:
 
 def _part(parts: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
     """Return the distributed part of a name, or the only one where it names nothing."""
-    every = [inner for part in parts for inner in (part, *(part.get("Files") or []))]
+    every = [inner for part in parts for inner in (part, *_mappings(part.get("Files")))]
     for part in every:
         if part.get("Name") == name:
             return part
-    if len(every) == 1 and every[0].get("Name", "") in _NAMELESS:
+    if len(every) == 1 and (every[0].get("Name") or "") in _NAMELESS:
         return every[0]
     return {}
 

@@ -12,12 +12,14 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import requests
 
-from cryofuse.config import SystemSettings
+from cryofuse.config import SystemSettings, is_loopback
 from cryofuse.logs import UserError
 
 if TYPE_CHECKING:
@@ -145,8 +147,56 @@ def _refused(login_host: str) -> str:
     )
 
 
+class PlainRedirectError(requests.exceptions.RequestException):
+    """A redirect leads from https to plain http."""
+
+
+def guard(session: requests.Session) -> requests.Session:
+    """Keep a session from adding credentials of the netrc file, and from leaving https.
+
+    Left to itself the library behind sessions sends the line of a netrc file for any host that is
+    asked or led to, or the ``default`` line, in place of the token.
+
+    Parameters
+    ----------
+    session
+        Session that is changed; what it carries already stays.
+
+    Returns
+    -------
+    requests.Session
+        The same.
+    """
+    session.auth = _leave_as_is
+    # The class of a session of a log-in is not ours to derive from.
+    session.rebuild_auth = partial(_strip_auth, session)  # type: ignore[method-assign]
+    return session
+
+
 def _leave_as_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def _strip_auth(
+    session: requests.Session, request: requests.PreparedRequest, response: requests.Response
+) -> None:
+    """Take the token from a request to where an answer leads, if that is another host.
+
+    Raises
+    ------
+    PlainRedirectError
+        If the request would go from https to plain http, except on loopback.
+    """
+    asked, aim = response.request.url or "", request.url or ""
+    parts = urlsplit(aim)
+    if (
+        urlsplit(asked).scheme == "https"
+        and parts.scheme != "https"
+        and not is_loopback(parts.hostname)
+    ):
+        raise PlainRedirectError(f"it leads from https to {parts.scheme}")
+    if session.should_strip_auth(asked, aim):
+        request.headers.pop("Authorization", None)
 
 
 class Sessions:
@@ -182,9 +232,7 @@ class Sessions:
         if getattr(self._own, "age", None) != self._age:
             with self._lock:
                 session = self._auth.get_session() if self._auth else requests.Session()
-                # A netrc line for the data's host, or a default one, would replace the token.
-                session.auth = _leave_as_is
-                self._own.session = session
+                self._own.session = guard(session)
                 self._own.age = self._age
                 self._made.append(self._own.session)
         return self._own.session

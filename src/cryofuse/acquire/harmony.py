@@ -33,6 +33,7 @@ from requests.exceptions import ChunkedEncodingError, Timeout
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from urllib3.util.retry import Retry
 
+from cryofuse.acquire.credentials import guard
 from cryofuse.atl06.product import parse_name
 from cryofuse.logs import UserError
 
@@ -90,7 +91,7 @@ class GranuleRow(Protocol):
 
 
 class _RefusedError(Exception):
-    """The service wants other credentials than it was given."""
+    """The service does not answer to the token; in one line."""
 
 
 class _UnservedError(Exception):
@@ -185,7 +186,7 @@ def request_subsets(
     Raises
     ------
     UserError
-        If the credentials are refused, or ``root_url`` is none that harmony-py can address.
+        If ``root_url`` is none that harmony-py can address.
     """
     reasons: dict[str, str] = {}
     groups: dict[tuple[str, str], list[GranuleRow]] = defaultdict(list)
@@ -205,9 +206,11 @@ def request_subsets(
     try:
         import harmony
     except ImportError:
-        text = "harmony-py is not installed (pip install 'cryofuse[harmony]')"
-        return {}, reasons | dict.fromkeys(asked, text)
-    work = _Work(_open_client(harmony, auth, root_url or ROOT_URL), time_limit_s)
+        return {}, reasons | dict.fromkeys(asked, "harmony-py is not installed")
+    token = (auth.token or {}).get("access_token")
+    if not token:
+        return {}, reasons | dict.fromkeys(asked, "Harmony needs a token, the log-in has none")
+    work = _Work(_open_client(harmony, token, root_url or ROOT_URL), time_limit_s)
     try:
         for (release, provider), group in groups.items():
             try:
@@ -222,30 +225,23 @@ def request_subsets(
                 work.submit(group[start : start + batch], collection, box, chosen)
         work.wait(poll_s)
     except _RefusedError as error:
-        raise UserError(
-            f"Harmony refused the Earthdata token ({error}); make a new one at "
-            "https://urs.earthdata.nasa.gov and put it where the old one stands "
-            "(EARTHDATA_TOKEN or the netrc file)"
-        ) from None
+        work.give_up(asked, str(error))
     reasons |= work.reasons
     _LOG.info("Harmony made %d subsets of %d granules", len(work.urls), len(asked))
     return work.urls, reasons
 
 
-def _open_client(harmony: Any, auth: Any, root_url: str) -> Any:
+def _open_client(harmony: Any, token: str, root_url: str) -> Any:
     """Return a client for an address; the token is handed over in memory.
 
     Raises
     ------
     UserError
-        If there is no token, or harmony-py has no environment for the address.
+        If harmony-py has no environment for the address.
     """
     from harmony.auth import create_session
     from harmony.config import HOSTNAMES, Config, Environment
 
-    token = (auth.token or {}).get("access_token")
-    if not token:
-        raise UserError("Harmony needs an Earthdata token: set EARTHDATA_TOKEN")
     root_url = root_url.rstrip("/")
     known = {
         f"https://{host}": Config(environment)
@@ -281,11 +277,11 @@ def _open_client(harmony: Any, auth: Any, root_url: str) -> Any:
     def stay(response: Response, *_args: Any, **_options: Any) -> None:
         if response.status_code == 401:
             response.close()
-            raise _RefusedError("status 401")
+            raise _RefusedError("Harmony does not accept the log-in (status 401)")
         led = urljoin(root_url + "/", response.headers.get("Location", ""))
         if response.is_redirect and not led.startswith(root_url + "/"):
             response.close()
-            raise _RefusedError(f"it leads on to {_one_line(urlsplit(led).netloc)}")
+            raise _RefusedError(f"Harmony leads on to {_one_line(urlsplit(led).netloc)}")
 
     client.session.hooks["response"].append(stay)
     return client
@@ -296,7 +292,7 @@ def _find_collection(auth: Any, release: str, provider: str) -> str:
     import earthaccess
 
     query = earthaccess.DataCollections(auth).short_name("ATL06").version(release)
-    _steady(query.session)
+    _steady(guard(query.session))
     ids = [str(found["meta"]["concept-id"]) for found in _persist(lambda: query.get(100))]
     ids = [found for found in ids if found.partition("-")[2] == provider]
     if not ids:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from cryofuse.acquire.transfer import describe
-from cryofuse.atl06.product import parse_name
+from cryofuse.atl06.product import BEAMS, parse_name
 
 #: The first segment of a granule comes up to eight minutes after the start in its name (real
 #: granules of releases 001 to 006); a granule is a fourteenth of an orbit of 94 minutes.
@@ -27,7 +27,7 @@ def inspect_granule(path: Path, name: str) -> str | None:
     """Return in one line why a file is not the ATL06 granule of a name, None if it is.
 
     Track, cycle, orbit region, release and start are compared where the file states them:
-    subsets may lack them.
+    subsets may lack them, and beams. A file that has neither a beam nor one of these is none.
 
     Parameters
     ----------
@@ -51,25 +51,28 @@ def inspect_granule(path: Path, name: str) -> str | None:
                 "release": (_text(_first(file, "ancillary_data/release")), said.release),
             }
             start = _text(_first(file, "ancillary_data/data_start_utc"))
+            has_beam = any(f"{beam}/land_ice_segments" in file for beam in BEAMS)
     except Exception as error:  # noqa: BLE001  h5py meets damage with errors of any kind
         return f"it does not open as HDF5 ({describe(error)})"
     for what, (found, expected) in inside.items():
         if found is not None and found != expected:
             return f"its {what} is {found}, its name says {expected}"
-    return _start_differs(start, said.start_time)
+    time = _time(start)
+    if time is not None and not _EARLIEST_START <= time - said.start_time <= _LATEST_START:
+        return f"it starts at {start}, its name says {said.start_time.astype('datetime64[s]')}"
+    if has_beam or time is not None or any(found is not None for found, _ in inside.values()):
+        return None
+    return "it holds nothing of an ATL06 granule"
 
 
-def _start_differs(text: str | None, expected: np.datetime64) -> str | None:
-    """Return how the start that a file states differs from its name's, None if it does not."""
+def _time(text: str | None) -> np.datetime64 | None:
+    """Return the time that a file states (UTC), None where it states none that can be read."""
     if not text or not _TIME.fullmatch(text):
         return None
     try:
-        start = np.datetime64(text.removesuffix("Z"), "us")
+        return np.datetime64(text.removesuffix("Z"), "us")
     except ValueError:
         return None
-    if _EARLIEST_START <= start - expected <= _LATEST_START:
-        return None
-    return f"it starts at {text}, its name says {expected.astype('datetime64[s]')}"
 
 
 def inspect_grid(path: Path, name: str) -> str | None:  # noqa: ARG001  any name will do

@@ -352,6 +352,98 @@ def test_sizes_and_checksums_are_those_of_the_file():
     assert (entry.size_bytes, entry.checksum) == (None, None)
 
 
+ODD = [None, "x", 7, -7, 0.5, True, float("nan"), float("inf"), [], [None], ["x"], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_values_that_are_none_of_their_kind_are_unknown(odd):
+    """In the first entry of a page as in another one; the rest of the entry stays."""
+    url, name = f"{HOST}/one.h5", "ATL06_20200102030405_00010603_007_01.h5"
+    part = {"Name": "one.h5", "SizeInBytes": 7, "Checksum": {"Value": "ab", "Algorithm": "MD5"}}
+
+    def told(**umm):
+        first, second = FakeCatalogue([granule(1, **umm), granule(2, **umm)]).search("ATL06")
+        assert (first.concept_id, second.concept_id) == ("G1-NSIDC", "G2-NSIDC")
+        return first.name, first.url, first.size_bytes, first.checksum, first.algorithm
+
+    without = ("one.h5", url, None, None, None)
+    assert told(**links(url), DataGranule=odd) == without
+    inner = {"ArchiveAndDistributionInformation": odd}
+    assert told(**links(url), DataGranule=inner) == without
+    assert told(**parts({"Name": "one.zip", "Files": odd})) == without
+    checksum = told(**parts(part | {"Checksum": odd}))
+    assert checksum == ("one.h5", url, 7, None, None)
+    text = odd if isinstance(odd, str) else None
+    value = told(**parts(part | {"Checksum": {"Value": odd, "Algorithm": "MD5"}}))
+    assert value[2:] == (7, text, text and "MD5")
+    algorithm = told(**parts(part | {"Checksum": {"Value": "ab", "Algorithm": odd}}))
+    assert algorithm[2:] == (7, text and "ab", text)
+    size = told(**parts(part | {"SizeInBytes": odd}))
+    assert size[2:] == (7 if odd is not True and odd == 7 else None, "ab", "MD5")
+    assert told(RelatedUrls=odd)[:2] == (name, None)
+    assert told(RelatedUrls=[{"URL": odd, "Type": "GET DATA"}])[:2] == (name, None)
+    assert told(RelatedUrls=[{"URL": f"{HOST}/two.h5", "Type": odd}])[:2] == (name, None)
+    assert told(RelatedUrls=[odd, *links(url)["RelatedUrls"]])[1] == url
+
+
+@pytest.mark.parametrize(("said", "size"), [(7.0, 7), (10**400, 10**400), (0, 0)])
+def test_whole_numbers_come_in_several_forms(said, size):
+    assert parsed(**parts({"Name": "one.h5", "SizeInBytes": said})).size_bytes == size
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("key", ["revision-id", "revision-date"])
+def test_a_revision_that_is_none_is_before_those_that_are(key, odd):
+    old, new = granule(1), granule(1)
+    old["meta"][key] = odd
+    new["meta"]["revision-id"], new["meta"]["revision-date"] = 8, "y"
+    for records in ([old, new], [new, old]):
+        (entry,) = [catalogue._entry(one) for one in catalogue._latest(records)]
+        assert entry.revision_date == "y"
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("odd", [one for one in ODD if one != "x"])
+def test_an_entry_without_a_name_ends_the_search_in_one_line(odd, first):
+    records = [odd, granule(1), granule(1)]
+    records[1]["meta"]["concept-id"] = odd
+    records[2]["umm"] |= {"GranuleUR": odd, "RelatedUrls": []}
+    records += [granule(1) | {"meta": odd}, granule(1) | {"umm": odd}]
+    for record in records:
+
+        class Odd(FakeCatalogue):
+            def spoil(self, page, record=record):
+                return [record, *page[1:]] if first else [*page[:-1], record]
+
+        fake = Odd([granule(2), granule(3)])
+        with pytest.raises(UserError) as caught:
+            fake.search("ATL06")
+        text = str(caught.value)
+        assert "catalogue failed for ATL06: " in text and "\n" not in text
+        # Asked again it would answer the same.
+        assert fake.waited == []
+
+
+@pytest.mark.parametrize("line", ["machine cmr.test login u", "default login anonymous"])
+def test_a_netrc_line_does_not_replace_the_token_of_a_search(tmp_path, monkeypatch, line):
+    (tmp_path / "netrc").write_text(f"{line} password hidden\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    session, sent = requests.Session(), []
+    session.headers["Authorization"] = f"Bearer {SECRET}"
+
+    def send(self, request, **options):
+        sent.append(request.headers["Authorization"])
+        answer = FakeCatalogue.answer(request.url, 200, {"items": []}, {"CMR-Hits": "0"})
+        answer.request = request
+        return answer
+
+    monkeypatch.setattr(catalogue._TimedAdapter, "send", send)
+    system = SimpleNamespace(cmr_base_url="https://cmr.test/search/")
+    auth = SimpleNamespace(authenticated=True, system=system, get_session=lambda: session)
+    assert Catalogue(auth)("ATL06") == []
+    assert sent == [f"Bearer {SECRET}"]
+
+
 def vectors(longitude, latitude):
     longitude, latitude = np.radians(longitude), np.radians(latitude)
     return np.stack(

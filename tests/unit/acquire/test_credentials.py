@@ -7,10 +7,12 @@ import earthaccess
 import pytest
 import requests
 from earthaccess.exceptions import LoginAttemptFailure
+from requests.adapters import BaseAdapter
 
 from cryofuse.acquire import credentials
 from cryofuse.acquire.credentials import (
     LoginUnavailableError,
+    PlainRedirectError,
     Sessions,
     find_credentials,
     log_in,
@@ -225,3 +227,71 @@ def test_a_netrc_line_does_not_replace_the_token(tmp_path, monkeypatch, line):
             assert answer.content == b"plain"
         plain.close()
     assert sent == [None]
+
+
+class Web(BaseAdapter):
+    """A transport that leads on from host to host, and keeps what each was sent."""
+
+    def __init__(self, moved):
+        super().__init__()
+        self.moved, self.seen = moved, []
+
+    def send(self, request, **options):
+        self.seen.append((request.url, request.headers.get("Authorization")))
+        answer = requests.Response()
+        answer.request, answer.url, answer.status_code = request, request.url, 200
+        answer._content, answer.connection = b"content", self
+        if request.url in self.moved:
+            answer.status_code = 302
+            answer.headers["Location"] = self.moved[request.url]
+        return answer
+
+    def close(self):
+        pass
+
+
+def follow(session, *places):
+    """Follow redirects from place to place; return what each was sent."""
+    web = Web(dict(zip(places, places[1:], strict=False)))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, web)
+    try:
+        session.get(places[0])
+    finally:
+        session.close()
+    return web.seen
+
+
+@pytest.mark.parametrize("line", ["machine cdn.example login u", "default login anonymous"])
+@pytest.mark.parametrize("known", ["token", "password", "public"])
+def test_a_redirect_carries_nothing_of_the_netrc_file(tmp_path, monkeypatch, line, known):
+    text = f"{line} password hidden\nmachine data.example login v password hidden\n"
+    monkeypatch.setenv("NETRC", write_netrc(tmp_path, text)["NETRC"])
+    auth = earthaccess.Auth()
+    auth.token = {"access_token": TOKEN}
+    if known == "password":
+        auth.username, auth.password = "u", "hidden"
+    sessions = Sessions(None if known == "public" else auth)
+    places = ["https://data.example/1", "https://data.example/2", "https://cdn.example/signed"]
+    seen = follow(sessions.get(), *places)
+    token = None if known == "public" else f"Bearer {TOKEN}"
+    assert seen == list(zip(places, [token, token, None], strict=True))
+
+
+@pytest.mark.parametrize("carrying", [True, False])
+def test_no_redirect_leads_from_https_to_http_but_on_loopback(carrying):
+    auth = earthaccess.Auth()
+    auth.token = {"access_token": TOKEN}
+
+    def session():
+        return Sessions(auth if carrying else None).get()
+
+    for host in ("data.example", "other.example", "127.0.0.1.example", "10.0.0.1"):
+        places = ["https://data.example/1", f"http://{host}/2"]
+        with pytest.raises(PlainRedirectError):
+            follow(session(), *places)
+    for host in ("localhost", "127.0.0.1:8000", "[::1]:8000"):
+        places = ["https://data.example/1", f"http://{host}/2"]
+        assert follow(session(), *places)[1] == (places[1], None)
+    places = ["http://data.example/1", "http://other.example/2", "https://other.example/3"]
+    assert len(follow(session(), *places)) == 3

@@ -321,14 +321,40 @@ def test_a_service_that_says_nothing_is_left(site, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["/capabilities", "/ogc-api-coverages/", "/jobs/"])
-@pytest.mark.parametrize("kind", ["401", "login"])
-def test_refused_credentials_end_in_one_line(site, kind, path):
+@pytest.mark.parametrize(("kind", "text"), [("401", "status 401"), ("login", "leads on to")])
+def test_a_service_behind_a_log_in_is_a_reason(site, kind, text, path):
+    """Whether the token is wrong is for the transfer of whole granules to say."""
     (site.service if kind == "login" else site.archive).fault(kind, match=path)
-    with pytest.raises(UserError, match="Harmony refused the Earthdata token") as caught:
-        site.ask()
-    assert TOKEN not in str(caught.value) and "\n" not in str(caught.value)
-    # The token does not follow to another host.
+    urls, reasons = site.ask(batch=2)
+    assert urls == {} and reasons.keys() == set(site.names)
+    for reason in reasons.values():
+        assert text in reason and TOKEN not in reason and "\n" not in reason
+    # After that nothing more is asked, and the token does not follow to another host.
+    last = [entry for entry in site.archive.log if entry.scope != "search"][-1]
+    assert path in last.path and last.status == (401 if kind == "401" else 302)
+    assert len([entry for entry in site.archive.log if entry.status == last.status]) == 1
     assert not [entry for entry in site.archive.log if entry.path == "/login"]
+
+
+def test_what_is_ready_before_a_refusal_is_kept(site):
+    every, _ = site.ask()
+    mixed = 0
+    for answered in range(0, 60, 4):
+        site.archive.fault("401", match="/jobs/", skip=answered)
+        urls, reasons = site.ask(batch=2)
+        site.archive.clear_faults()
+        assert urls.keys() <= every.keys() and not urls.keys() & reasons.keys()
+        assert urls.keys() | reasons.keys() == set(site.names)
+        mixed += bool(urls) and any("status 401" in reason for reason in reasons.values())
+    assert mixed
+
+
+def test_without_a_token_every_granule_has_the_reason(site):
+    site.auth.token = None
+    urls, reasons = site.ask()
+    assert urls == {} and reasons.keys() == set(site.names)
+    assert all("needs a token" in reason for reason in reasons.values())
+    assert not [entry for entry in site.archive.log if "/capabilities" in entry.path]
 
 
 def test_token_is_never_printed(site, caplog, capfd):

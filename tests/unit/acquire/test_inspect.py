@@ -39,15 +39,41 @@ def test_another_name_is_told(tmp_path, name, what):
     assert what in text and "\n" not in text
 
 
-def test_what_a_subset_lacks_is_not_compared(tmp_path):
-    lacking = {
-        "orbit_info/rgt": None,
-        "orbit_info/cycle_number": np.array([], "i1"),
-        "ancillary_data/start_region": None,
-        "ancillary_data/release": np.array([b" " * 80]),
-        "ancillary_data/data_start_utc": h5py.Empty("S27"),
-    }
-    assert why(tmp_path, "ATL06_20210505050505_00110203_005_01.h5", **lacking) is None
+LACKING = {
+    "orbit_info/rgt": None,
+    "orbit_info/cycle_number": np.array([], "i1"),
+    "ancillary_data/start_region": None,
+    "ancillary_data/release": np.array([b" " * 80]),
+    "ancillary_data/data_start_utc": h5py.Empty("S27"),
+}
+
+
+@pytest.mark.parametrize("beam", ["gt1l", "gt1r", "gt2l", "gt2r", "gt3l", "gt3r"])
+def test_what_a_subset_lacks_is_not_compared(tmp_path, beam):
+    inside = LACKING | {f"{beam}/land_ice_segments/h_li": np.zeros(3, "f4")}
+    assert why(tmp_path, "ATL06_20210505050505_00110203_005_01.h5", **inside) is None
+
+
+@pytest.mark.parametrize("fact", LACKING)
+def test_without_beams_one_fact_tells_a_granule(tmp_path, fact):
+    rest = {place: value for place, value in LACKING.items() if place != fact}
+    assert why(tmp_path, **rest) is None
+    assert "its name says" in why(tmp_path, "ATL06_20210505050505_00110204_005_01.h5", **rest)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        {},
+        {"gt1l/segments/h": np.zeros(3)},
+        {"gt4l/land_ice_segments/h_li": np.zeros(3)},
+        {"gt1l": np.zeros(3)},
+        {"profile_1/land_ice_segments/h_li": np.zeros(3)},
+        {"ancillary_data/data_start_utc": "some time ago"},
+    ],
+)
+def test_a_file_with_nothing_of_a_granule_is_none(tmp_path, inside):
+    assert why(tmp_path, **(LACKING | inside)) == "it holds nothing of an ATL06 granule"
 
 
 @pytest.mark.parametrize(
