@@ -31,7 +31,7 @@ def main() -> None:
             archive.add_collection("ATL06", release, paths)
         mascons = [path.resolve() for path in sorted(asked.folder.rglob("*.nc"))]
         archive.add_collection(_MASCONS, "RL06.3Mv04", mascons, provider="POCLOUD")
-        print("source: earthdata\ndownload:\n  system:")
+        print("source: earthdata\ndownload:\n  trusted_hosts: [127.0.0.1]\n  system:")
         for key, value in archive.system().items():
             print(f"    {key}: {value}")
         if asked.login:
