@@ -325,7 +325,7 @@ def asked_wait_s(text: str | None, now: datetime | None = None) -> float:
         return float(text)
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     # A date that names no zone is in UTC.
     until = until if until.tzinfo else until.replace(tzinfo=UTC)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import ipaddress
 import logging
 import os
 import re
@@ -28,7 +27,7 @@ from shapely.geometry.base import BaseGeometry
 from cryofuse.acquire.catalogue import HDF5_SUFFIXES, Entry, Search, last_part, search_area
 from cryofuse.altimetry import GranuleName
 from cryofuse.atl06.product import TITLE, parse_name
-from cryofuse.config import DownloadSettings
+from cryofuse.config import DownloadSettings, is_loopback
 from cryofuse.logs import UserError
 from cryofuse.tables import written
 
@@ -414,16 +413,9 @@ def link_problem(url: str | None, trusted_hosts: Sequence[str]) -> str | None:
     trusted = (known.lower() for known in trusted_hosts)
     if not any(host == known or host.endswith(f".{known}") for known in trusted):
         return f"its link leads to {host}, which is not among the trusted hosts"
-    if parts.scheme != "https" and not _is_loopback(host):
+    if parts.scheme != "https" and not is_loopback(host):
         return f"its link to {host} is not https"
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _expected_checksum(checksum: str | None, algorithm: str | None) -> str | None:

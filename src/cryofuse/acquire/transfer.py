@@ -27,9 +27,14 @@ from typing import Protocol, TextIO
 import requests
 import tenacity
 import urllib3
-from urllib3.util import Retry
 
-from cryofuse.acquire.credentials import LoginUnavailableError, Sessions, name_credentials
+from cryofuse.acquire.catalogue import asked_wait_s
+from cryofuse.acquire.credentials import (
+    LoginUnavailableError,
+    PlainRedirectError,
+    Sessions,
+    name_credentials,
+)
 from cryofuse.acquire.plan import PLAIN_NAME, link_problem
 from cryofuse.config import DownloadSettings
 from cryofuse.logs import UserError
@@ -439,6 +444,8 @@ class Transfers:
                             break
                     stream.flush()
                     os.fsync(stream.fileno())
+        except PlainRedirectError as error:
+            raise LastingError(f"its redirect is not followed: {error}") from None
         # A redirect to a malformed address leaves requests as a plain ValueError.
         except (
             requests.exceptions.RequestException,
@@ -467,7 +474,9 @@ class Transfers:
             part.drop()
             raise PassingError("416: the archive holds less than the part that came before")
         if status in _PASSING:
-            raise PassingError(f"the archive answered {status}", _asked_wait(response))
+            raise PassingError(
+                f"the archive answered {status}", asked_wait_s(response.headers.get("Retry-After"))
+            )
         if status not in (200, 206):
             raise LastingError(f"the archive answered {status}")
         if _is_page(response):
@@ -608,17 +617,6 @@ def _is_whole(response: requests.Response, size: int) -> bool:
         416,
         whole,
     )
-
-
-def _asked_wait(response: requests.Response) -> float | None:
-    """Return the wait that an answer asks for (s), as seconds or as a date."""
-    text = response.headers.get("Retry-After")
-    if not text:
-        return None
-    try:
-        return Retry().parse_retry_after(text)
-    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
-        return None
 
 
 def _refusal(response: requests.Response) -> str:
