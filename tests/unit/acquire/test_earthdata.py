@@ -20,24 +20,10 @@ from cryofuse.acquire.plan import ManifestRow, read_manifest, write_manifest
 from cryofuse.calendar import period_bounds
 from cryofuse.logs import UserError
 from cryofuse.tables import MANIFEST, read_table, write_table
-from tests.archive import LoopbackArchive
 from tests.atl06_files import granule_name, write_granule
-from tests.transfer_site import TOKEN, Site, digest
+from tests.transfer_site import TOKEN, digest
 
 MONTH = period_bounds("2020-01")
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    for name in ("EARTHDATA_USERNAME", "EARTHDATA_PASSWORD"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    (tmp_path / "archive").mkdir()
-    files = [write_granule(tmp_path / "archive", number) for number in range(5)]
-    with LoopbackArchive(tmp_path / "archive", tokens=(TOKEN,)) as archive:
-        archive.add_collection("ATL06", "007", files)
-        yield Site(archive, tmp_path)
 
 
 def row(site, name, **changes):

@@ -22,23 +22,10 @@ from cryofuse.acquire import transfer
 from cryofuse.acquire.transfer import Wanted, check_announced, describe, is_safe_name
 from cryofuse.logs import UserError
 from tests.archive import LoopbackArchive, Response
-from tests.atl06_files import granule_name, write_granule
+from tests.atl06_files import granule_name
 from tests.transfer_site import TOKEN, Site, digest
 
 BLOCK = 1 << 18
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    for name in ("EARTHDATA_USERNAME", "EARTHDATA_PASSWORD"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    (tmp_path / "archive").mkdir()
-    files = [write_granule(tmp_path / "archive", number) for number in range(5)]
-    with LoopbackArchive(tmp_path / "archive", tokens=(TOKEN,)) as archive:
-        archive.add_collection("ATL06", "007", files)
-        yield Site(archive, tmp_path)
 
 
 @contextmanager
