@@ -1305,6 +1305,11 @@ def mascon_archive(config: Config) -> ArchiveFile:
     return ArchiveFile(download.mascons_short_name, None, download.mascons_pattern)
 
 
+def raster_path(config: Config, key: str) -> str:
+    """Return where the file of a collection lies when it was fetched, by its key."""
+    return f"{config.download.cache_dir}/rasters/{key}.nc"
+
+
 _RASTER_KEYS = ("ice_mask", "dem", "bed", "velocity")
 
 
@@ -1330,7 +1335,7 @@ def _place_fetched(name: str, region: RegionSettings, config: Config) -> RegionS
                 f"(found source: {config.source}): name a file"
             )
         else:
-            path = f"{config.download.cache_dir}/rasters/{file.key}.nc"
+            path = raster_path(config, file.key)
             changed[key] = source.model_copy(update={"file": path})
     if problems:
         raise ConfigError(problems)

@@ -17,7 +17,13 @@ environ.update(
 
 from cryofuse.acquire.listing import folder_digest
 from cryofuse.calendar import PERIOD_PATTERN, add_months, clip_period, period_bounds
-from cryofuse.config import ConfigError, archive_files, load_config, mascon_archive
+from cryofuse.config import (
+    ConfigError,
+    archive_files,
+    load_config,
+    mascon_archive,
+    raster_path,
+)
 from cryofuse.sources import PACKAGE, module_files
 from cryofuse.geo import TILE_PATTERN, list_tiles, load_outline
 from snakemake.exceptions import WorkflowError
@@ -39,7 +45,7 @@ COLLECTION_PLAN = f"{CONFIG.download.manifest_dir}/collections/{{collection}}.cs
 LOG_IN = f"{CONFIG.download.cache_dir}/log-in.txt"
 HELD = f"{CONFIG.download.cache_dir}/held/{{region}}/{{period}}.txt"
 REMOVED = f"{CONFIG.download.cache_dir}/removed/{{region}}/{{period}}.csv"
-RASTER = f"{CONFIG.download.cache_dir}/rasters/{{collection}}.nc"
+RASTER = raster_path(CONFIG, "{collection}")
 ENVIRONMENT = str(ROOT / "envs" / "environment.yaml")
 
 

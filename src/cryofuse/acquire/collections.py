@@ -7,8 +7,9 @@ import os
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from cryofuse.acquire.catalogue import last_part
 from cryofuse.acquire.credentials import Sessions, log_in
 from cryofuse.acquire.earthdata import wanted_file
 from cryofuse.acquire.inspect import inspect_grid
@@ -47,10 +48,10 @@ def fetch_planned(row: ManifestRow, settings: DownloadSettings, target: Path) ->
         If it cannot be had.
     """
     folder = Path(settings.cache_dir) / "files"
-    wanted, path = wanted_file(row), Path(settings.cache_dir) / "files" / row.granule
-    if not (path.is_file() and check_announced(path, wanted) is None):
+    path = folder / row.granule
+    if not _unchanged(path, row):
         sessions = Sessions(log_in(settings.system), settings.system)
-        path = _fetch_one(wanted, folder, settings, sessions)
+        path = _fetch_one(wanted_file(row), folder, settings, sessions)
     _lay(path, target)
 
 
@@ -80,7 +81,7 @@ def fetch_pinned(
     UserError
         If it cannot be had, or has changed and ``refresh`` is false.
     """
-    name = unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    name = last_part(url)
     problem = link_problem(url, [urlsplit(url).hostname or ""])
     if problem or not is_safe_name(name):
         raise UserError(
@@ -139,8 +140,9 @@ def _read_pin(url: str, manifest: Path) -> ManifestRow | None:
     return rows[0]
 
 
-def _unchanged(path: Path, pinned: ManifestRow) -> bool:
-    return path.is_file() and check_announced(path, wanted_file(pinned)) is None
+def _unchanged(path: Path, row: ManifestRow) -> bool:
+    """Return whether the file of a row lies in the cache as announced."""
+    return path.is_file() and check_announced(path, wanted_file(row)) is None
 
 
 def _fetch_one(

@@ -20,7 +20,7 @@ from cryofuse.acquire.manifest import (
     missing_granules,
     used_granules,
 )
-from cryofuse.acquire.plan import ManifestRow, list_refused
+from cryofuse.acquire.plan import BYTES_PER_GB, ManifestRow, list_refused
 from cryofuse.acquire.progress import ProgressBar
 from cryofuse.acquire.transfer import Outcome, Transfers, Wanted, check_announced
 from cryofuse.altimetry import load_product
@@ -28,7 +28,6 @@ from cryofuse.config import DownloadSettings, digest
 from cryofuse.logs import UserError
 
 _LOG = logging.getLogger(__name__)
-_BYTES_PER_GB = 1e9
 #: Columns of the record of granules that were removed.
 _RECORD = ["granule", "path", "size_bytes"]
 
@@ -95,7 +94,6 @@ def download_granules(
     UserError
         If more than the share allowed could not be had, or credentials are missing or wrong.
     """
-    folder = granule_folder(settings)
     wanted = [row for row in rows if row.reason is None and _is_within(row, first, stop)]
     if len(wanted) < sum(row.reason is None for row in rows):
         _LOG.info("granules of the plan outside the run's months are left alone")
@@ -108,17 +106,18 @@ def download_granules(
             f"max_failed_share ({settings.max_failed_share:g}); mend the cause, and remove the "
             f"plan to make it again; the reasons:{told}"
         )
-    files = {row.granule: _left_out(row) for row in rows if row.reason is not None}
     # An entry may stand twice under one name: the one that is fetched counts.
-    files = {name: files[name] for name in files.keys() - {row.granule for row in wanted}}
+    names = {row.granule for row in wanted}
+    left_out = [row for row in rows if row.reason is not None and row.granule not in names]
+    files = {row.granule: _left_out(row) for row in left_out}
     record = {} if removed is None else _still_valid(removed, wanted)
     files |= {name: file for name, file in record.items() if not Path(file.path).is_file()}
     missing = [row for row in wanted if row.granule not in files]
     if settings.subset == "harmony" and box is not None:
         files |= _fetch_parts(missing, settings, box, title)
         missing = [row for row in missing if row.granule not in files]
-    for outcome in _fetch(missing, settings, folder, title, known):
-        files[outcome.wanted.name] = _receipt(outcome, folder)
+    for outcome in _fetch(missing, settings, title, known):
+        files[outcome.wanted.name] = _receipt(outcome, granule_folder(settings))
     return build_manifest(_of_product(files), first, stop)
 
 
@@ -128,10 +127,13 @@ def _is_within(row: ManifestRow, first: np.datetime64, stop: np.datetime64) -> b
 
 
 def _fetch(
-    rows: Sequence[ManifestRow], settings: DownloadSettings, folder: Path, title: str, of: int
+    rows: Sequence[ManifestRow], settings: DownloadSettings, title: str, of: int
 ) -> list[Outcome]:
     """Fetch whole granules; without a log-in where all of them are there."""
-    if all(_is_complete(row, folder) for row in rows):
+    folder = granule_folder(settings)
+    # Checksums are made here only where they can spare the log-in: transfers make them anyway.
+    there = all(is_present(row, settings) for row in rows)
+    if there and all(_is_complete(row, folder) for row in rows):
         return [Outcome(wanted_file(row), folder / row.granule, None) for row in rows]
     files = [wanted_file(row) for row in rows]
     return _transfer(files, settings, folder, title, settings.max_failed_share, of)
@@ -187,8 +189,11 @@ def _fetch_parts(
         outcomes = _transfer(parts, settings, folder, f"{title}, cut", 1.0) if parts else []
     except UserError as error:
         outcomes = [Outcome(part, None, str(error)) for part in parts]
-    for outcome in outcomes:
-        reasons[outcome.wanted.name.removeprefix("processed_")] = outcome.reason or ""
+    reasons |= {
+        outcome.wanted.name.removeprefix("processed_"): outcome.reason
+        for outcome in outcomes
+        if outcome.reason is not None
+    }
     came = _list_parts(asked, folder)
     found |= came
     reasons = {name: reason for name, reason in reasons.items() if name not in came}
@@ -326,7 +331,7 @@ def restore_granules(
     missing = missing_granules(receipt)
     if missing.empty:
         return 0
-    gigabytes = missing["size_bytes"].sum() / _BYTES_PER_GB
+    gigabytes = missing["size_bytes"].sum() / BYTES_PER_GB
     if not allowed:
         raise UserError(
             f"{title}: {len(missing)} raw granules ({gigabytes:.2f} GB) are not in the cache any "

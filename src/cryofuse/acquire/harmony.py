@@ -33,6 +33,7 @@ from requests.exceptions import ChunkedEncodingError, Timeout
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from urllib3.util.retry import Retry
 
+from cryofuse.acquire.catalogue import Box
 from cryofuse.acquire.credentials import guard
 from cryofuse.atl06.product import parse_name
 from cryofuse.logs import UserError
@@ -72,8 +73,6 @@ _TRIES = 3
 #: A job whose state could not be had as often as this in turn is given up.
 _SILENT = 5
 _FINISHED = frozenset({"successful", "complete_with_errors", "failed", "canceled", "paused"})
-
-Box = tuple[float, float, float, float]
 
 
 class GranuleRow(Protocol):

@@ -38,8 +38,8 @@ _NAME_LENGTH = 200
 #: Characters of an address without user, query and fragment (RFC 3986).
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._~:/\[\]!$&'()*+,;=%-]{1,2000}")
 #: Hexadecimal digits of the checksums that can be computed; others are kept as they are.
-_HEX_DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
-_BYTES_PER_GB = 1e9
+HEX_DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
+BYTES_PER_GB = 1e9
 #: Comment line with the number of rows: a plan cut off between two lines shows.
 _ROWS_KEY = "rows"
 #: Characters of a wrong value that a message shows.
@@ -422,7 +422,7 @@ def _expected_checksum(checksum: str | None, algorithm: str | None) -> str | Non
     """Return what a checksum should be, None if it is that."""
     if checksum is None or algorithm is None:
         return "a checksum and its algorithm, or neither"
-    digits = _HEX_DIGITS.get(algorithm.lower().replace("-", ""))
+    digits = HEX_DIGITS.get(algorithm.lower().replace("-", ""))
     if digits is None:
         return None if _matches("checksum", checksum) else "letters and digits"
     if not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", checksum):
@@ -680,6 +680,6 @@ def _count(
 def _show(numbers: Sequence[int]) -> list[str]:
     """Return the numbers of :func:`_count` as text, bytes in GB."""
     return [
-        f"{number / _BYTES_PER_GB:.2f}" if i in (1, 3, 5) else str(number)
+        f"{number / BYTES_PER_GB:.2f}" if i in (1, 3, 5) else str(number)
         for i, number in enumerate(numbers)
     ]

@@ -35,9 +35,10 @@ from cryofuse.acquire.credentials import (
     Sessions,
     name_credentials,
 )
-from cryofuse.acquire.plan import PLAIN_NAME, link_problem
+from cryofuse.acquire.plan import HEX_DIGITS, PLAIN_NAME, link_problem
 from cryofuse.config import DownloadSettings
 from cryofuse.logs import UserError
+from cryofuse.tables import written
 
 _LOG = logging.getLogger(__name__)
 #: Read at a time: what a broken connection loses at most.
@@ -49,8 +50,6 @@ _NAME_LOCKS = 256
 _REFUSALS = 3
 #: Answers that another try may change; RFC 9110 and RFC 6585.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: Checksums that are computed; a catalogue may name any other.
-_ALGORITHMS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 #: What a file must be: a path with the temporary name, and the name it is to have; a problem in
 #: one line, or None.
 Inspector = Callable[[Path, str], str | None]
@@ -138,7 +137,7 @@ def check_announced(path: Path, wanted: Wanted) -> str | None:
 def file_digest(path: Path, algorithm: str) -> str | None:
     """Return the hexadecimal digest of a file, None for an algorithm that is not known."""
     name = algorithm.lower().replace("-", "")
-    if name not in _ALGORITHMS:
+    if name not in HEX_DIGITS:
         return None
     with path.open("rb") as stream:
         return hashlib.file_digest(
@@ -605,9 +604,8 @@ class _Part:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a small text file under a temporary name, then rename it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _is_whole(response: requests.Response, size: int) -> bool:
