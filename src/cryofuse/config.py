@@ -110,6 +110,45 @@ class LocalSettings(Settings):
     )
 
 
+class ComputeSettings(Settings):
+    """Who does the work of a job that falls into independent tasks. Results do not depend on it."""
+
+    scheduler: Literal["processes", "distributed"] = Field(
+        "processes",
+        description="processes: on the machine of the job, as many as its rule's threads; "
+        "distributed: Dask workers elsewhere that see the same files",
+    )
+    address: str | None = Field(
+        None,
+        description="Scheduler of distributed: the address of one that runs (tcp://host:8786), or "
+        "slurm: each job asks Slurm for workers of its own",
+    )
+    workers: Count | None = Field(
+        None, description="Workers; null takes the rule's threads, or all that a scheduler has"
+    )
+
+    @model_validator(mode="after")
+    def _addressed(self) -> ComputeSettings:
+        if self.scheduler == "distributed" and not self.address:
+            raise ValueError("scheduler: distributed needs an address: slurm, or tcp://host:port")
+        if self.scheduler == "processes" and self.address:
+            raise ValueError(f"address ({self.address}) is for scheduler: distributed")
+        return self
+
+
+class LearningSettings(Settings):
+    """The engine that fits regimes, forests and boosted trees."""
+
+    engine: Literal["scikit-learn", "spark"] = Field(
+        "scikit-learn",
+        description="scikit-learn (and XGBoost) in the job, or Spark ML (pip install .[spark])",
+    )
+    master: str = Field(
+        "local[*]",
+        description="Spark master: local[*] is every core here, spark://host:7077 a cluster",
+    )
+
+
 class AltimetrySettings(Settings):
     """Altimetry product."""
 
@@ -1062,6 +1101,12 @@ class Config(Settings):
     )
     source: Literal["earthdata", "local", "synthetic"] = Field(
         "earthdata", description="Where granules and mascons come from"
+    )
+    compute: ComputeSettings = Field(
+        default_factory=ComputeSettings, description="Workers inside a job"
+    )
+    learning: LearningSettings = Field(
+        default_factory=LearningSettings, description="Engine of the learning"
     )
     period: PeriodSettings = Field(default_factory=PeriodSettings, description="Months")
     refresh: bool = Field(
