@@ -180,7 +180,9 @@ def _end(find: Callable[[], set[int]]) -> None:
         ended |= new
     for pid in ended:
         _signal(pid, signal.SIGKILL)
-    wait_until(lambda: not ended & {pid for pid, *_ in _processes()}, STOP_S, "end of its processes")
+    wait_until(
+        lambda: not ended & {pid for pid, *_ in _processes()}, STOP_S, "end of its processes"
+    )
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -254,9 +256,7 @@ class LoopbackSlurm:
         Of each node; they may be more than the machine has.
     """
 
-    def __init__(
-        self, folder: Path, nodes: int = 2, memory_mb: int = 16000, cpus: int = 8
-    ) -> None:
+    def __init__(self, folder: Path, nodes: int = 2, memory_mb: int = 16000, cpus: int = 8) -> None:
         self.folder = Path(folder).resolve()
         self.nodes = [f"n{i + 1}" for i in range(nodes)]
         self.memory_mb, self.cpus = memory_mb, cpus
@@ -334,13 +334,17 @@ class LoopbackSlurm:
         if not any(_daemons(self.folder, f"slurmd-{name}.log")):
             raise SlurmError(f"node {name} is not on")
         _end(
-            lambda: _started_by(set(_daemons(self.folder, f"slurmd-{name}.log"))) | _in_cgroups(name)
+            lambda: (
+                _started_by(set(_daemons(self.folder, f"slurmd-{name}.log"))) | _in_cgroups(name)
+            )
         )
         _remove_cgroups(name)
 
     def state(self, node: str) -> str:
         """Return what the controller says of a node."""
-        told = self._ask("sinfo", "--noheader", "--nodes", node, "--partition", PARTITION, "--format=%T")
+        told = self._ask(
+            "sinfo", "--noheader", "--nodes", node, "--partition", PARTITION, "--format=%T"
+        )
         return told.upper()
 
     def squeue(self) -> list[Job]:
