@@ -50,8 +50,8 @@ test: setup-dev ## run the tests: unit, workflow, tiny end-to-end, real files
 test-statistics: setup-dev ## test fits, learning and coupling against known truths
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/statistics
 
-test-engines: .venv/engines.done ## test runs against an archive on loopback, and Spark (installs 450 MB; needs Java 17)
-	$(BIN)/python -m pytest tests/engines
+test-engines: .venv/engines.done ## test runs against an archive and a Slurm on loopback, and Spark (installs 450 MB; needs Java 17)
+	$(BIN)/python -m pytest tests/engines tests/slurm
 
 lint: setup-dev ## check style, types and the workflow
 	$(BIN)/ruff check .

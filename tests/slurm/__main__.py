@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.slurm.cluster import PARTITION, LoopbackSlurm, SlurmError
+from tests.slurm.cluster import OPTIONS, LoopbackSlurm, SlurmError
 
 NEXT = """\
 A Slurm with the nodes {nodes} is up ({cpus} processors and {memory_mb} MB each; logs in {folder}).
@@ -17,16 +17,6 @@ Rehearse from the project's root:
 and afterwards:
 
     python -m tests.slurm down {folder}"""
-#: What a Slurm without accounting and waiting users needs beside the profile.
-OPTIONS = (
-    "--slurm-no-account",
-    "--slurm-status-command",
-    "squeue",
-    "--slurm-init-seconds-before-status-checks",
-    "2",
-    "--latency-wait",
-    "5",
-)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -25,9 +25,8 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontr
 DAEMONS = {"munged", "slurmctld", "slurmd", "slurmstepd"}
 SYSTEM_CONF = Path("/etc/slurm/slurm.conf")
 CGROUPS = Path("/sys/fs/cgroup")
-PARTITION = "main"
 START_S, STOP_S, POLL_S = 60.0, 20.0, 0.1
-JOB_FORMAT = "%i|%T|%N|%k"
+JOB_FORMAT = "%i|%T|%N|%Z|%k"
 
 _CONF = """\
 ClusterName=loopback
@@ -46,7 +45,8 @@ SlurmdLogFile={folder}/slurmd-%n.log
 {limits}
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
+# The node with least work comes first, so that all are used.
+SelectTypeParameters=CR_Core_Memory,CR_LLN
 # Nodes may claim more processors than the machine has.
 SlurmdParameters=config_overrides
 SwitchType=switch/none
@@ -60,7 +60,7 @@ ReturnToService=2
 KillWait=2
 NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports} CPUs={cpus} \
 RealMemory={memory_mb} State=UNKNOWN
-PartitionName={partition} Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+{partitions}
 """
 _BY_CGROUP = """\
 ProctrackType=proctrack/cgroup
@@ -74,6 +74,18 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill"""
 _CGROUP_CONF = "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpace=no\n"
+
+
+#: What a Slurm without accounting and without a queue of others needs beside the profile.
+OPTIONS = (
+    "--slurm-no-account",
+    "--slurm-status-command",
+    "squeue",
+    "--slurm-init-seconds-before-status-checks",
+    "2",
+    "--latency-wait",
+    "5",
+)
 
 
 class SlurmError(RuntimeError):
@@ -233,6 +245,7 @@ class Job(NamedTuple):
     number: str
     state: str
     node: str
+    folder: str
     comment: str
 
     @property
@@ -249,17 +262,29 @@ class LoopbackSlurm:
     folder
         Holds its configuration, key, states and logs; made if it is not there.
     nodes
-        How many virtual nodes, named n1, n2, …
+        How many virtual nodes a partition has; they are named n1, n2, …
     memory_mb
         Of each node; what jobs ask for is held against it, and jobs to what they ask for.
     cpus
         Of each node; they may be more than the machine has.
+    partitions
+        Their names, the default one first; each has nodes of its own.
     """
 
-    def __init__(self, folder: Path, nodes: int = 2, memory_mb: int = 16000, cpus: int = 8) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 2,
+        memory_mb: int = 16000,
+        cpus: int = 8,
+        partitions: Sequence[str] = ("main",),
+    ) -> None:
         self.folder = Path(folder).resolve()
-        self.nodes = [f"n{i + 1}" for i in range(nodes)]
         self.memory_mb, self.cpus = memory_mb, cpus
+        self.nodes = [f"n{i + 1}" for i in range(nodes * len(partitions))]
+        self.partitions = {
+            name: self.nodes[i * nodes : (i + 1) * nodes] for i, name in enumerate(partitions)
+        }
         self._guard: subprocess.Popen | None = None
 
     def up(self) -> Self:
@@ -342,15 +367,12 @@ class LoopbackSlurm:
 
     def state(self, node: str) -> str:
         """Return what the controller says of a node."""
-        told = self._ask(
-            "sinfo", "--noheader", "--nodes", node, "--partition", PARTITION, "--format=%T"
-        )
-        return told.upper()
+        return self._ask("sinfo", "--noheader", "--nodes", node, "--format=%T").upper()
 
     def squeue(self) -> list[Job]:
         """Return every job, ended ones too, in the order of submission."""
         told = self._ask("squeue", "--noheader", "--states=all", f"--format={JOB_FORMAT}")
-        jobs = [Job(*line.split("|", 3)) for line in told.splitlines()]
+        jobs = [Job(*line.split("|", 4)) for line in told.splitlines()]
         return sorted(jobs, key=lambda job: int(job.number))
 
     def scancel(self, number: str) -> None:
@@ -396,7 +418,11 @@ class LoopbackSlurm:
             node_ports=f"{ports[0]}-{ports[-1]}",
             cpus=self.cpus,
             memory_mb=self.memory_mb,
-            partition=PARTITION,
+            partitions="\n".join(
+                f"PartitionName={name} Nodes={','.join(nodes)} Default={'NO' if i else 'YES'} "
+                "MaxTime=INFINITE State=UP"
+                for i, (name, nodes) in enumerate(self.partitions.items())
+            ),
         )
         self.conf.write_text(text)
         if cgroups:
