@@ -1,22 +1,66 @@
-"""One Slurm for the session, and the runs on it, which all go at the same time."""
+"""One Slurm for the session, and the runs on it, which go at the same time."""
 
 import os
 
 import pytest
 
+from tests.earthdata import QUARTER
 from tests.slurm.cluster import LoopbackSlurm, lacking
+from tests.slurm.project import SlurmProject
+
+#: What a script and its imports do not fit into.
+TOO_SMALL_MB = 250
+#: Two tiles: each job starts Snakemake twice.
+FEW_JOBS = {"elevation": {"tile_m": 1_000_000}}
 
 
-@pytest.fixture(scope="session")
-def slurm(tmp_path_factory):
-    """Two virtual nodes for undisturbed runs, and two that tests may switch off."""
+def require_slurm() -> None:
+    """Skip a test where no Slurm can be brought up; in CI it fails."""
     reason = lacking()
     if reason and os.environ.get("CI") == "true":
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """Two virtual nodes for undisturbed runs, and two that tests may switch off."""
+    require_slurm()
     folder = tmp_path_factory.mktemp("slurm")
     with LoopbackSlurm(
         folder, nodes=2, memory_mb=8000, cpus=2, partitions=("main", "rough")
     ) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def runs(slurm, request, tmp_path_factory):
+    """The runs that modules name as ``RUNS``, all under way; those on one machine are not yet."""
+    folder = tmp_path_factory.mktemp("runs")
+    needed = {name for item in request.session.items for name in getattr(item.module, "RUNS", ())}
+    projects = {}
+    if "troubled" in needed:
+        # A job's first attempt has two minutes to subset, and none has the memory to filter.
+        projects["troubled"] = SlurmProject(folder / "troubled", period=QUARTER).start(
+            "filter",
+            "--retries",
+            "1",
+            "--default-resources",
+            "slurm_partition=rough",
+            "--set-resources",
+            "subset_granules:runtime=2 if attempt == 1 else 20",
+            f"filter_segments:mem_mb={TOO_SMALL_MB}",
+        )
+        projects["untroubled"] = SlurmProject(folder / "untroubled", period=QUARTER)
+    if "whole" in needed:
+        scratch = folder / "scratch"
+        projects["whole"] = SlurmProject(folder / "whole", **FEW_JOBS).start(
+            "all",
+            "--default-resources",
+            f"tmpdir=shutil.os.path.expandvars('{scratch}/job_$SLURM_JOB_ID')",
+        )
+        projects["local"] = SlurmProject(folder / "local", **FEW_JOBS)
+    yield projects
+    for project in projects.values():
+        project.stop()
