@@ -78,7 +78,6 @@ _CGROUP_CONF = "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpac
 
 #: What a Slurm without accounting and without a queue of others needs beside the profile.
 OPTIONS = (
-    "--slurm-no-account",
     "--slurm-status-command",
     "squeue",
     "--slurm-init-seconds-before-status-checks",
