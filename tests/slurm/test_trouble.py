@@ -81,7 +81,7 @@ def test_a_job_that_fails_for_good_is_told_in_a_line_with_its_log(troubled, runs
 
 
 def test_the_same_command_completes_the_run_once_memory_grows(troubled, runs, slurm):
-    run = runs["troubled"]
+    run, other = runs["troubled"], runs["untroubled"].start("filter", local=True)
     before = len(run.jobs(slurm))
     run.start(
         "filter",
@@ -97,8 +97,8 @@ def test_the_same_command_completes_the_run_once_memory_grows(troubled, runs, sl
     assert all(f"MinMemoryNode={TOO_SMALL_MB}M" in shown(slurm, job) for job in first)
     assert {job.state for job in second} == {"COMPLETED"}
     assert all(f"MinMemoryNode={ENOUGH_MB}M" in shown(slurm, job) for job in second)
-    runs["untroubled"].start("filter", local=True).finish()
-    assert_same_tables(run.tables(), runs["untroubled"].tables())
+    other.finish()
+    assert_same_tables(run.tables(), other.tables())
 
 
 def shown(slurm, job):
