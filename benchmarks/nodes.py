@@ -1,0 +1,2 @@
+def reckon(measured, project, *, quick):
+    return {}
