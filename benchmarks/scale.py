@@ -208,10 +208,17 @@ def run_tiles(project: Path, months: int, tiles: Sequence[str], *, whole: bool) 
         expected.append(("summarise_checks", "summarise_checks"))
     result = run_snakemake(project, targets, expected)
     rows = tile_sizes(project)
-    counted = {tile: pq.read_metadata(project / folder / f"nodes/{tile}.parquet") for tile in tiles}
-    result["tiles"] = {
-        tile: {"segments": rows.get(tile, 0), "nodes": counted[tile].num_rows} for tile in tiles
-    }
+    result["tiles"] = {}
+    for tile in tiles:
+        with pq.ParquetFile(project / folder / f"nodes/{tile}.parquet") as file:
+            found = file.read(columns=["n_segments", "reason"]).to_pandas()
+        fitted = found["reason"].isna()
+        result["tiles"][tile] = {
+            "segments": rows.get(tile, 0),
+            "nodes": len(found),
+            "fitted": int(fitted.sum()),
+            "fitted_segments": int(found.loc[fitted, "n_segments"].sum()),
+        }
     return result
 
 
@@ -237,13 +244,12 @@ def check_fits(project: Path, tiles: Sequence[str]) -> Result:
         truth = scene.topography(x_m, y_m) + scene.change(x_m, y_m, year_fraction(middle))
         away.append((joined["elevation_m"] + joined["dh_m"]).to_numpy() - truth)
     differences = np.concatenate(away)
-    return {
-        "nodes": nodes_count,
-        "fitted": fitted,
-        "node_months": differences.size,
-        "median_m": float(np.median(differences)),
-        "spread_m": float(1.4826 * np.median(np.abs(differences - np.median(differences)))),
-    }
+    counts = {"nodes": nodes_count, "fitted": fitted, "node_months": differences.size}
+    if not differences.size:
+        return counts | {"median_m": None, "spread_m": None}
+    middle = float(np.median(differences))
+    spread = float(1.4826 * np.median(np.abs(differences - middle)))
+    return counts | {"median_m": middle, "spread_m": spread}
 
 
 def benchmark_peaks(project: Path) -> dict[str, float]:
@@ -296,6 +302,7 @@ def case_of(measured: Result, months: int) -> Result:
             for name in ("granules", "segments", "bytes", "inside", "kept", "write_s")
         },
         "nodes": sum(tile["nodes"] for tile in tiles),
+        "fitted": sum(tile["fitted"] for tile in tiles),
         "commands": len(runs),
         "jobs": len(lives),
         "wall_s": wall_s,

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def run_watched(command: Sequence[str], cwd: Path, environment: dict[str, str], 
             try:
                 looks.append((now, _cpu_s(process.pid)))
                 peak = max(peak, _peak_mb(process.pid))
-                for pid in _descendants(process.pid):
+                for pid in _descendants(process.pid, lives):
                     _look_at(pid, now, began, lives)
             except OSError:
                 # It ended between two lines.
@@ -154,7 +154,10 @@ def _peak_mb(pid: int) -> float:
     return 0.0
 
 
-def _descendants(pid: int) -> Iterable[int]:
+def _descendants(pid: int, jobs: Container[int]) -> Iterable[int]:
+    """Yield a process's children and theirs, but none of a job: a fork of it looks like it."""
+    if pid in jobs:
+        return
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             children = (task / "children").read_text().split()
@@ -163,7 +166,7 @@ def _descendants(pid: int) -> Iterable[int]:
         for child in map(int, children):
             yield child
             try:
-                yield from _descendants(child)
+                yield from _descendants(child, jobs)
             except OSError:
                 continue
 
