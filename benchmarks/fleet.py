@@ -244,8 +244,7 @@ def observe(
         "sigma_geo_h": 0.2 * np.exp2(0.3 * noise[2]),
         "fit_statistics/dh_fit_dx": (slope_x * run_x + slope_y * run_y) / length
         + SLOPE_SIGMA * noise[3],
-        "fit_statistics/h_robust_sprd": np.where(problem, np.float32(0.6), np.float32(0.1))
-        + sigma,
+        "fit_statistics/h_robust_sprd": np.where(problem, np.float32(0.6), np.float32(0.1)) + sigma,
         "fit_statistics/n_fit_photons": np.rint(PHOTONS + PHOTONS_SIGMA * noise[6]).astype("i4"),
         "fit_statistics/snr_significance": doubt,
         "geophysical/r_eff": 0.5 * np.exp2(0.5 * noise[4]),

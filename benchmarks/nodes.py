@@ -166,9 +166,7 @@ def schedule(jobs: Sequence[Job], machine: Machine) -> Schedule:
                     heapq.heappush(ready, order[name])
         for other in list(waiting):
             asked = jobs[other]
-            room = [
-                n for n in range(machine.nodes) if cores[n] and memory[n] >= asked.memory_mb
-            ]
+            room = [n for n in range(machine.nodes) if cores[n] and memory[n] >= asked.memory_mb]
             if room:
                 # The emptiest node, the first of equals.
                 place = max(room, key=lambda n: (cores[n], -n))
@@ -270,7 +268,9 @@ def learn_costs(measured: Result) -> Costs:
         return [life["end"] - _work(life) for life in lives.get(rule, [])]
 
     start = {
-        rule: float(np.mean([_work(life) - life["start"] for life in lives.get(rule, lives["fit_nodes"])]))
+        rule: float(
+            np.mean([_work(life) - life["start"] for life in lives.get(rule, lives["fit_nodes"])])
+        )
         for rule in MEMORY_MB
     }
     months = [month for piece in measured["pieces"] for month in piece["months"]]
@@ -332,7 +332,11 @@ def check(measured: Result, costs: Costs) -> list[Result]:
         wall_s, reckoned_s, count = run["wall_s"], schedule(jobs, machine).wall_s, 0
         for length, measured_s, expected_s in piece_s:
             if count < int(months):
-                wall_s, reckoned_s, count = wall_s + measured_s, reckoned_s + expected_s, count + length
+                wall_s, reckoned_s, count = (
+                    wall_s + measured_s,
+                    reckoned_s + expected_s,
+                    count + length,
+                )
         found.append(
             {
                 "months": int(months),
@@ -387,7 +391,9 @@ def flown_segments(name: str) -> tuple[dict[str, float], dict[str, float], float
         distinct, place = np.unique(cells, axis=0, return_inverse=True)
         sums = np.bincount(place.ravel(), weights=arc)
         key = (way.rgt, way.orbit_region)
-        tracks[key] = {tuple(cell): total for cell, total in zip(distinct.tolist(), sums, strict=True)}
+        tracks[key] = {
+            tuple(cell): total for cell, total in zip(distinct.tolist(), sums, strict=True)
+        }
         length[key] = float(arc.sum())
     months, flown = {}, dict.fromkeys(length, 0)
     for month in whole_period():
@@ -516,9 +522,12 @@ def reckon(measured: Result, project: Path, *, quick: bool) -> Result:
         counted = count_jobs(project, name)
         dry_run_s = time.perf_counter() - began
         segments = sum(by_month.values())
-        traffic = segments / sums["segments"] * (
-            sums["bytes"] + 2 * sums["subset_bytes"] + 2 * sums["filtered_bytes"]
-        ) + 3 * SCATTERED_BYTES * segments * kept_share
+        traffic = (
+            segments
+            / sums["segments"]
+            * (sums["bytes"] + 2 * sums["subset_bytes"] + 2 * sums["filtered_bytes"])
+            + 3 * SCATTERED_BYTES * segments * kept_share
+        )
         regions[name] = {
             "segments": segments,
             "bytes": segments * sums["bytes"] / sums["segments"],

@@ -374,7 +374,9 @@ def run(
             written.append(sizes_of | {"write_s": time.perf_counter() - began})
         write_overlay(project, piece.stop)
         measured["pieces"].append(run_piece(project, flown, written))
-        _tell(f"{flown[0]} to {flown[-1]}", measured["pieces"][-1], sum(w["write_s"] for w in written))
+        _tell(
+            f"{flown[0]} to {flown[-1]}", measured["pieces"][-1], sum(w["write_s"] for w in written)
+        )
         if piece.stop in sizes:
             chosen = tiles
             if quick:
