@@ -409,8 +409,8 @@ def scale_cluster(measured: Result) -> str:
         jobs = sum(region["jobs"].values())
         lines.append(
             f"**{name.capitalize()}**, 2018-10 to 2024-12: {region['segments']:.3g} segments in "
-            f"the files, {region['bytes'] / 1e9:,.0f} GB, {_count(region['nodes'])} nodes, {jobs} jobs "
-            f"(dry run: {region['dry_run_s']:.0f} s); the fullest tile keeps "
+            f"the files, {region['bytes'] / 1e9:,.0f} GB, {_count(region['nodes'])} nodes, "
+            f"{jobs} jobs (dry run: {region['dry_run_s']:.0f} s); the fullest tile keeps "
             f"{region['largest_tile']:.2g} segments. Files read and written: "
             f"{region['traffic_bytes'] / 1e12:.2f} TB.\n"
         )

@@ -43,6 +43,11 @@ SHORT_RECORD = {
 #: The rules of the run, in order, and which rule's job of the same target each waits for.
 RULES = ("list_granules", "subset_granules", "filter_segments", "fit_nodes", "summarise_checks")
 _BEFORE = {"subset_granules": "list_granules", "filter_segments": "subset_granules"}
+#: Bytes on disk for each segment in the files: granules, what a subset job puts aside, its subset,
+#: and what the filters keep of it.
+PIECE_BYTES, KEPT_BYTES = 42 + 105 + 40, 28
+#: Segments of a full month.
+MONTH_SEGMENTS = 37e6
 #: Tiles of the quick run, and of the longest record's fits that are held against the formula.
 QUICK_TILES, CHECKED_TILES = 2, 10
 
@@ -344,7 +349,7 @@ def run(
     Parameters
     ----------
     folder
-        For granules and tables: 15 GB of room for a year.
+        For granules and tables.
     scale
         How many times fewer granules than at full size; above 1 one month and a few tiles.
     months
@@ -354,6 +359,7 @@ def run(
     """
     quick = scale > 1
     sizes = sorted(months or (MONTHS[:1] if quick else MONTHS))
+    check_room(folder, sizes[-1], scale)
     region = RegionSettings.model_validate(
         yaml.safe_load((ROOT / f"config/regions/{REGION}.yaml").read_text())
     )
@@ -393,6 +399,32 @@ def run(
             measured["cluster"] = nodes.reckon(measured, project, quick=quick)
             save(measured)
     return measured
+
+
+def check_room(folder: str, months: int, scale: int) -> None:
+    """Refuse a record for which there is no room.
+
+    Parameters
+    ----------
+    folder
+        Where it goes.
+    months
+        Length of the longest record.
+    scale
+        How many times fewer segments than at full size.
+
+    Raises
+    ------
+    OSError
+        With what is there, what is needed, and how to mend it.
+    """
+    pieces_bytes = PIECE_BYTES * min(months, PIECE_MONTHS) + KEPT_BYTES * months
+    needed, free = MONTH_SEGMENTS / scale * pieces_bytes, shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{folder} has {free / 1e9:.0f} GB of room and {months} months need "
+            f"{needed / 1e9:.0f}: set TMPDIR to another disk, or take fewer months (--months)"
+        )
 
 
 def _tell(what: str, result: Result, write_s: float) -> None:

@@ -218,6 +218,12 @@ def test_pieces_hold_every_month_once_and_end_with_each_record():
     assert max(len(piece) for piece in found) == scale.PIECE_MONTHS
 
 
+def test_a_record_without_room_is_refused_before_it_begins(tmp_path):
+    with pytest.raises(OSError, match=r"100000 months need \d+: set TMPDIR"):
+        scale.check_room(str(tmp_path), 100_000, 1)
+    scale.check_room(str(tmp_path), 1, 10_000)
+
+
 # ---------------------------------------------------------------------- granules
 
 
