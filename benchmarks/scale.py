@@ -10,6 +10,7 @@ import csv
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -108,16 +109,15 @@ def startable(expected: Sequence[tuple[str, str]]) -> Callable[[Sequence[Life], 
     def count(lives: Sequence[Life], at: float) -> int:
         begun = [life for life in lives if life.start <= at]
         over = {(life.rule, life.target) for life in begun if life.end <= at}
-        # A job that ended before its log was seen has no target: its rule's next is taken.
-        unstarted = list(expected)
-        for life in begun:
-            same = [job for job in unstarted if job == (life.rule, life.target)]
-            same = same or [job for job in unstarted if job[0] == life.rule]
-            if same:
-                unstarted.remove(same[0])
+        unstarted = Counter(expected)
+        unstarted.subtract((life.rule, life.target) for life in begun if life.target)
+        # A job that ended before its log was seen has no target: some other of its rule is taken.
+        nameless = Counter(life.rule for life in begun if not life.target)
         free = 0
-        for rule, target in unstarted:
-            if rule == "summarise_checks":
+        for rule, target in +unstarted:
+            if nameless[rule]:
+                nameless[rule] -= 1
+            elif rule == "summarise_checks":
                 free += len(over) == len(expected) - 1
             else:
                 before = _BEFORE.get(rule)

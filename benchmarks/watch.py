@@ -93,20 +93,25 @@ def run_watched(command: Sequence[str], cwd: Path, environment: dict[str, str], 
         lives: dict[int, Life] = {}
         looks = [(0.0, 0.0)]
         peak = 0.0
-        while True:
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-            now = time.clock_gettime(time.CLOCK_BOOTTIME) - began
-            if done:
-                break
-            try:
-                looks.append((now, _cpu_s(process.pid)))
-                peak = max(peak, _peak_mb(process.pid))
-                for pid in _descendants(process.pid, lives):
-                    _look_at(pid, now, began, lives)
-            except OSError:
-                # It ended between two lines.
-                pass
-            time.sleep(STEP_S)
+        try:
+            while True:
+                done, status, usage = os.wait4(process.pid, os.WNOHANG)
+                now = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+                if done:
+                    break
+                try:
+                    looks.append((now, _cpu_s(process.pid)))
+                    peak = max(peak, _peak_mb(process.pid))
+                    for pid in _descendants(process.pid, lives):
+                        _look_at(pid, now, began, lives)
+                except OSError:
+                    # It ended between two lines.
+                    pass
+                time.sleep(STEP_S)
+        except BaseException:
+            # It ends its jobs, and leaves no run behind that nobody looks at.
+            process.terminate()
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
