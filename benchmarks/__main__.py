@@ -27,6 +27,7 @@ PARTS = {
     "growth": "growth",
     "learning": "learning",
     "transfers": "transfers",
+    "scale": "scale",
 }
 #: How many times smaller everything is with --quick.
 QUICK_SCALE = 20
@@ -60,6 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SCALE} times smaller")
+    parser.add_argument(
+        "--months", nargs="+", type=int, help="lengths of the records of part scale"
+    )
     parser.add_argument("--output", default=str(ROOT / "results" / "benchmarks"))
     options = parser.parse_args()
     unknown = sorted(set(options.parts) - set(PARTS))
@@ -71,12 +75,18 @@ def main() -> None:
     for part in options.parts or PARTS:
         began = time.perf_counter()
         print(f"{part} …", flush=True)
+
+        def save(measured: dict[str, Any], part: str = part, began: float = began) -> None:
+            seconds = time.perf_counter() - began
+            result = {"machine": machine(), "scale": scale, "seconds": seconds}
+            text = json.dumps(result | {"measured": measured}, indent=1) + "\n"
+            (output / f"{part}.json").write_text(text)
+
+        # A killed run leaves the records that it had measured.
+        more = {"months": options.months, "save": save} if part == "scale" else {}
         with tempfile.TemporaryDirectory(prefix="cryofuse-") as folder:
-            measured = import_module(f"benchmarks.{PARTS[part]}").run(folder, scale)
-        seconds = time.perf_counter() - began
-        result = {"machine": machine(), "scale": scale, "seconds": seconds, "measured": measured}
-        (output / f"{part}.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(f"{part}: {seconds:.0f} s", flush=True)
+            save(import_module(f"benchmarks.{PARTS[part]}").run(folder, scale, **more))
+        print(f"{part}: {time.perf_counter() - began:.0f} s", flush=True)
     results = {
         part: json.loads((output / f"{part}.json").read_text())
         for part in PARTS

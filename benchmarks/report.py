@@ -13,6 +13,8 @@ TIME_EXPONENT, MEMORY_EXPONENT = 1.05, 0.1
 TILE_MEMORY_MB = 2000.0
 #: Goal: the learning stage on two cores (s).
 LEARNING_S = 360.0
+#: Goal: Snakemake's own share of a run's core-time.
+SNAKEMAKE_SHARE = 0.1
 #: Goal: share of curl's rate.
 TRANSFER_SHARE = 0.8
 #: Rows of the reading table: title, our way, h5py's, goal, and which granule.
@@ -326,6 +328,130 @@ def _loads(results: Sequence[Result]) -> str:
     return f"{min(loads):.1f}–{max(loads):.1f}"
 
 
+def scale_records(measured: Result) -> str:
+    """Return the table of the records that were run through Snakemake."""
+    rows = [
+        [f"{case['months']} months", _count(case["granules"]), f"{case['bytes'] / 1e9:.2f}"]
+        + [_count(case[name]) for name in ("segments", "inside", "kept", "nodes", "fitted")]
+        + [case["jobs"], _count(case["wall_s"]), _count(case["cpu_s"])]
+        + [_count(case["segments_s"]), _count(case["segments"] / case["cpu_s"])]
+        + [f"{case['load']:.1f}"]
+        for case in measured["cases"]
+    ]
+    heads = ["record", "granules", "GB", "segments in the files", "inside the region", "kept"]
+    heads += ["nodes", "of them fitted", "jobs", "wall (s)", "CPU (s)", "segments/s of wall"]
+    heads += ["a second of CPU", "load before"]
+    return table(heads, rows)
+
+
+def scale_shares(measured: Result) -> str:
+    """Return the table of whose the core-time of the records was."""
+    rows = []
+    for case in measured["cases"]:
+        shares = case["shares"]
+        part = {name: value / shares["all"] for name, value in shares.items()}
+        both = part["snakemake"] + part["start_up"]
+        names = ("work", "start_up", "idle", "no_job", "late_start", "beside", "snakemake")
+        rows.append(
+            [f"{case['months']} months", _count(shares["all"])]
+            + [f"{part[name]:.1%}" for name in names]
+            + [_met(part["snakemake"], SNAKEMAKE_SHARE, at_least=False), f"{both:.1%}"]
+        )
+    heads = ["record", "core-seconds", "work of jobs", "(b) start-up of jobs", "(c) idle"]
+    heads += ["no job runs", "late start", "main process beside jobs", "(a) Snakemake's own"]
+    return table([*heads, f"< {SNAKEMAKE_SHARE:.0%}", "(a) + (b)"], rows)
+
+
+def scale_rules(measured: Result) -> str:
+    """Return the table of the longest record's jobs by rule."""
+    case, peaks = measured["cases"][-1], measured["benchmark_peaks"]
+    rows = [
+        [rule, entry["jobs"], _seconds(entry["wall_s"]), _seconds(entry["wall_s"] / entry["jobs"])]
+        + [f"{entry['start_s'] / entry['jobs']:.2f}", _seconds(entry["cpu_s"])]
+        + [_count(entry["peak_mb"]), _count(peaks[rule]) if rule in peaks else "–"]
+        for rule, entry in case["rules"].items()
+    ]
+    rows.append(
+        ["Snakemake itself", "–", "–", "–", "–", "–", _count(case["main_peak_mb"]), "–"],
+    )
+    heads = (f"jobs of {case['months']} months", "jobs", "all (s)", "a job (s)", "its start-up (s)")
+    more = ("CPU (s)", "largest peak, kernel (MB)", "benchmark files (MB)")
+    return table([*heads, *more], rows)
+
+
+def scale_growth(measured: Result) -> str:
+    """Return the table of exponents of growth with the segments of the record."""
+    found = measured["growth"]
+    if not found:
+        return "One record: no growth.\n"
+    rows = [
+        [name]
+        + [f"{entry[key]:.2f}" if key in entry else "–" for key in ("time", "work", "memory")]
+        for name, entry in found.items()
+    ]
+    return table(("growth", "exponent of time", "start-up left out", "of memory"), rows)
+
+
+def scale_check(measured: Result) -> str:
+    """Return the table of measured wall times beside those of the simulation."""
+    rows = [
+        [f"{entry['months']} months", _count(entry["wall_s"]), _count(entry["reckoned_s"])]
+        + [f"{entry['ratio']:.2f}"]
+        for entry in measured["cluster"]["check"]
+    ]
+    return table(("record", "measured wall (s)", "simulated (s)", "ratio"), rows)
+
+
+def scale_cluster(measured: Result) -> str:
+    """Return the tables of whole runs on nodes."""
+    lines = []
+    for name, region in measured["cluster"]["regions"].items():
+        jobs = sum(region["jobs"].values())
+        lines.append(
+            f"**{name.capitalize()}**, 2018-10 to 2024-12: {region['segments']:.3g} segments in "
+            f"the files, {region['bytes'] / 1e9:,.0f} GB, {_count(region['nodes'])} nodes, "
+            f"{jobs} jobs (dry run: {region['dry_run_s']:.0f} s); the fullest tile keeps "
+            f"{region['largest_tile']:.2g} segments. Files read and written: "
+            f"{region['traffic_bytes'] / 1e12:.2f} TB.\n"
+        )
+        rows = [
+            [title, f"{laid['hours']:.2f}", _count(laid["core_hours"]), laid["most_jobs"]]
+            + [f"{laid['node_peak_gb']:.0f}", f"{laid['critical_hours']:.2f}"]
+            + [f"{laid['snakemake_hours']:.2f}", f"{region['file_system_s'] / 3600:.2f}"]
+            for title, laid in region["machines"].items()
+        ]
+        heads = ("machine", "hours", "core-hours", "jobs at once", "fullest node (GB asked for)")
+        more = ("critical path (h)", "of all Snakemake (h)", "file system at 2 GB/s (h)")
+        lines.append(table([*heads, *more], rows))
+        chain = list(region["machines"].values())[-1]["critical_path"]
+        lines.append(f"Critical path: {', '.join(chain)}.\n")
+    return "\n".join(lines)
+
+
+#: Tables of part scale by the name of their place in docs/scaling.md.
+SCALE_TABLES = {
+    "records": scale_records,
+    "shares": scale_shares,
+    "rules": scale_rules,
+    "growth": scale_growth,
+    "check": scale_check,
+    "cluster": scale_cluster,
+}
+
+
+def scale(measured: Result) -> str:
+    """Return the tables of a run through Snakemake and of what a cluster would take."""
+    text = f"## Scale ({measured['region']}, {measured['cores']} cores, through Snakemake)\n\n"
+    text += "\n".join(part(measured) for part in SCALE_TABLES.values())
+    fits = measured["fits"]
+    if fits["median_m"] is not None:
+        text += (
+            f"\nMonthly heights of {_count(fits['fitted'])} fitted nodes against the formula: "
+            f"median {fits['median_m']:.3f} m, spread {fits['spread_m']:.3f} m (1.48 × MAD).\n"
+        )
+    return text
+
+
 _SECTIONS = {
     "read": reading,
     "filter": filtering,
@@ -335,6 +461,7 @@ _SECTIONS = {
     "growth": growth,
     "learning": learning,
     "transfers": transfers,
+    "scale": scale,
 }
 
 
