@@ -48,8 +48,6 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "ARROW_IO_THREADS",
 )
 #: Dask keeps little in workers here: no file to spill to, and no worker that waits for memory
 #: which never comes back. What takes too much is stopped, as a cluster would.
@@ -63,13 +61,14 @@ _DASK = {
 }
 #: What Dask itself says in workers; what tasks say comes back with their results.
 _WORKER_LOGGING = {"distributed": "critical", "distributed.client": "critical"}
-#: Loggers of Dask, and the level from which a rule's log shows them: not of connections that close.
-_DASK_LOGGERS = {
-    "distributed": logging.WARNING,
-    "distributed.batched": logging.CRITICAL,
-    "distributed.comm": logging.CRITICAL,
-    "distributed.core": logging.CRITICAL,
+#: Dask's loggers, and the level from which a rule's log shows them: workers that died or took too
+#: much memory, and none of what follows from it.
+_JOB_LOGGING = {
+    "distributed": logging.CRITICAL,
+    "distributed.client": logging.CRITICAL,
+    "distributed.nanny": logging.WARNING,
     "tornado": logging.CRITICAL,
+    "tornado.application": logging.CRITICAL,
 }
 
 
@@ -116,7 +115,7 @@ def open_workers(settings: ComputeSettings, threads: int, memory_mb: float) -> I
     import dask.config
     import distributed  # noqa: F401  so that the levels of its loggers are set, to be set again
 
-    with dask.config.set(_DASK), _log_levels(_DASK_LOGGERS), opened as pool, limit_threads(threads):
+    with dask.config.set(_DASK), _log_levels(_JOB_LOGGING), opened as pool, limit_threads(threads):
         yield pool.run
 
 
@@ -130,11 +129,16 @@ def limit_threads(threads: int) -> Iterator[None]:
     pa.set_cpu_count(threads)
     pa.set_io_thread_count(threads)
     try:
-        with threadpool_limits(threads):
+        # Libraries that are there, and those that are loaded meanwhile.
+        with threadpool_limits(threads), _environment(_thread_variables(threads)):
             yield
     finally:
         pa.set_cpu_count(before[0])
         pa.set_io_thread_count(before[1])
+
+
+def _thread_variables(threads: int) -> dict[str, str]:
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
 
 
 @contextmanager
@@ -151,7 +155,8 @@ def _processes(workers: int, memory_mb: float) -> Iterator[_Pool]:
             host="127.0.0.1",
             memory_limit=f"{memory_mb:.0f}MB",
             local_directory=folder,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -190,7 +195,7 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
         # Slurm would leave a file for each worker where the run is.
         directives += ["--output=/dev/null", "--error=/dev/null"]
     variables = _worker_variables() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    options: dict[str, Any] = {"dashboard": False, "dashboard_address": None}
+    options: dict[str, Any] = {"dashboard": False, "dashboard_address": ":0"}
     options |= site["scheduler-options"]
     if not site["interface"]:
         options.setdefault("host", _own_address())
@@ -222,7 +227,7 @@ def _worker_variables() -> dict[str, str]:
 
     told = dask.config.merge(dask.config.global_config, {"logging": _WORKER_LOGGING})
     inherited = {"DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(told)}
-    return dict.fromkeys(_THREAD_VARIABLES, "1") | inherited
+    return _thread_variables(1) | {"NUMBA_NUM_THREADS": "1"} | inherited
 
 
 @contextmanager
@@ -355,7 +360,7 @@ def _settle() -> None:
     from threadpoolctl import threadpool_limits
 
     # For libraries that are loaded later, then for those that are there.
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    os.environ.update(_thread_variables(1))
     threadpool_limits(1)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
