@@ -165,7 +165,7 @@ def test_results_do_not_depend_on_who_works(two, tmp_path, monkeypatch):
     assert alone["checks"].num_rows and len(alone["scores"]) and len(alone["importance"])
     monkeypatch.chdir("/")
     with LocalCluster(
-        n_workers=3,
+        n_workers=1,
         threads_per_worker=1,
         dashboard_address="127.0.0.1:0",
         local_directory=tmp_path / "dask",
