@@ -6,6 +6,10 @@ MANIFEST = f"results/{{region}}/acquire/{PRODUCT}/{{period}}.parquet"
 
 if CONFIG.source == "local":
 
+    # It reads names and sizes of files: seconds, 200 MB.
+    localrules:
+        list_granules,
+
     rule list_granules:
         input:
             lib=lib("acquire/local", "atl06/product", "atl11/product"),
@@ -41,6 +45,10 @@ if CONFIG.source == "local":
             "../scripts/list_granules.py"
 
 elif CONFIG.source == "synthetic":
+
+    # One file of mascons: seconds, 400 MB whatever the tracks are.
+    localrules:
+        simulate_mascons,
 
     rule simulate_granules:
         input:
@@ -103,7 +111,7 @@ elif CONFIG.source == "synthetic":
 
 else:
 
-    # Credentials are read where Snakemake runs, by these rules alone.
+    # Credentials are read where Snakemake runs, by these rules alone; nodes have no network.
     localrules:
         check_log_in,
         plan,

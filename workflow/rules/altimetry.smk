@@ -1,6 +1,12 @@
 # Granules to kept segments, and segments to elevation change at nodes.
 
 
+# They read ledgers and pairs of one period or tile at a time and keep sums: seconds, below 1 GB.
+localrules:
+    report_filters,
+    summarise_checks,
+
+
 rule subset_granules:
     input:
         manifest=MANIFEST,
@@ -20,8 +26,9 @@ rule subset_granules:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(60),
+        # One granule at a time and thread: 700 MB, however many there are.
+        mem_mb=memory(2000, per_thread_mb=700),
+        runtime=minutes(20, 0.005, size=granules_mb),
     params:
         altimetry=settings("altimetry"),
         elevation=lambda wildcards: {"tile_m": CONFIG.elevation.tile_m},
@@ -53,8 +60,9 @@ rule filter_segments:
         ENVIRONMENT
     threads: 1
     resources:
+        # Rows go through in batches: memory has a bound.
         mem_mb=memory(2000),
-        runtime=minutes(20, 0.05),
+        runtime=minutes(15, 0.02),
     params:
         elevation=lambda wildcards: {"tile_m": CONFIG.elevation.tile_m},
         filters=settings("filters"),
@@ -90,8 +98,9 @@ rule fit_nodes:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(60),
+        # 1 900 MB and 13 minutes where tracks are densest, at 15 times the mean tile.
+        mem_mb=memory(2500, per_thread_mb=1000),
+        runtime=minutes(20, 0.1, size=tile_mb),
     params:
         elevation=settings("elevation"),
         fusion=lambda wildcards: {"causal_min_years": CONFIG.fusion.causal_min_years},

@@ -153,22 +153,54 @@ def every_tile(pattern):
     ]
 
 
-def memory(base_mb, per_input_mb=0.0):
-    """Return a resource function: megabytes that grow with attempt, and with input size if asked."""
-    return _growing(base_mb, per_input_mb)
+def memory(base_mb, per_input_mb=0.0, per_thread_mb=0, size=None):
+    """Return a resource function: megabytes that grow with attempt, input size and threads."""
+    return _growing(base_mb, per_input_mb, per_thread_mb, size or input_mb)
 
 
-def minutes(base, per_input_mb=0.0):
-    """Return a resource function: minutes that grow with attempt, and with input size if asked."""
-    return _growing(base, per_input_mb)
+def minutes(base, per_input_mb=0.0, size=None):
+    """Return a resource function: minutes that grow with attempt and input size."""
+    return _growing(base, per_input_mb, 0, size or input_mb)
 
 
-def _growing(base, per_input_mb):
+def _growing(base, per_input_mb, per_thread, size):
+    # What does not ask for inputs is known before they are made.
     if not per_input_mb:
-        return lambda wildcards, attempt: int(base * attempt)
-    return lambda wildcards, input, attempt: int(
-        (base + per_input_mb * input.size_mb) * attempt
+        return lambda wildcards, attempt, threads: int(
+            (base + per_thread * (threads - 1)) * attempt
+        )
+    return lambda wildcards, input, attempt, threads: int(
+        (base + per_thread * (threads - 1) + per_input_mb * size(wildcards, input))
+        * attempt
     )
+
+
+def input_mb(wildcards, input):
+    """Return the size of all inputs."""
+    return input.size_mb
+
+
+def granules_mb(wildcards, input):
+    """Return the size of a period's granules: the manifest that lists them is of kilobytes."""
+    from pyarrow.parquet import ParquetFile
+
+    # Opened by Python, whose error Snakemake knows where there is no manifest yet.
+    with open(input.manifest, "rb") as file:
+        sizes = ParquetFile(file).read(["size_bytes"]).column("size_bytes")
+    return sum(size or 0 for size in sizes.to_pylist()) / 1e6
+
+
+def tile_mb(wildcards, input):
+    """Return a tile's share of the segments: every tile job has the whole region's as input."""
+    return input.size_mb / len(TILES[wildcards.region])
+
+
+def features_mb(wildcards, input):
+    """Return the size of the features: of a folder Snakemake counts the entry alone."""
+    folder = Path(input.features)
+    if not folder.is_dir():
+        raise FileNotFoundError(2, "No features yet", input.features)
+    return sum(path.stat().st_size for path in folder.rglob("*.parquet")) / 1e6
 
 
 def region_area(wildcards):

@@ -20,8 +20,9 @@ rule fuse_mascons:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000, 2),
-        runtime=minutes(30, 0.05),
+        # All nodes, and the months of one tile at a time, which are most of the input.
+        mem_mb=memory(2000, 0.3),
+        runtime=minutes(15, 0.01),
     params:
         fusion=settings("fusion"),
         elevation=settings("elevation"),
@@ -59,8 +60,8 @@ rule build_features:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(15),
+        mem_mb=memory(1500, 4),
+        runtime=minutes(15, 0.05),
     params:
         features=settings("features"),
         region=region_settings,

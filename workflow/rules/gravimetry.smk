@@ -31,7 +31,7 @@ rule read_mascons:
     threads: 1
     resources:
         mem_mb=memory(2000, 4),
-        runtime=minutes(15),
+        runtime=minutes(15, 0.02),
     params:
         fusion=lambda wildcards: {"unit": CONFIG.fusion.unit},
         mascons=settings("mascons"),

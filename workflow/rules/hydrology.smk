@@ -21,7 +21,7 @@ rule find_lakes:
     threads: 1
     resources:
         mem_mb=memory(1500, 2),
-        runtime=minutes(30),
+        runtime=minutes(20, 0.05),
     params:
         hydrology=settings("hydrology"),
         elevation=settings("elevation"),

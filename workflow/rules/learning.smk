@@ -1,6 +1,11 @@
 # Regimes, skill, explained variance and coupling.
 
 
+# A fitted model is applied to a table of mascons and months: seconds, below 1 GB.
+localrules:
+    predict_mass,
+
+
 rule cluster_regimes:
     input:
         nodes=per_tile(rules.fit_nodes.output.nodes),
@@ -19,8 +24,8 @@ rule cluster_regimes:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000, 3),
-        runtime=minutes(30),
+        mem_mb=memory(2000, 8),
+        runtime=minutes(20, 0.1),
     params:
         regimes=settings("regimes"),
         region=region_settings,
@@ -53,8 +58,9 @@ rule score_skill:
         ENVIRONMENT
     threads: 2
     resources:
-        mem_mb=memory(3000),
-        runtime=minutes(60),
+        # 3 minutes on two cores for a megabyte of features; 393 mascons and 75 months have 11.
+        mem_mb=memory(2000, 20, per_thread_mb=600, size=features_mb),
+        runtime=minutes(30, 10, size=features_mb),
     params:
         skill=settings("skill"),
         region=region_settings,
@@ -79,8 +85,8 @@ rule trace_learning:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(30),
+        mem_mb=memory(1500, 20, per_thread_mb=600, size=features_mb),
+        runtime=minutes(20, 2, size=features_mb),
     params:
         skill=settings("skill"),
     message:
@@ -105,8 +111,8 @@ rule fit_models:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(20),
+        mem_mb=memory(1500, 20, size=features_mb),
+        runtime=minutes(20, 2, size=features_mb),
     params:
         skill=settings("skill"),
         mascons=mascon_kind,
@@ -131,7 +137,7 @@ rule predict_mass:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=memory(1000),
         runtime=minutes(10),
     params:
         predict=settings("predict"),
@@ -159,8 +165,8 @@ rule explain_variance:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(30),
+        mem_mb=memory(1500, 20, per_thread_mb=600, size=features_mb),
+        runtime=minutes(20, 2, size=features_mb),
     params:
         explained=settings("explained"),
         skill=settings("skill"),
@@ -185,8 +191,8 @@ rule correlate_series:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(1500),
-        runtime=minutes(20),
+        mem_mb=memory(1500, 10),
+        runtime=minutes(15, 3),
     params:
         coupling=settings("coupling"),
     message:

@@ -1,6 +1,15 @@
 # Applications, figures and, where the truth is known, its recovery.
 
 
+# Their inputs are tables of mascons and months or less, not of nodes: seconds, below 1 GB.
+localrules:
+    sum_totals,
+    couple_sheet,
+    draw_series,
+    draw_learning,
+    write_summary,
+
+
 rule study_melt_seasons:
     input:
         fusion=rules.fuse_mascons.output.retrospective,
@@ -16,8 +25,8 @@ rule study_melt_seasons:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(20),
+        mem_mb=memory(1500, 10),
+        runtime=minutes(15, 3),
     params:
         case_study=settings("case_study"),
         skill=settings("skill"),
@@ -105,7 +114,7 @@ rule draw_altimetry:
     threads: 1
     resources:
         mem_mb=memory(2000, 2),
-        runtime=minutes(20),
+        runtime=minutes(15, 0.02),
     params:
         region=region_settings,
         elevation=settings("elevation"),
@@ -139,8 +148,8 @@ rule draw_maps:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(2000, 2),
-        runtime=minutes(20),
+        mem_mb=memory(2000, 6),
+        runtime=minutes(15, 0.05),
     params:
         region=region_settings,
         elevation=settings("elevation"),
@@ -253,8 +262,8 @@ if HAS_TRUTH:
             ENVIRONMENT
         threads: 1
         resources:
-            mem_mb=memory(2000, 1),
-            runtime=minutes(20),
+            mem_mb=memory(2000, 6),
+            runtime=minutes(15, 0.05),
         params:
             world=settings("world"),
             elevation=settings("elevation"),
