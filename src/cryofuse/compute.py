@@ -56,6 +56,9 @@ _DASK = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.profile.enabled": False,
+    # Half of what idle workers cost is looking at themselves.
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
     # Tasks carry their data, so that they can be done again elsewhere.
     "distributed.admin.large-graph-warning-threshold": "1TB",
 }

@@ -44,11 +44,6 @@ def distributed(address, workers=None):
     return ComputeSettings(scheduler="distributed", address=address, workers=workers)
 
 
-def workers_of(run):
-    """Processes of the workers."""
-    return {pid for _, pid in run(cases.square, range(1, 9))}
-
-
 def test_one_thread_is_the_job_itself():
     started = []
     with open_workers(ComputeSettings(), 1, MEMORY_MB) as run:
@@ -112,38 +107,6 @@ def test_libraries_in_workers_use_one_thread(two, monkeypatch):
         assert set(found.values()) == {1}
 
 
-def test_a_worker_killed_in_mid_task_costs_its_task_alone(two, tmp_path):
-    killed = []
-
-    def kill():
-        mark = tmp_path / "2"
-        while not (mark.exists() and mark.read_text().endswith("\n")):
-            time.sleep(0.01)
-        killed.append(int(mark.read_text()))
-        os.kill(killed[0], signal.SIGKILL)
-
-    assassin = threading.Thread(target=kill)
-    assassin.start()
-    results = list(two(cases.start_slowly, ((str(tmp_path), number) for number in range(6))))
-    assassin.join()
-    assert results == list(range(6))
-    starts = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
-    assert starts["2"][0] == str(killed[0]) and len(starts["2"]) == 2
-    # A result that nobody had asked for yet dies with its worker; nothing is done a third time.
-    assert all(len(pids) <= 2 for pids in starts.values())
-    assert not Path(f"/proc/{killed[0]}").exists() or killed[0] not in workers_of(two)
-
-
-def test_a_task_that_ends_every_worker_is_named_in_one_line(two, tmp_path):
-    with pytest.raises(SystemExit), job_log(tmp_path / "rule.log"):
-        list(two(cases.swallow, [1, cases.Poison(), 3]))
-    lines = (tmp_path / "rule.log").read_text().splitlines()
-    (error,) = [line for line in lines if " ERROR " in line]
-    assert "the poisoned one: 4 workers died" in error and "memory" in error
-    assert "Traceback" not in "".join(lines)
-    assert len(workers_of(two)) == 2
-
-
 def test_workers_read_the_same_file_at_the_same_time(two, tmp_path):
     (path, *_) = sorted(cases.write_granules(tmp_path / "granules", passes=1).iterdir())
     expected = cases.read_heights(path)
@@ -172,14 +135,15 @@ def test_results_do_not_depend_on_who_works(two, tmp_path, monkeypatch):
     ) as cluster:
         monkeypatch.chdir(tmp_path)
         with open_workers(distributed(cluster.scheduler_address), 1, MEMORY_MB) as elsewhere:
-            for name, run in (("two", two), ("elsewhere", elsewhere)):
-                found = cases.chain(granules, Path(name), run) | cases.learn(run)
-                assert found.keys() == alone.keys()
-                for table, expected in alone.items():
-                    if isinstance(expected, pa.Table):
-                        assert found[table].equals(expected), (name, table)
-                    else:
-                        pd.testing.assert_frame_equal(found[table], expected, check_exact=True)
+            here = cases.chain(granules, Path("here"), two) | cases.learn(two)
+            there = cases.chain(granules, Path("there"), elsewhere)
+    assert here.keys() == alone.keys()
+    for found in (here, there):
+        for name, table in found.items():
+            if isinstance(table, pa.Table):
+                assert table.equals(alone[name]), name
+            else:
+                pd.testing.assert_frame_equal(table, alone[name], check_exact=True)
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, monkeypatch):
@@ -225,3 +189,35 @@ def test_levels_of_loggers_are_as_before():
     with open_workers(ComputeSettings(workers=1), 1, MEMORY_MB):
         pass
     assert logging.getLogger("distributed").level == before
+
+
+def test_a_worker_killed_in_mid_task_costs_its_task_alone(two, tmp_path):
+    killed = []
+
+    def kill():
+        mark = tmp_path / "2"
+        while not (mark.exists() and mark.read_text().endswith("\n")):
+            time.sleep(0.01)
+        killed.append(int(mark.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    assassin = threading.Thread(target=kill)
+    assassin.start()
+    results = list(two(cases.start_slowly, ((str(tmp_path), number) for number in range(6))))
+    assassin.join()
+    assert results == list(range(6))
+    starts = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
+    assert starts["2"][0] == str(killed[0]) and len(starts["2"]) == 2
+    # A result that nobody had asked for yet dies with its worker; nothing is done a third time.
+    assert all(len(pids) <= 2 for pids in starts.values())
+    assert killed[0] not in {pid for _, pid in two(cases.square, range(1, 9))}
+
+
+def test_a_task_that_ends_every_worker_is_named_in_one_line(two, tmp_path):
+    with pytest.raises(SystemExit), job_log(tmp_path / "rule.log"):
+        list(two(cases.swallow, [1, cases.Poison(), 3]))
+    lines = (tmp_path / "rule.log").read_text().splitlines()
+    (error,) = [line for line in lines if " ERROR " in line]
+    assert "the poisoned one: 4 workers died" in error and "memory" in error
+    assert "Traceback" not in "".join(lines)
+    assert [value for value, _ in two(cases.square, [1, 2])] == [1, 4]
