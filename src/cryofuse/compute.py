@@ -23,6 +23,7 @@ from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from cryofuse.logs import UserError
 
@@ -56,6 +57,7 @@ _DASK = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.worker-saturation": 1.0,
     # Half of what idle workers cost is looking at themselves.
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
@@ -277,36 +279,52 @@ class _Pool:
         ahead: deque[tuple[str, Future]] = deque()
         try:
             for number, task in enumerate(tasks, 1):
-                # One a worker: a task that ends its worker would take what waits there with it.
-                while len(ahead) >= _AHEAD * self.workers or self._busy(ahead) >= self.workers:
-                    if ahead[0][1].done():
-                        yield _result(*ahead.popleft())
-                    else:
-                        self._wait([future for _, future in ahead if not future.done()])
+                if len(ahead) == _AHEAD * self.workers:
+                    yield self._result(*ahead.popleft())
                 name = getattr(task, "name", f"task {number}")
                 ahead.append((name, self._submit(function, task)))
             while ahead:
-                self._wait([ahead[0][1]])
-                yield _result(*ahead.popleft())
+                yield self._result(*ahead.popleft())
         finally:
             self.client.cancel([future for _, future in ahead])
 
     def _submit(self, function: Callable[[Any], Any], task: Any) -> Future:
-        return self.client.submit(_work, function, task, os.getcwd(), pure=False)
+        from dask._task_spec import Task
 
-    @staticmethod
-    def _busy(ahead: deque[tuple[str, Future]]) -> int:
-        return sum(not future.done() for _, future in ahead)
+        # What makes data waits at the scheduler until a worker is free: a task that ends its worker
+        # takes no other with it, and gets no other blamed.
+        key = f"task-{uuid4()}"
+        made = Task(key, _work, function, task, os.getcwd(), _data_producer=True)
+        return self.client.get({key: made}, [key], sync=False)[0]
 
-    def _wait(self, futures: list[Future]) -> None:
-        """Wait for any of the futures, as long as there are workers now and then."""
+    def _result(self, name: str, future: Future) -> Any:
+        """Return what a task returned, after what it logged."""
+        from distributed import KilledWorker
+
+        self._wait(future)
+        try:
+            value, records = future.result()
+        except KilledWorker as error:
+            raise UserError(
+                f"{name}: {error.allowed_failures + 1} workers died of it one after the other, "
+                "most likely for want of memory; give the rule more mem_mb, or fewer workers to "
+                "share it"
+            ) from None
+        for record in records:
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+        return value
+
+    def _wait(self, future: Future) -> None:
+        """Wait for a future, as long as there are workers now and then."""
         from distributed import wait
 
         alone_s = 0.0
         while True:
             try:
                 with self.client.as_current():
-                    wait(futures, timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+                    wait(future, timeout=_LOOK_S)
                 return
             except TimeoutError:
                 alone_s = 0.0 if self.client.nthreads() else alone_s + _LOOK_S
@@ -314,24 +332,6 @@ class _Pool:
                 raise UserError(
                     f"all Dask workers are lost, and none came back in {WORKER_LIMIT_S:.0f} s"
                 )
-
-
-def _result(name: str, future: Future) -> Any:
-    """Return what a task returned, after what it logged."""
-    from distributed import KilledWorker
-
-    try:
-        value, records = future.result()
-    except KilledWorker as error:
-        raise UserError(
-            f"{name}: {error.allowed_failures + 1} workers died of it one after the other, most "
-            "likely for want of memory; give the rule more mem_mb, or fewer workers to share it"
-        ) from None
-    for record in records:
-        logger = logging.getLogger(record.name)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
-    return value
 
 
 def _work(
