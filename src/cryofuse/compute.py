@@ -221,8 +221,20 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        asked = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=cluster.job_script(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if asked.returncode:
+            raise UserError(
+                f"compute: address: Slurm refuses jobs of Dask workers ({asked.stderr.strip()}); "
+                "mend jobqueue.slurm in Dask's configuration"
+            )
         cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
-        _wait_for_worker(client, "no Slurm job of a Dask worker has started")
+        _wait_for_worker(client, "no Dask worker has come out of Slurm's queue")
         yield _Pool(client, workers)
 
 

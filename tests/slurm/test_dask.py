@@ -1,24 +1,30 @@
 """Dask workers that are Slurm jobs: the same tables, and one of them cancelled in mid-task."""
 
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pytest
 
 from cryofuse.compute import open_workers, run_serially
 from cryofuse.config import ComputeSettings
 from cryofuse.elevation import scatter
+from cryofuse.logs import UserError
 from tests import compute_cases as cases
 
+#: Two workers of one core each.
 SETTINGS = ComputeSettings(scheduler="distributed", address="slurm", workers=2)
 MEMORY_MB = 1500
 
 
-def alive(slurm):
-    """Jobs that run or wait."""
-    return {job.number for job in slurm.squeue() if job.state in ("PENDING", "RUNNING")}
+def workers():
+    """Jobs of workers that run or wait, whatever else does."""
+    states = "PENDING,CONFIGURING,RUNNING"
+    command = ["squeue", "--noheader", "--name=dask-worker", f"--states={states}", "--format=%i"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_workers_from_slurm_give_the_same_tables_and_one_that_is_lost_is_replaced(
@@ -28,20 +34,19 @@ def test_workers_from_slurm_give_the_same_tables_and_one_that_is_lost_is_replace
     monkeypatch.setattr(scatter, "SQUARE_ROWS", 500)
     granules = cases.write_granules(Path("granules"))
     alone = cases.chain(granules, Path("alone"), run_serially) | cases.learn(run_serially)
-    others = alive(slurm)
     (tmp_path / "starts").mkdir()
     cancelled = []
 
     def cancel():
         while not (tmp_path / "starts" / "2").exists():
             time.sleep(0.05)
-        # Workers of one core each: one of these two is in mid-task.
-        cancelled.append(min(alive(slurm) - others, key=int))
+        # Both workers are in mid-task.
+        cancelled.append(min(workers(), key=int))
         slurm.scancel(cancelled[0])
 
     with open_workers(SETTINGS, 1, MEMORY_MB) as run:
-        pids = {pid for _, pid in run(cases.square, range(1, 20))}
-        assert len(alive(slurm) - others) == 2
+        assert [value for value, _ in run(cases.square, [1, 2, 3])] == [1, 4, 9]
+        assert len(workers()) == 2
         found = cases.chain(granules, Path("slurm"), run) | cases.learn(run)
         for threads in run(cases.count_threads, [None]):
             assert set(threads.values()) == {1}
@@ -52,9 +57,8 @@ def test_workers_from_slurm_give_the_same_tables_and_one_that_is_lost_is_replace
         canceller.join()
         started = {path.name: path.read_text().split() for path in (tmp_path / "starts").iterdir()}
         assert len(started) == 12 and 12 < sum(map(len, started.values())) <= 15
-        assert pids
     deadline = time.monotonic() + 20
-    while alive(slurm) - others:
+    while workers():
         assert time.monotonic() < deadline, "jobs of workers are left"
         time.sleep(0.2)
     for table, expected in alone.items():
@@ -63,3 +67,13 @@ def test_workers_from_slurm_give_the_same_tables_and_one_that_is_lost_is_replace
         else:
             pd.testing.assert_frame_equal(found[table], expected, check_exact=True)
     assert {path.name for path in tmp_path.iterdir()} == {"granules", "alone", "slurm", "starts"}
+
+
+def test_jobs_that_slurm_refuses_are_one_line(slurm, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_PARTITION", "nonsense")
+    with (
+        pytest.raises(UserError, match="invalid partition specified: nonsense"),
+        open_workers(SETTINGS, 1, MEMORY_MB),
+    ):
+        pass
+    assert not workers()
