@@ -23,6 +23,8 @@ from cryofuse.geo import unproject
 
 #: The configuration's defaults, as plain values.
 DEFAULTS = Config().model_dump(mode="json")
+#: What a job may take (MB); where it has workers they share it.
+MEMORY_MB = 4000
 
 
 class Files(list):
@@ -72,6 +74,7 @@ def run_job(
             log=[None],
             config={"source": "synthetic"},
             threads=threads,
+            resources=SimpleNamespace(mem_mb=MEMORY_MB),
         )
     )
 

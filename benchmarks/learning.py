@@ -15,6 +15,8 @@ from benchmarks.measure import run_alone
 SEED = 6
 #: Cores and fits at the same time: what the goal is set for.
 CORES = 2
+#: Memory that they share (MB).
+MEMORY_MB = 4000
 #: Settings of a quick run: every part, little of each.
 _QUICK = {
     "trees": 20,
@@ -52,7 +54,13 @@ class _Costs(logging.Handler):
 
 def stage(quick: bool) -> dict[str, Any]:
     """Return how long each part of the stage takes (s), on a world's table of features."""
-    from cryofuse.config import CouplingSettings, ExplainedSettings, SkillSettings
+    from cryofuse.compute import open_workers
+    from cryofuse.config import (
+        ComputeSettings,
+        CouplingSettings,
+        ExplainedSettings,
+        SkillSettings,
+    )
     from cryofuse.learning.coupling import correlate_mascons
     from cryofuse.learning.curve import trace_learning
     from cryofuse.learning.importance import explain_variance, list_rows, rank_features
@@ -79,13 +87,14 @@ def stage(quick: bool) -> dict[str, Any]:
         wall[name] = time.perf_counter() - began
         return result
 
-    _, predictions = timed("skill", lambda: evaluate(world.features, skill, CORES, near))
-    logger.removeHandler(costs)
-    timed("learning curves", lambda: trace_learning(world.features, skill, CORES, near))
-    rows = list_rows(world.features, skill)
-    timed("explained parts", lambda: explain_variance(predictions, explained, rows, skill))
-    timed("importance", lambda: rank_features(world.features, explained, skill, CORES, near))
-    timed("coupling", lambda: correlate_mascons(world.fusion, world.mascons, coupling))
+    with open_workers(ComputeSettings(), CORES, MEMORY_MB) as run:
+        _, predictions = timed("skill", lambda: evaluate(world.features, skill, near, run))
+        logger.removeHandler(costs)
+        timed("learning curves", lambda: trace_learning(world.features, skill, near, run))
+        rows = list_rows(world.features, skill)
+        timed("explained parts", lambda: explain_variance(predictions, explained, rows, skill))
+        timed("importance", lambda: rank_features(world.features, explained, skill, near, run))
+        timed("coupling", lambda: correlate_mascons(world.fusion, world.mascons, coupling))
     samples = select_samples(world.features, skill.targets[0], skill)
     return {
         "mascons": int(world.features["mascon_id"].nunique()),

@@ -50,6 +50,12 @@ def test_a_learning_setting_reruns_nothing_before_learning(tiny_run):
     assert not {"fit_nodes", "fuse_mascons", "build_features", "score_skill"} & set(found)
 
 
+def test_who_works_inside_a_job_reruns_nothing(tiny_run):
+    assert jobs(tiny_run, "--config", "compute={workers: 3}") == {}
+    elsewhere = "compute={scheduler: distributed, address: slurm, workers: 3}"
+    assert jobs(tiny_run, "--config", elsewhere) == {}
+
+
 def test_an_edited_module_reruns_the_rules_that_list_it(tiny_run):
     module = tiny_run / "src" / "cryofuse" / "hydrology" / "lakes.py"
     before = module.read_text()
