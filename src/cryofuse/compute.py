@@ -149,7 +149,7 @@ def _thread_variables(threads: int) -> dict[str, str]:
 @contextmanager
 def _processes(workers: int, memory_mb: float) -> Iterator[_Pool]:
     """Open processes on this machine: Dask starts them afresh (spawn), as HDF5 needs it."""
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
 
     with (
         _environment(_worker_variables()),
@@ -160,6 +160,8 @@ def _processes(workers: int, memory_mb: float) -> Iterator[_Pool]:
             host="127.0.0.1",
             memory_limit=f"{memory_mb:.0f}MB",
             local_directory=folder,
+            # Others on this machine reach the port, but have no certificate of the job.
+            security=Security.temporary(),
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
         ) as cluster,
@@ -190,7 +192,7 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
     """Open workers that are Slurm jobs of one core each; jobs that are lost are asked for anew."""
     import dask.config
     from dask_jobqueue import SLURMCluster
-    from distributed import Client
+    from distributed import Client, Security
 
     if not shutil.which("sbatch"):
         raise UserError("compute: address: slurm needs Slurm's commands: there is no sbatch here")
@@ -218,6 +220,8 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
                 *(f"export {name}='{value}'" for name, value in variables.items()),
             ],
             scheduler_options=options,
+            # Its files lie where the run is, which workers share, and go with the job.
+            security=Security.temporary(),
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
