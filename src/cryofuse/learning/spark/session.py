@@ -88,7 +88,7 @@ def master_kind(master: str) -> str:
 
 def describe_engine(session: SparkSession) -> dict[str, str]:
     """Return the engine of a session for the provenance of tables: no host, no address."""
-    kind = master_kind(session.sparkContext.master)
+    kind = master_kind(str(session.sparkContext.master))
     return {"name": "spark", "version": session.version, "master": kind}
 
 
@@ -331,7 +331,7 @@ def _require_executor(session: SparkSession) -> None:
     from pyspark.errors import PySparkException
 
     context = session.sparkContext
-    if master_kind(context.master) == "local":
+    if master_kind(str(context.master)) == "local":
         return
     late = threading.Timer(EXECUTOR_S, context.cancelAllJobs)
     late.start()
