@@ -79,12 +79,12 @@ def stage(quick: bool) -> dict[str, Any]:
         wall[name] = time.perf_counter() - began
         return result
 
-    _, predictions = timed("skill", lambda: evaluate(world.features, skill, CORES, near))
+    _, predictions = timed("skill", lambda: evaluate(world.features, skill, near, run))
     logger.removeHandler(costs)
-    timed("learning curves", lambda: trace_learning(world.features, skill, CORES, near))
+    timed("learning curves", lambda: trace_learning(world.features, skill, near, run))
     rows = list_rows(world.features, skill)
     timed("explained parts", lambda: explain_variance(predictions, explained, rows, skill))
-    timed("importance", lambda: rank_features(world.features, explained, skill, CORES, near))
+    timed("importance", lambda: rank_features(world.features, explained, skill, near, run))
     timed("coupling", lambda: correlate_mascons(world.fusion, world.mascons, coupling))
     samples = select_samples(world.features, skill.targets[0], skill)
     return {

@@ -34,7 +34,7 @@ def measure(seed, splits, **world):
     settings = SETTINGS.model_copy(update={"splits": list(splits)})
     planted = learning_world(seed, law="density", **world)
     near = neighbours(planted.mascons, settings.neighbour_buffer_km)
-    scores, predictions = evaluate(planted.features, settings, 1, near)
+    scores, predictions = evaluate(planted.features, settings, near)
     oracle = planted.oracle_cm("change").rename("oracle_cm").reset_index()
     found = {}
     for split, rows in predictions.groupby("split"):

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from cryofuse.config import RegionSettings, SkillSettings
+from cryofuse.compute import open_workers
+from cryofuse.config import ComputeSettings, RegionSettings, SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.skill import evaluate, verdict
 from cryofuse.learning.table import flatten_scores, render_table
@@ -19,7 +20,9 @@ def main(snakemake: Any) -> None:
         features = read_features(snakemake.input.features)
         mascons = read_geo_table(snakemake.input.mascons)
         near = neighbours(mascons, settings.neighbour_buffer_km or 0.0)
-        scores, predictions = evaluate(features, settings, snakemake.threads, near)
+        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
+        with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
+            scores, predictions = evaluate(features, settings, near, run)
         sentence = verdict(scores)
         log.info("%s", sentence)
         origin = provenance(snakemake) | {"verdict": sentence, "seed": settings.seed}

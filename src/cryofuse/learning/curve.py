@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cryofuse.compute import Run, run_serially
 from cryofuse.learning.controls import BLIND, blind_columns
 from cryofuse.learning.models import build, fit, single_threaded
 from cryofuse.learning.skill import (
     Samples,
-    run_jobs,
     select_samples,
     tune_training,
     usable_folds,
@@ -78,8 +78,8 @@ def draw_subset(units: np.ndarray, share: float, seed: tuple[int, ...]) -> np.nd
 def trace_learning(
     features: pd.DataFrame,
     settings: SkillSettings,
-    threads: int = 1,
     neighbours: pd.DataFrame | None = None,
+    run: Run = run_serially,
 ) -> pd.DataFrame:
     """Return held-out R² against the share of training months and of training mascons.
 
@@ -89,10 +89,10 @@ def trace_learning(
         Feature table, one row per mascon and month.
     settings
         Shares, draws and models of the curve; targets, splits, folds and seed of the scores.
-    threads
-        Fits at the same time; results do not depend on it.
     neighbours
         Footprints near each other, as for the scores.
+    run
+        Who does the fits; results do not depend on it.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def trace_learning(
                     if sees_other or not model.endswith(BLIND)
                 ]
     drawn: dict[tuple[str, str, str], list[tuple[_Job, list[_Drawn]]]] = {}
-    results = run_jobs(partial(_fit_shares, settings=settings), jobs, threads)
+    results = run(partial(_fit_shares, settings=settings), jobs)
     for number, (job, (found, message)) in enumerate(zip(jobs, results, strict=True)):
         logger.info("%s; %d of %d", message, number + 1, len(jobs))
         drawn.setdefault((job.samples.target, job.split, job.model), []).append((job, found))

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import month_index
+from cryofuse.compute import Run, run_serially
 from cryofuse.learning.models import build, single_threaded
 from cryofuse.learning.skill import (
     Samples,
     bootstrap_weights,
-    run_jobs,
     select_samples,
     tune_fold,
     usable_folds,
@@ -177,8 +177,8 @@ def rank_features(
     features: pd.DataFrame,
     settings: ExplainedSettings,
     skill: SkillSettings,
-    threads: int = 1,
     neighbours: pd.DataFrame | None = None,
+    run: Run = run_serially,
 ) -> pd.DataFrame:
     """Return the importance of each feature group, out of fold.
 
@@ -201,10 +201,10 @@ def rank_features(
         Split, permutations and seeds.
     skill
         Targets, folds and tuning.
-    threads
-        Fits at the same time; results do not depend on it.
     neighbours
         Footprints near each other, as for the scores.
+    run
+        Who does the fits; results do not depend on it.
 
     Returns
     -------
@@ -236,7 +236,7 @@ def rank_features(
             logger.warning("%s, %s: %s", target, settings.split, error)
         results = []
         work = partial(_rank, settings=settings, skill=skill, neighbours=neighbours)
-        for result, message in run_jobs(work, jobs, threads):
+        for result, message in run(work, jobs):
             logger.info("%s", message)
             results.append(result)
         for method in METHODS:

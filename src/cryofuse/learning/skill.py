@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from cryofuse.calendar import TIME_DTYPE, month_index
+from cryofuse.compute import Run, run_serially
 from cryofuse.learning.baselines import BASELINES, BaselineError, previous_values
 from cryofuse.learning.conformal import calibrate
 from cryofuse.learning.controls import (
@@ -164,8 +164,8 @@ def select_samples(features: pd.DataFrame, target: str, settings: SkillSettings)
 def evaluate(
     features: pd.DataFrame,
     settings: SkillSettings,
-    threads: int = 1,
     neighbours: pd.DataFrame | None = None,
+    run: Run = run_serially,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score every model, baseline and control under every split.
 
@@ -175,11 +175,11 @@ def evaluate(
         Feature table, one row per mascon and month (any order).
     settings
         Models, splits, targets, folds and seeds.
-    threads
-        Fits at the same time; results do not depend on it.
     neighbours
         Footprints near each other: the table of :func:`cryofuse.mascons.footprints.neighbours`
         for the buffer. Without it the distance of centres counts in place of edges.
+    run
+        Who does the fits; results do not depend on it.
 
     Returns
     -------
@@ -218,7 +218,7 @@ def evaluate(
     # The longest first: no core waits for a long one at the end. What comes out is put in order.
     jobs.sort(key=_expected_cost, reverse=True)
     work = partial(_run, settings=settings)
-    for number, (job, result) in enumerate(zip(jobs, run_jobs(work, jobs, threads), strict=True)):
+    for number, (job, result) in enumerate(zip(jobs, run(work, jobs), strict=True)):
         found, message = result
         logger.info("%s; %d of %d", message, number + 1, len(jobs))
         if isinstance(found, _Permuted):
@@ -402,23 +402,6 @@ def bootstrap_weights(n_months: int, block_months: int, draws: int, seed: int) -
     weights = np.zeros((draws, n_months))
     np.add.at(weights, (np.repeat(np.arange(draws), n_months), drawn.ravel()), 1.0)
     return weights
-
-
-def run_jobs(function: Callable[[Any], Any], jobs: Iterable[Any], threads: int) -> Iterator[Any]:
-    """Yield the results of independent jobs in their order, a number of them at a time.
-
-    Processes, not threads: small fits spend most of their time holding Python's lock.
-    """
-    if threads == 1:
-        yield from map(function, jobs)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
-
-    yield from Parallel(n_jobs=threads, return_as="generator")(
-        delayed(function)(job) for job in jobs
-    )
-    get_reusable_executor().shutdown(wait=True)
 
 
 @dataclass(frozen=True)
