@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from logging.handlers import QueueHandler
@@ -48,8 +48,6 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "ARROW_IO_THREADS",
 )
 #: Dask keeps little in workers here: no file to spill to, and no worker that waits for memory
 #: which never comes back. What takes too much is stopped, as a cluster would.
@@ -61,13 +59,16 @@ _DASK = {
     # Tasks carry their data, so that they can be done again elsewhere.
     "distributed.admin.large-graph-warning-threshold": "1TB",
 }
-#: Loggers of Dask, and the level from which a rule's log shows them: not of connections that close.
-_DASK_LOGGERS = {
-    "distributed": logging.WARNING,
-    "distributed.batched": logging.CRITICAL,
-    "distributed.comm": logging.CRITICAL,
-    "distributed.core": logging.CRITICAL,
+#: What Dask itself says in workers; what tasks say comes back with their results.
+_WORKER_LOGGING = {"distributed": "critical", "distributed.client": "critical"}
+#: Dask's loggers, and the level from which a rule's log shows them: workers that died or took too
+#: much memory, and none of what follows from it.
+_JOB_LOGGING = {
+    "distributed": logging.CRITICAL,
+    "distributed.client": logging.CRITICAL,
+    "distributed.nanny": logging.WARNING,
     "tornado": logging.CRITICAL,
+    "tornado.application": logging.CRITICAL,
 }
 
 
@@ -114,7 +115,7 @@ def open_workers(settings: ComputeSettings, threads: int, memory_mb: float) -> I
     import dask.config
     import distributed  # noqa: F401  so that the levels of its loggers are set, to be set again
 
-    with dask.config.set(_DASK), _log_levels(_DASK_LOGGERS), opened as pool, limit_threads(threads):
+    with dask.config.set(_DASK), _log_levels(_JOB_LOGGING), opened as pool, limit_threads(threads):
         yield pool.run
 
 
@@ -128,11 +129,16 @@ def limit_threads(threads: int) -> Iterator[None]:
     pa.set_cpu_count(threads)
     pa.set_io_thread_count(threads)
     try:
-        with threadpool_limits(threads):
+        # Libraries that are there, and those that are loaded meanwhile.
+        with threadpool_limits(threads), _environment(_thread_variables(threads)):
             yield
     finally:
         pa.set_cpu_count(before[0])
         pa.set_io_thread_count(before[1])
+
+
+def _thread_variables(threads: int) -> dict[str, str]:
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
 
 
 @contextmanager
@@ -141,15 +147,16 @@ def _processes(workers: int, memory_mb: float) -> Iterator[_Pool]:
     from distributed import Client, LocalCluster
 
     with (
-        TemporaryDirectory(prefix="workers-") as folder,
-        _environment(dict.fromkeys(_THREAD_VARIABLES, "1")),
+        _environment(_worker_variables()),
+        _own_folder() as folder,
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
             memory_limit=f"{memory_mb:.0f}MB",
             local_directory=folder,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -187,13 +194,13 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
     if not site["log-directory"]:
         # Slurm would leave a file for each worker where the run is.
         directives += ["--output=/dev/null", "--error=/dev/null"]
-    variables = dict.fromkeys(_THREAD_VARIABLES, "1")
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    variables["DASK_INTERNAL_INHERIT_CONFIG"] = dask.config.serialize(dask.config.global_config)
-    options = {"dashboard": False, "dashboard_address": None} | dict(site["scheduler-options"])
+    variables = _worker_variables() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    options: dict[str, Any] = {"dashboard": False, "dashboard_address": ":0"}
+    options |= site["scheduler-options"]
     if not site["interface"]:
         options.setdefault("host", _own_address())
     with (
+        _own_folder(),
         SLURMCluster(
             cores=1,
             processes=1,
@@ -212,6 +219,27 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
         cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
         _wait_for_worker(client, "no Slurm job of a Dask worker has started")
         yield _Pool(client, workers)
+
+
+def _worker_variables() -> dict[str, str]:
+    """Return the variables of a worker's process: one thread, and the settings of Dask here."""
+    import dask.config
+
+    told = dask.config.merge(dask.config.global_config, {"logging": _WORKER_LOGGING})
+    inherited = {"DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(told)}
+    return _thread_variables(1) | {"NUMBA_NUM_THREADS": "1"} | inherited
+
+
+@contextmanager
+def _own_folder() -> Iterator[str]:
+    """Let Dask's files of this job lie in a temporary folder that goes with it."""
+    import dask.config
+
+    with (
+        TemporaryDirectory(prefix="workers-") as folder,
+        dask.config.set({"temporary-directory": folder}),
+    ):
+        yield folder
 
 
 def _own_address() -> str:
@@ -253,12 +281,15 @@ class _Pool:
                     else:
                         self._wait([future for _, future in ahead if not future.done()])
                 name = getattr(task, "name", f"task {number}")
-                ahead.append((name, self.client.submit(_work, function, task, pure=False)))
+                ahead.append((name, self._submit(function, task)))
             while ahead:
                 self._wait([ahead[0][1]])
                 yield _result(*ahead.popleft())
         finally:
             self.client.cancel([future for _, future in ahead])
+
+    def _submit(self, function: Callable[[Any], Any], task: Any) -> Future:
+        return self.client.submit(_work, function, task, os.getcwd(), pure=False)
 
     @staticmethod
     def _busy(ahead: deque[tuple[str, Future]]) -> int:
@@ -271,7 +302,8 @@ class _Pool:
         alone_s = 0.0
         while True:
             try:
-                wait(futures, timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+                with self.client.as_current():
+                    wait(futures, timeout=_LOOK_S, return_when="FIRST_COMPLETED")
                 return
             except TimeoutError:
                 alone_s = 0.0 if self.client.nthreads() else alone_s + _LOOK_S
@@ -299,16 +331,19 @@ def _result(name: str, future: Future) -> Any:
     return value
 
 
-def _work(function: Callable[[Any], Any], task: Any) -> tuple[Any, list[logging.LogRecord]]:
-    """Do a task in a worker; return its result and what it logged or warned of."""
+def _work(
+    function: Callable[[Any], Any], task: Any, folder: str
+) -> tuple[Any, list[logging.LogRecord]]:
+    """Do a task in a worker, in the job's folder; return its result and what it logged."""
     _settle()
     said: SimpleQueue[logging.LogRecord] = SimpleQueue()
-    handler = QueueHandler(said)  # type: ignore[arg-type]
+    handler = QueueHandler(said)
     handler.addFilter(lambda record: not record.name.startswith(("distributed", "tornado")))
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        value = function(task)
+        with chdir(folder):
+            value = function(task)
         return value, [said.get() for _ in range(said.qsize())]
     except Exception as error:
         for _ in range(said.qsize()):
@@ -325,7 +360,7 @@ def _settle() -> None:
     from threadpoolctl import threadpool_limits
 
     # For libraries that are loaded later, then for those that are there.
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    os.environ.update(_thread_variables(1))
     threadpool_limits(1)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

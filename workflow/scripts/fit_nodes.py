@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from cryofuse.config import ElevationSettings, FusionSettings, PeriodSettings, RegionSettings
+from cryofuse.compute import open_workers
+from cryofuse.config import (
+    ComputeSettings,
+    ElevationSettings,
+    FusionSettings,
+    PeriodSettings,
+    RegionSettings,
+)
 from cryofuse.elevation.tiles import fit_tile
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
@@ -12,15 +19,17 @@ from cryofuse.tables import CHECK_PAIRS, NODE_MONTHS, NODE_MONTHS_CAUSAL, NODES,
 def main(snakemake: Any) -> None:
     """Run the job."""
     with job_log(snakemake.log[0]) as log:
-        result = fit_tile(
-            snakemake.input.segments,
-            snakemake.wildcards.tile,
-            RegionSettings.model_validate(snakemake.params.region),
-            ElevationSettings.model_validate(snakemake.params.elevation),
-            FusionSettings.model_validate(snakemake.params.fusion),
-            PeriodSettings.model_validate(snakemake.params.period),
-            threads=snakemake.threads,
-        )
+        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
+        with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
+            result = fit_tile(
+                snakemake.input.segments,
+                snakemake.wildcards.tile,
+                RegionSettings.model_validate(snakemake.params.region),
+                ElevationSettings.model_validate(snakemake.params.elevation),
+                FusionSettings.model_validate(snakemake.params.fusion),
+                PeriodSettings.model_validate(snakemake.params.period),
+                run,
+            )
         fitted = int(result.fits["reason"].isna().sum())
         log.info("%d of %d nodes fitted", fitted, len(result.fits))
         origin = provenance(snakemake)

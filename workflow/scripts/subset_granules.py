@@ -12,7 +12,8 @@ from cryofuse.atl06.ledger import LedgerRow, ledger_table
 from cryofuse.atl06.subset import cut_granules
 from cryofuse.atl06.tiles import write_by_tile
 from cryofuse.calendar import clip_period
-from cryofuse.config import RegionSettings
+from cryofuse.compute import open_workers
+from cryofuse.config import ComputeSettings, RegionSettings
 from cryofuse.geo import load_outline
 from cryofuse.logs import UserError, job_log
 from cryofuse.provenance import provenance
@@ -36,12 +37,14 @@ def main(snakemake: Any) -> None:
         product = snakemake.params.altimetry["product"]
         months = snakemake.params.period
         period = clip_period(snakemake.wildcards.period, months["start"], months["end"])
+        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
         ledger: list[LedgerRow] = []
 
         def segments() -> Iterator[pa.Table]:
-            for table, rows in cut_granules(manifest, area, share, product, period):
-                ledger.extend(rows)
-                yield table
+            with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
+                for table, rows in cut_granules(manifest, area, share, product, period, run):
+                    ledger.extend(rows)
+                    yield table
 
         origin = provenance(snakemake)
         write_by_tile(segments(), snakemake.output.segments, area.tile_m, origin)

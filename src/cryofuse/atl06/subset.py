@@ -1,21 +1,36 @@
-"""All granules of a period cut to a region, one after the other, and their ledger."""
+"""All granules of a period cut to a region, in order of their names, and their ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cryofuse.altimetry import AltimetryProduct, Span, load_product
+from cryofuse.altimetry import Span, load_product
 from cryofuse.atl06.granule import Area
 from cryofuse.atl06.ledger import LedgerRow, ledger_row
+from cryofuse.compute import Run, run_serially
 from cryofuse.logs import UserError
 from cryofuse.tables import SEGMENTS
 
 #: Unreadable files named in the error that stops a run.
 _NAMED = 20
+
+
+@dataclass(frozen=True)
+class _Granule:
+    """The files of one granule, best first: rows of its manifest."""
+
+    files: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the best file."""
+        return str(self.files[0]["granule"])
 
 
 def cut_granules(
@@ -24,6 +39,7 @@ def cut_granules(
     max_unreadable_share: float = 1.0,
     product: str = "atl06",
     period: Span | None = None,
+    run: Run = run_serially,
 ) -> Iterator[tuple[pa.Table, list[LedgerRow]]]:
     """Yield the segments of each granule of a manifest inside a region, and its ledger rows.
 
@@ -44,6 +60,8 @@ def cut_granules(
     period
         First instant, and first instant after it: of files that span more than one period the
         rows of this one are taken.
+    run
+        Who reads the granules; results do not depend on it.
 
     Raises
     ------
@@ -59,11 +77,12 @@ def cut_granules(
         files.sort(key=lambda row: row["path"])
         files.sort(key=lambda row: source.parse_name(row["granule"]).rank, reverse=True)
         files.sort(key=lambda row: row["superseded_by"] is not None)
+    tasks = sorted(map(_Granule, granules.values()), key=lambda granule: granule.name)
+    cut = partial(_cut_first_readable, product=product, region=region, period=period)
     lost = []
-    for files in sorted(granules.values(), key=lambda files: files[0]["granule"]):
-        table, ledger, readable = _cut_first_readable(source, files, region, period)
+    for granule, (table, ledger, readable) in zip(tasks, run(cut, tasks), strict=True):
         if not readable:
-            lost.append(f"{files[0]['path']}: {ledger[0]['reason']}")
+            lost.append(f"{granule.files[0]['path']}: {ledger[0]['reason']}")
         yield table, ledger
     if len(lost) > max_unreadable_share * len(granules):
         more = f"; and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
@@ -76,14 +95,12 @@ def cut_granules(
 
 
 def _cut_first_readable(
-    source: AltimetryProduct,
-    files: list[dict[str, Any]],
-    region: Area,
-    period: Span | None,
+    granule: _Granule, product: str, region: Area, period: Span | None
 ) -> tuple[pa.Table, list[LedgerRow], bool]:
     """Read the files of one granule, best first, until one can be read."""
+    source = load_product(product)
     table, ledger, readable = SEGMENTS.empty(), [], False
-    for row in files:
+    for row in granule.files:
         name = row["granule"]
         if readable:
             ledger.append(ledger_row(name, None, "acquire", "superseded", reason=row["reason"]))

@@ -7,8 +7,9 @@ a window may cross tiles, each of which takes the nodes that lie in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cryofuse.calendar import month_range
+from cryofuse.compute import Run, run_serially
 from cryofuse.elevation.anomalies import NodeResult, fit_months
 from cryofuse.elevation.checks import CROSSING_REACH_M, TrackSegments, check_block
 from cryofuse.elevation.scatter import scatter_segments
@@ -183,6 +185,15 @@ def track_segments(records: np.ndarray) -> TrackSegments:
     return TrackSegments(**columns, sigma_m=sigma)
 
 
+@dataclass(frozen=True)
+class _Square:
+    """A square's segments (type ``RECORD``) and nodes, by value: workers need not share a disk."""
+
+    name: str
+    records: np.ndarray
+    nodes: Nodes
+
+
 def fit_tile(
     paths: Iterable[str | PathLike[str]],
     tile: str,
@@ -190,12 +201,12 @@ def fit_tile(
     settings: ElevationSettings,
     fusion: FusionSettings,
     period: PeriodSettings,
-    threads: int = 1,
+    run: Run = run_serially,
 ) -> TileResult:
     """Fit every node of a tile, retrospectively and causally, and check the fits.
 
-    Work goes square by square: memory holds the segments of one, and nodes come in the order of the
-    squares, each with the segments that it would have in the whole tile.
+    Work goes square by square: memory holds the segments of those under way. Nodes come in the
+    order of the squares, each with the segments that it would have in the whole tile.
 
     Parameters
     ----------
@@ -205,8 +216,8 @@ def fit_tile(
         Name of the tile.
     region, settings, fusion, period
         Configuration; of fusion, the shortest past of a causal vintage is used.
-    threads
-        Threads to use; the result does not depend on them.
+    run
+        Who fits the squares; the result does not depend on it.
 
     Returns
     -------
@@ -217,7 +228,7 @@ def fit_tile(
     nodes = node_grid(tile, settings, region)
     months = month_range(period.start, period.end)
     margin_m = max(settings.margin_m, settings.checks.max_separation_m, CROSSING_REACH_M)
-    parts, checks = [], [CHECK_PAIRS.empty()]
+    checks = [CHECK_PAIRS.empty()]
     with TemporaryDirectory(prefix="tile-") as folder:
         scattered = scatter_segments(
             paths if nodes.x_m.size else [], tile, settings.tile_m, margin_m, folder
@@ -225,21 +236,19 @@ def fit_tile(
         square = scattered.squares.number(nodes.x_m, nodes.y_m)
         order = np.argsort(square, kind="stable")
         nodes, square = nodes.take(order), square[order]
-        for number in np.unique(square).tolist() or [0]:
-            mine = nodes.take(np.flatnonzero(square == number))
-            records = scattered.read(number)
-            part = fit_months(
-                sort_records(records),
-                mine.x_m,
-                mine.y_m,
-                mine.radius_m,
-                settings,
-                months,
-                node_id=mine.node_id,
-                causal_min_years=fusion.causal_min_years,
-                threads=threads,
-            )
-            parts.append(part)
+
+        def squares() -> Iterator[_Square]:
+            for number in np.unique(square).tolist() or [0]:
+                mine = nodes.take(np.flatnonzero(square == number))
+                yield _Square(f"{tile}, square {number}", scattered.read(number), mine)
+
+        fit = partial(
+            _fit_square,
+            settings=settings,
+            months=months,
+            causal_min_years=fusion.causal_min_years,
+        )
+        parts = list(run(fit, squares()))
         fits = pd.concat([part.fits for part in parts], ignore_index=True)
         # The nearest node may be the next square's, so that checks come after all fits.
         placed = fits.assign(x_m=nodes.x_m, y_m=nodes.y_m)
@@ -253,6 +262,23 @@ def fit_tile(
         pa.concat_tables([part.months for part in parts]),
         slopes_on_ground(pa.concat_tables([part.causal for part in parts]), nodes, region.crs),
         pa.concat_tables(checks),
+    )
+
+
+def _fit_square(
+    square: _Square, settings: ElevationSettings, months: np.ndarray, causal_min_years: float
+) -> NodeResult:
+    """Fit the nodes of one square."""
+    nodes = square.nodes
+    return fit_months(
+        sort_records(square.records),
+        nodes.x_m,
+        nodes.y_m,
+        nodes.radius_m,
+        settings,
+        months,
+        node_id=nodes.node_id,
+        causal_min_years=causal_min_years,
     )
 
 

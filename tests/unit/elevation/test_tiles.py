@@ -280,8 +280,8 @@ def test_a_tile_from_files_to_tables(tmp_path):
     assert last["slope"].to_numpy() == pytest.approx(both["slope"].to_numpy(), rel=0.05)
     assert set(months["node_id"]) == set(fitted["node_id"])
     assert causal["month"].max() == pd.Timestamp("2024-12-01")
-    # The same from files in another order, and from one thread more.
-    again = fit_tile(paths[::-1], TILES[4], REGION, SETTINGS, FusionSettings(), period, threads=2)
+    # The same from files in another order.
+    again = fit_tile(paths[::-1], TILES[4], REGION, SETTINGS, FusionSettings(), period)
     pd.testing.assert_frame_equal(result.fits, again.fits, check_exact=True)
     assert result.months.equals(again.months)
     assert result.causal.equals(again.causal)
@@ -328,7 +328,7 @@ def test_squares_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(scatter.Scattered, "add", spy)
     monkeypatch.setattr(scatter, "SQUARE_ROWS", 100)
     monkeypatch.setattr(scatter, "BATCH_ROWS", 500)
-    pieces = fit_tile(*given, threads=2)
+    pieces = fit_tile(*given)
     assert len(sizes) > 3 and set(sizes) == {4}
     assert whole.fits["node_id"].tolist() != pieces.fits["node_id"].tolist()
     pd.testing.assert_frame_equal(
