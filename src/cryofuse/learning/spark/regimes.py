@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from cryofuse.learning.regimes import (
     METRICS,
@@ -132,7 +133,7 @@ def _standardise(
     for batch in batches:
         nodes = batch.to_pandas()
         metrics = node_metrics(nodes)
-        usable = np.equal(explain_omissions(nodes, metrics, settings), None)
+        usable = pd.isna(explain_omissions(nodes, metrics, settings))
         points = scaler.apply(stretch_metrics(metrics[usable]))
         columns = [nodes["node_id"].to_numpy()[usable], nodes["area_km2"].to_numpy()[usable]]
         yield pa.RecordBatch.from_arrays(
