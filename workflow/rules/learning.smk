@@ -5,7 +5,7 @@ rule cluster_regimes:
     input:
         nodes=per_tile(rules.fit_nodes.output.nodes),
         mascons=rules.read_mascons.output.mascons,
-        lib=lib("learning/regimes"),
+        lib=lib("learning/regimes", "learning/spark/regimes", "learning/spark/session"),
     output:
         nodes="results/{region}/regimes/nodes.parquet",
         mascons="results/{region}/regimes/mascons.parquet",
@@ -17,12 +17,13 @@ rule cluster_regimes:
         "logs/{region}/cluster_regimes.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: learning_threads(1)
     resources:
-        mem_mb=memory(2000, 3),
+        mem_mb=memory(learning_memory(2000), 3),
         runtime=minutes(30),
     params:
         regimes=settings("regimes"),
+        learning=learning_engine,
         region=region_settings,
     message:
         "Clustering the nodes of {wildcards.region}"

@@ -18,13 +18,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cryofuse
-from cryofuse.config import is_loopback
+from cryofuse.config import LearningSettings, is_loopback
 from cryofuse.logs import UserError
 
 if TYPE_CHECKING:
@@ -345,3 +345,18 @@ def _require_executor(session: SparkSession) -> None:
         ) from None
     finally:
         late.cancel()
+
+
+def open_job_session(snakemake: Any) -> AbstractContextManager[SparkSession]:
+    """Open the Spark session of a job, see :func:`open_session`.
+
+    Parameters
+    ----------
+    snakemake
+        The object that Snakemake hands to a script. The master is in its configuration, not
+        among its params: where Spark runs is no reason to run again.
+    """
+    learning = LearningSettings.model_validate(snakemake.config.get("learning", {}))
+    return open_session(
+        learning.master, snakemake.rule, snakemake.threads, snakemake.resources.mem_mb
+    )
