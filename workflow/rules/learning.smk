@@ -35,7 +35,7 @@ rule score_skill:
     input:
         features=rules.build_features.output.features,
         mascons=rules.read_mascons.output.mascons,
-        lib=lib("learning/table", "mascons/footprints"),
+        lib=lib("learning/table", "learning/spark/skill", "mascons/footprints"),
     output:
         scores="results/{region}/skill/scores.parquet",
         predictions="results/{region}/skill/predictions.parquet",
@@ -52,12 +52,13 @@ rule score_skill:
         "logs/{region}/score_skill.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: learning_threads(2)
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory(learning_memory(3000)),
         runtime=minutes(60),
     params:
         skill=settings("skill"),
+        learning=learning_engine,
         region=region_settings,
     message:
         "Scoring models under every split for {wildcards.region}"

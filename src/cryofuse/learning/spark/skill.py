@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,12 @@ import pyarrow as pa
 from cryofuse.calendar import TIME_DTYPE
 from cryofuse.learning.models import BINS
 from cryofuse.learning.skill import Engine
-from cryofuse.learning.spark.session import describe_engine, open_session
+from cryofuse.learning.spark.session import describe_engine
 from cryofuse.learning.terms import ICE, driver_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from cryofuse.config import LearningSettings
     from cryofuse.learning.skill import Samples
 
 #: Samples of a partition: a table of mascon months rarely holds more.
@@ -92,28 +90,6 @@ def translate(model: str, parameters: dict[str, Any]) -> dict[str, Any]:
         if counterpart is not None:
             found[counterpart[0]] = counterpart[1](value)
     return found
-
-
-@contextmanager
-def open_engine(
-    learning: LearningSettings, folder: str | Path, region: str, cores: int, memory_mb: int
-) -> Iterator[Engine | None]:
-    """Open the engine that is asked for; None is the default one, in the job itself.
-
-    Parameters
-    ----------
-    learning
-        Engine and Spark master.
-    folder, region
-        Folder of the feature files, and the region in it.
-    cores, memory_mb
-        Threads and memory of the job.
-    """
-    if learning.engine != "spark":
-        yield None
-        return
-    with open_session(learning.master, f"skill of {region}", cores, memory_mb) as session:
-        yield spark_engine(session, folder, region)
 
 
 def spark_engine(session: SparkSession, folder: str | Path, region: str) -> Engine:
