@@ -92,19 +92,23 @@ def describe_engine(session: SparkSession) -> dict[str, str]:
     return {"name": "spark", "version": session.version, "master": kind}
 
 
-def require_spark() -> None:
-    """Check that pyspark is installed and that the Java it would start is young enough.
-
-    Raises
-    ------
-    UserError
-        With what lacks and how to mend it.
-    """
+def require_pyspark() -> None:
+    """Check that pyspark is installed; a :class:`UserError` says how to mend it."""
     if importlib.util.find_spec("pyspark") is None:
         raise UserError(
             "learning.engine: spark needs pyspark, which is not installed: "
             "pip install '.[spark]', or set learning.engine: scikit-learn"
         )
+
+
+def require_java() -> None:
+    """Check that the Java that Spark would start is there and young enough.
+
+    Raises
+    ------
+    UserError
+        With what was found and how to mend it.
+    """
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
     if shutil.which(java) is None:
@@ -128,8 +132,14 @@ def require_spark() -> None:
         )
 
 
-def _require_master(master: str) -> None:
-    """Check that a standalone master answers: Spark itself would try for a minute."""
+def require_master(master: str) -> None:
+    """Check that a standalone master answers: Spark itself would try for a minute.
+
+    Raises
+    ------
+    UserError
+        With what was found and how to mend it.
+    """
     if master_kind(master) != "standalone":
         return
     found = ""
@@ -183,11 +193,14 @@ def _relay(pipe: int) -> None:
 
 @contextmanager
 def _gateway(settings: dict[str, str]) -> Iterator[JavaGateway]:
-    """Start a JVM whose words go to the log, and end it; take spark-submit's where there is one."""
+    """Start a JVM whose words go to the log, and end it; take one that runs already as it is."""
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
 
+    if SparkContext._gateway is not None:
+        yield SparkContext._gateway
+        return
     reading, writing = os.pipe()
     listener = threading.Thread(target=_relay, args=(reading,), daemon=True)
     listener.start()
@@ -246,18 +259,19 @@ def open_session(
     UserError
         Where pyspark or Java lacks, or no master or executor answers.
     """
-    require_spark()
+    require_pyspark()
     from pyspark.sql import SparkSession
 
     running = SparkSession.getActiveSession()
     if running is not None:
         yield running
         return
+    require_java()
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if master is None and not submitted:
         raise UserError("no Spark master: set learning.master, or start through spark-submit")
     if master is not None:
-        _require_master(master)
+        require_master(master)
     logging.getLogger("py4j").setLevel(logging.WARNING)
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="spark-"))
