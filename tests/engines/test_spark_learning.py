@@ -35,16 +35,24 @@ SKILL = {
     "mascon_folds": 2,
     "inner_folds": 2,
     "candidates": 1,
-    "trees": 12,
+    "trees": 8,
     "neighbour_buffer_km": 0,
     "bootstrap_draws": 200,
     "label_permutations": 2,
     # Spark's first boosted tree is not shrunken: a small one spoils less.
-    "search": {"hist_gradient_boosting": {"max_leaf_nodes": [4], "learning_rate": [0.2]}},
+    "search": {"hist_gradient_boosting": {"max_leaf_nodes": [4], "learning_rate": [0.3]}},
 }
 SETTINGS = SkillSettings.model_validate(SKILL)
 KEYS = ["model", "split", "target", "fold", "mascon_id", "month", "observed_cm"]
 CORES, MEMORY_MB = 2, 2000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_java():
+    """Virtual machines that live for a minute: little is gained by compiling twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        yield
 
 
 @pytest.fixture(scope="module")

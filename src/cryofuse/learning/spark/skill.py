@@ -2,7 +2,7 @@
 
 Samples, folds, search spaces, baselines, scores and tables are those of
 :mod:`cryofuse.learning.skill`; Spark reads the features of a region, fits to the rows of a fold
-and gives back the predictions of its held-out rows. No feature passes through the driver.
+and gives back the predictions of its held-out rows. No feature passes between the job and Spark.
 
 Rows lie in a number of partitions that depends on how many there are, sorted, so that a fit does
 not depend on the number of executors: with one partition (up to ``ROWS_PER_PARTITION`` samples)
@@ -102,6 +102,9 @@ def spark_engine(session: SparkSession, folder: str | Path, region: str) -> Engi
     folder, region
         Folder of the feature files, where executors find it too, and the region in it.
     """
+    # Each fit has plans of its own, and tables of mascon months are read sooner than code for them
+    # is compiled.
+    session.conf.set("spark.sql.codegen.wholeStage", "false")
     # XGBoost announces every fit.
     logging.getLogger("XGBoost-PySpark").setLevel(logging.WARNING)
     fits = _Fits(session, f"file://{Path(folder).resolve()}", region)
