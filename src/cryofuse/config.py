@@ -141,7 +141,9 @@ class LearningSettings(Settings):
 
     engine: Literal["scikit-learn", "spark"] = Field(
         "scikit-learn",
-        description="scikit-learn (and XGBoost) in the job, or Spark ML (pip install .[spark])",
+        description="Who fits regimes and, for the table of skill, forests, boosted trees and "
+        "XGBoost: scikit-learn (and XGBoost) in the job, or Spark (pip install .[spark]); learning "
+        "curve, importance and saved models stay with scikit-learn",
     )
     master: str = Field(
         "local[*]",

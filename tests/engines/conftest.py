@@ -1,8 +1,11 @@
-"""One small world for the runs against the archive, and one undisturbed run of its quarter."""
+"""What tests of engines share: a world behind the archive with one undisturbed run; Spark."""
+
+import os
 
 import pytest
 
 from tests.earthdata import CACHE, MONTHS, QUARTER, Project, Source
+from tests.spark_cluster import lacking, start_cluster
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,20 @@ def undisturbed(source, tmp_path_factory):
     assert {name: path.read_bytes() for name, path in project.cached.items()} == served
     assert (project.folder / CACHE / "mascons" / "jpl.nc").is_file()
     return project
+
+
+@pytest.fixture(scope="session")
+def spark_is_there():
+    """Spark and Java; without them tests skip, but never in CI."""
+    reason = lacking()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def spark_master(spark_is_there, tmp_path_factory):
+    """The address of a standalone master on loopback with one worker of two cores."""
+    with start_cluster(tmp_path_factory.mktemp("spark")) as master:
+        yield master

@@ -3,38 +3,14 @@
 Not part of `make test`: Spark is 450 MB and needs Java 17. `make test-engines` installs it.
 """
 
-import importlib.util
-import os
-import re
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
 
 from tests.partitions import COLUMNS, read_with, write_regions
 
-JAVA = 17
-
-
-def lacking() -> str | None:
-    """Return what a Spark session lacks here."""
-    if importlib.util.find_spec("pyspark") is None:
-        return "pyspark is not installed (make test-engines installs it)"
-    if shutil.which("java") is None:
-        return "there is no java"
-    told = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
-    major = int(re.search(r'version "(\d+)', told).group(1))
-    return None if major >= JAVA else f"java is version {major}, Spark needs {JAVA}"
-
 
 @pytest.fixture(scope="module")
-def spark():
-    reason = lacking()
-    if reason and os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+def spark(spark_is_there):
     from pyspark.sql import SparkSession
 
     settings = {

@@ -203,6 +203,28 @@ def features_mb(wildcards, input):
     return sum(path.stat().st_size for path in folder.rglob("*.parquet")) / 1e6
 
 
+# What the JVM of a Spark driver takes beside Python, and the cores of a local master.
+SPARK_MB, SPARK_THREADS = 3000, 8
+
+
+def learning_engine(wildcards):
+    """Return the engine of the learning; where Spark runs decides no results."""
+    return {"engine": CONFIG.learning.engine}
+
+
+def learning_threads(threads):
+    """Return a job's threads; under a local Spark master the cores that it works on."""
+    spark = CONFIG.learning.engine == "spark"
+    if spark and CONFIG.learning.master.startswith("local"):
+        return SPARK_THREADS
+    return threads
+
+
+def learning_memory(base_mb):
+    """Return a job's megabytes, with those of a Spark driver where it has one."""
+    return base_mb + (SPARK_MB if CONFIG.learning.engine == "spark" else 0)
+
+
 def region_area(wildcards):
     """Return where a region is, as plain values: all that its granules depend on."""
     return REGIONS[wildcards.region].model_dump(

@@ -10,7 +10,7 @@ rule cluster_regimes:
     input:
         nodes=per_tile(rules.fit_nodes.output.nodes),
         mascons=rules.read_mascons.output.mascons,
-        lib=lib("learning/regimes"),
+        lib=lib("learning/regimes", "learning/spark/regimes", "learning/spark/session"),
     output:
         nodes="results/{region}/regimes/nodes.parquet",
         mascons="results/{region}/regimes/mascons.parquet",
@@ -22,12 +22,13 @@ rule cluster_regimes:
         "logs/{region}/cluster_regimes.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: learning_threads(1)
     resources:
-        mem_mb=memory(2000, 8),
+        mem_mb=memory(learning_memory(2000), 8),
         runtime=minutes(20, 0.1),
     params:
         regimes=settings("regimes"),
+        learning=learning_engine,
         region=region_settings,
     message:
         "Clustering the nodes of {wildcards.region}"
@@ -39,7 +40,7 @@ rule score_skill:
     input:
         features=rules.build_features.output.features,
         mascons=rules.read_mascons.output.mascons,
-        lib=lib("learning/table", "mascons/footprints"),
+        lib=lib("learning/table", "learning/spark/skill", "mascons/footprints"),
     output:
         scores="results/{region}/skill/scores.parquet",
         predictions="results/{region}/skill/predictions.parquet",
@@ -56,13 +57,14 @@ rule score_skill:
         "logs/{region}/score_skill.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: learning_threads(2)
     resources:
         # 3 minutes on two cores for a megabyte of features; 393 mascons and 75 months have 11.
-        mem_mb=memory(2000, 20, per_thread_mb=600, size=features_mb),
+        mem_mb=memory(learning_memory(2000), 20, per_thread_mb=600, size=features_mb),
         runtime=minutes(30, 10, size=features_mb),
     params:
         skill=settings("skill"),
+        learning=learning_engine,
         region=region_settings,
     message:
         "Scoring models under every split for {wildcards.region}"

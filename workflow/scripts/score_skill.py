@@ -1,11 +1,14 @@
 """Adapter of rule score_skill: features in, scores, held-out predictions and tables out."""
 
+from contextlib import ExitStack
 from typing import Any
 
 from cryofuse.compute import open_workers
 from cryofuse.config import ComputeSettings, RegionSettings, SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.skill import evaluate, verdict
+from cryofuse.learning.spark.session import open_job_session
+from cryofuse.learning.spark.skill import spark_engine
 from cryofuse.learning.table import flatten_scores, render_table
 from cryofuse.logs import job_log
 from cryofuse.mascons.footprints import neighbours
@@ -15,17 +18,24 @@ from cryofuse.tables import PREDICTIONS, SCORES, read_geo_table, write_table, wr
 
 def main(snakemake: Any) -> None:
     """Run the job."""
-    with job_log(snakemake.log[0]) as log:
+    with job_log(snakemake.log[0]) as log, ExitStack() as stack:
         settings = SkillSettings.model_validate(snakemake.params.skill)
         features = read_features(snakemake.input.features)
         mascons = read_geo_table(snakemake.input.mascons)
         near = neighbours(mascons, settings.neighbour_buffer_km or 0.0)
         compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
-        with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
-            scores, predictions = evaluate(features, settings, near, run)
+        engine = None
+        if snakemake.params.learning["engine"] == "spark":
+            session = stack.enter_context(open_job_session(snakemake))
+            engine = spark_engine(session, snakemake.input.features, snakemake.wildcards.region)
+        run = stack.enter_context(
+            open_workers(compute, snakemake.threads, snakemake.resources.mem_mb)
+        )
+        scores, predictions = evaluate(features, settings, near, run, engine)
         sentence = verdict(scores)
         log.info("%s", sentence)
         origin = provenance(snakemake) | {"verdict": sentence, "seed": settings.seed}
+        origin["engine"] = engine.about if engine else {"name": "scikit-learn"}
         write_table(scores, snakemake.output.scores, SCORES, origin)
         write_table(predictions, snakemake.output.predictions, PREDICTIONS, origin)
         title = RegionSettings.model_validate(snakemake.params.region).title

@@ -24,12 +24,12 @@ from threadpoolctl import ThreadpoolController
 from cryofuse.learning.terms import ICE, RATE, SEASON, VaryingDensity, WeighByIce, driver_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cryofuse.learning.splits import Fold
 
 #: Bins of the boosted histograms: a few hundred to a few thousand samples need no more.
-_BINS = 64
+BINS = 64
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def build(
             DropEmpty(),
             HistGradientBoostingRegressor(
                 max_iter=trees,
-                max_bins=_BINS,
+                max_bins=BINS,
                 early_stopping=False,
                 random_state=seed,
                 **parameters,
@@ -146,7 +146,7 @@ def build(
             XGBRegressor(
                 n_estimators=trees,
                 tree_method="hist",
-                max_bin=_BINS,
+                max_bin=BINS,
                 nthread=1,
                 random_state=seed,
                 **parameters,
@@ -204,18 +204,40 @@ def tune(
     keys
         Passed to :func:`fit`.
     """
-    options = list_candidates(space, candidates)
+
+    def predict(parameters: dict[str, Any], fold: Fold) -> np.ndarray:
+        fitted = build(model, parameters, trees, seed, names)
+        known = None if keys is None else keys[fold.train]
+        return fit(fitted, x[fold.train], y[fold.train], known).predict(x[fold.test])
+
+    return choose(list_candidates(space, candidates), y, inner, predict)
+
+
+def choose(
+    options: Sequence[dict[str, Any]],
+    y: np.ndarray,
+    inner: Sequence[Fold],
+    predict: Callable[[dict[str, Any], Fold], np.ndarray],
+) -> Tuned:
+    """Choose settings by the pooled error of inner held-out samples, whoever fits.
+
+    Parameters
+    ----------
+    options
+        Settings tried.
+    y
+        Targets (cm) of the training samples.
+    inner
+        Inner folds; without any, the first settings are taken and there are no residuals.
+    predict
+        Fits with settings to a fold's training samples and predicts its test samples (cm).
+    """
     if not inner:
         return Tuned(options[0], np.empty(0), ())
-    residuals = []
-    for parameters in options:
-        errors = []
-        for fold in inner:
-            fitted = build(model, parameters, trees, seed, names)
-            known = None if keys is None else keys[fold.train]
-            fit(fitted, x[fold.train], y[fold.train], known)
-            errors.append(y[fold.test] - fitted.predict(x[fold.test]))
-        residuals.append(np.concatenate(errors))
+    residuals = [
+        np.concatenate([y[fold.test] - predict(parameters, fold) for fold in inner])
+        for parameters in options
+    ]
     rmse = tuple(float(np.sqrt(np.mean(r**2))) for r in residuals)
     best = int(np.argmin(rmse))
     return Tuned(options[best], residuals[best], rmse)

@@ -17,6 +17,7 @@ the starts, the references of the gap and the bootstraps.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,23 @@ METRICS = (
     "latitude",
     "elevation_m",
     "interannual_m",
+)
+#: Columns of ``altimetry/nodes`` that regimes are made of.
+NODE_COLUMNS = (
+    "node_id",
+    "x_m",
+    "y_m",
+    "latitude",
+    "longitude",
+    "area_km2",
+    "elevation_m",
+    "slope",
+    "rate_m_yr",
+    "rate_sigma_m_yr",
+    "amplitude_m",
+    "phase_rad",
+    "interannual_m",
+    "bed_m",
 )
 #: Weight of each standardised metric. What the surface does (rate, season, interannual
 #: variability) forms a regime; where it lies (slope, elevation, latitude) only tips the balance,
@@ -407,8 +425,20 @@ def name_regimes(centroids: pd.DataFrame) -> list[str]:
     return names
 
 
-def _why_left_out(nodes: pd.DataFrame, metrics: np.ndarray, settings: RegimeSettings) -> np.ndarray:
-    """Return why each node is not classified, None where it is."""
+def explain_omissions(
+    nodes: pd.DataFrame, metrics: np.ndarray, settings: RegimeSettings
+) -> np.ndarray:
+    """Return why each node is not classified, None where it is.
+
+    Parameters
+    ----------
+    nodes
+        Nodes with ``rate_sigma_m_yr`` and ``area_km2``.
+    metrics
+        Their metrics, shape (n, metrics).
+    settings
+        Largest σ of a rate.
+    """
     reason = np.full(len(nodes), None, dtype=object)
     missing = ~np.isfinite(metrics)
     for column, name in reversed(list(enumerate(METRICS))):
@@ -441,19 +471,47 @@ class _Level:
     weights: np.ndarray
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A partition chosen on the sample, to be settled on all members of its level.
+
+    ``partition`` is the fitted ``sklearn.cluster.KMeans`` of ``sample``, the sample's
+    standardised metrics; ``stretched`` the metrics of all members before ``scaler``, shape
+    (n, metrics), and ``weights`` their weights, shape (n,).
+    """
+
+    partition: Any
+    sample: np.ndarray
+    scaler: Scaler
+    stretched: np.ndarray
+    weights: np.ndarray
+
+
+#: What settles a chosen partition: returns a label of each member, in the members' order.
+Settle = Callable[[Chosen], np.ndarray]
+
+
+def settle_here(chosen: Chosen) -> np.ndarray:
+    """Return the labels of K-Means on all members, started at the sample's centres."""
+    from sklearn.cluster import KMeans
+
+    centres = chosen.partition.cluster_centers_
+    settled = KMeans(len(centres), n_init=1, init=centres)
+    return settled.fit(chosen.scaler.apply(chosen.stretched), sample_weight=chosen.weights).labels_
+
+
 def _partition(
-    level: _Level, settings: RegimeSettings, k: int | None, why: str
+    level: _Level, settings: RegimeSettings, k: int | None, why: str, settle: Settle
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Return labels by mean rate, silhouettes (NaN outside the sample) and the stability rows.
 
     ``k`` is chosen where it is None, else used because of ``why``.
     """
-    from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_samples
 
     stretched = stretch_metrics(level.metrics)
-    points = fit_scaler(stretched, level.weights).apply(stretched)
-    few = points[level.sample]
+    scaler = fit_scaler(stretched, level.weights)
+    few = scaler.apply(stretched[level.sample])
     most = min(settings.k_max, len(few) // MIN_PER_REGIME[level.name])
     starts = dict.fromkeys(range(settings.k_min, most + 1), STARTS)
     if k is not None:
@@ -467,12 +525,11 @@ def _partition(
         rand = float(stability.set_index("k")["adjusted_rand"].get(k, np.nan))
         steady = "steady" if rand >= MIN_STABILITY else "not steady"
         why += f"; {steady} under bootstrap (adjusted Rand {rand:.2f})"
-    settled = KMeans(k, n_init=1, init=partitions[k].cluster_centers_)
-    found = settled.fit(points, sample_weight=level.weights).labels_
+    found = settle(Chosen(partitions[k], few, scaler, stretched, level.weights))
     _, found = np.unique(found, return_inverse=True)
     rate = level.metrics[:, METRICS.index("rate_m_yr")]
     found = _order_by_rate(found, rate, level.area, int(found.max()) + 1)[found]
-    widths = np.full(len(points), np.nan)
+    widths = np.full(len(found), np.nan)
     if 1 < np.unique(found[level.sample]).size < len(few):
         widths[level.sample] = silhouette_samples(few, found[level.sample])
     stability["chosen"] = stability["k"] == k
@@ -516,7 +573,12 @@ def _centroids(members: pd.DataFrame, labels: np.ndarray, level: str) -> pd.Data
 
 
 def _cluster(
-    members: pd.DataFrame, level: _Level, settings: RegimeSettings, k: int | None, why: str
+    members: pd.DataFrame,
+    level: _Level,
+    settings: RegimeSettings,
+    k: int | None,
+    why: str,
+    settle: Settle = settle_here,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return regime, name, silhouette and reason of each member, centroids and stability rows."""
     from threadpoolctl import threadpool_limits
@@ -525,7 +587,7 @@ def _cluster(
     if len(members) >= fewest:
         # One thread: sums in another order would let results depend on the number of threads.
         with threadpool_limits(1):
-            found, widths, stability = _partition(level, settings, k, why)
+            found, widths, stability = _partition(level, settings, k, why, settle)
         centroids = _centroids(members, found, level.name)
         names = centroids["regime_name"].to_numpy()[found]
         labels = pd.DataFrame(
@@ -626,18 +688,23 @@ def share_regimes(nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame) -> pd.Da
 
 
 def cluster_regimes(
-    nodes: pd.DataFrame, mascons: geopandas.GeoDataFrame, settings: RegimeSettings
+    nodes: pd.DataFrame,
+    mascons: geopandas.GeoDataFrame,
+    settings: RegimeSettings,
+    settle: Settle = settle_here,
 ) -> Regimes:
     """Cluster nodes and mascons into regimes and describe them.
 
     Parameters
     ----------
     nodes
-        ``altimetry/nodes`` of all tiles.
+        ``altimetry/nodes`` of all tiles, :data:`NODE_COLUMNS` at least.
     mascons
         ``gravimetry/mascons``.
     settings
         Number of regimes or its range, bootstraps, size of the sample and seed.
+    settle
+        K-Means of all nodes, from the partition that was chosen on the sample.
 
     Returns
     -------
@@ -654,14 +721,14 @@ def cluster_regimes(
 
     nodes = nodes.sort_values("node_id", ignore_index=True)
     metrics = node_metrics(nodes)
-    nodes["reason"] = _why_left_out(nodes, metrics, settings)
+    nodes["reason"] = explain_omissions(nodes, metrics, settings)
     usable = nodes[nodes["reason"].isna()]
     area = usable["area_km2"].to_numpy(dtype=np.float64)
     sample = sample_evenly(area, settings.max_nodes)
     weights = area / area.mean() if area.size else area
     level = _Level("nodes", metrics[usable.index], area, sample, weights)
     asked = None if settings.k == "auto" else settings.k
-    found, centroids, stability = _cluster(usable, level, settings, asked, "as configured")
+    found, centroids, stability = _cluster(usable, level, settings, asked, "as configured", settle)
     table = nodes.join(found.drop(columns="reason"))
     table.loc[found.index, "reason"] = found["reason"]
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from cryofuse.learning.controls import (
     control_features,
     permute_years,
 )
-from cryofuse.learning.models import Tuned, build, fit, single_threaded, tune
+from cryofuse.learning.models import Tuned, build, choose, fit, list_candidates, single_threaded
 from cryofuse.learning.splits import (
     MIN_TRAIN_SAMPLES,
     Fold,
@@ -97,6 +99,51 @@ class Samples:
         kept = blind_columns(self.names)
         names = [name for name, keep in zip(self.names, kept, strict=True) if keep]
         return replace(self, x=self.x[:, kept], names=names)
+
+
+def fit_predict(
+    model: str,
+    samples: Samples,
+    train: np.ndarray,
+    test: np.ndarray,
+    parameters: dict[str, Any],
+    trees: int,
+    seed: int,
+) -> np.ndarray:
+    """Fit a model to training samples and predict held-out ones (cm).
+
+    Parameters
+    ----------
+    model, parameters, trees, seed
+        As for :func:`cryofuse.learning.models.build`.
+    samples
+        Samples of a target.
+    train, test
+        Positions of the training and of the held-out samples.
+    """
+    y = samples.table["observed_cm"].to_numpy()
+    known = None if samples.keys is None else samples.keys[train]
+    fitted = build(model, parameters, trees, seed, samples.names)
+    return fit(fitted, samples.x[train], y[train], known).predict(samples.x[test])
+
+
+#: Does what :func:`fit_predict` does.
+FitPredict = Callable[[str, Samples, np.ndarray, np.ndarray, dict[str, Any], int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Fits some of the models elsewhere, on the same samples and folds.
+
+    ``models`` are those that it fits; ``fit_predict`` does what the function of that name does,
+    and ``run`` maps a function that calls it over independent tasks. ``about`` says for the
+    provenance of tables what it is.
+    """
+
+    models: Collection[str]
+    fit_predict: FitPredict
+    run: Run
+    about: dict[str, str]
 
 
 def select_samples(features: pd.DataFrame, target: str, settings: SkillSettings) -> Samples:
@@ -166,6 +213,7 @@ def evaluate(
     settings: SkillSettings,
     neighbours: pd.DataFrame | None = None,
     run: Run = run_serially,
+    engine: Engine | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score every model, baseline and control under every split.
 
@@ -180,6 +228,8 @@ def evaluate(
         for the buffer. Without it the distance of centres counts in place of edges.
     run
         Who does the fits; results do not depend on it.
+    engine
+        Who does those of its models, and of their blind twins, in place of ``run``.
 
     Returns
     -------
@@ -218,7 +268,16 @@ def evaluate(
     # The longest first: no core waits for a long one at the end. What comes out is put in order.
     jobs.sort(key=_expected_cost, reverse=True)
     work = partial(_run, settings=settings)
-    for number, (job, result) in enumerate(zip(jobs, run(work, jobs), strict=True)):
+    if engine is None:
+        results = run(work, jobs)
+    else:
+        theirs = [job for job in jobs if job.model.removesuffix(BLIND) in engine.models]
+        ours = [job for job in jobs if job.model.removesuffix(BLIND) not in engine.models]
+        jobs = ours + theirs
+        results = chain(
+            run(work, ours), engine.run(partial(work, predict=engine.fit_predict), theirs)
+        )
+    for number, (job, result) in enumerate(zip(jobs, results, strict=True)):
         found, message = result
         logger.info("%s; %d of %d", message, number + 1, len(jobs))
         if isinstance(found, _Permuted):
@@ -440,7 +499,9 @@ def _expected_cost(job: _Job) -> float:
     return _COST.get(name, 20.0) * blind * len(job.fold.train)
 
 
-def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame | _Permuted, str]:
+def _run(
+    job: _Job, settings: SkillSettings, predict: FitPredict = fit_predict
+) -> tuple[pd.DataFrame | _Permuted, str]:
     """Tune, fit and predict one model in one fold; return predictions and a line to log."""
     began = time.perf_counter()
     train, test = job.fold.train, job.fold.test
@@ -460,11 +521,11 @@ def _run(job: _Job, settings: SkillSettings) -> tuple[pd.DataFrame | _Permuted, 
             predicted = fitted.fit(x[train], y[train]).predict(x[test])
         else:
             samples = job.samples.blind() if job.model.endswith(BLIND) else job.samples
-            name, x = job.model.removesuffix(BLIND), samples.x
-            tuned = tune_training(name, samples, train, job.inner, settings)
-            fitted = build(name, tuned.parameters, settings.trees, settings.seed, samples.names)
-            known = None if samples.keys is None else samples.keys[train]
-            predicted = fit(fitted, x[train], y[train], known).predict(x[test])
+            name = job.model.removesuffix(BLIND)
+            tuned = tune_training(name, samples, train, job.inner, settings, predict)
+            predicted = predict(
+                name, samples, train, test, tuned.parameters, settings.trees, settings.seed
+            )
             table = job.samples.table
             month, mascon = table["month"].to_numpy(), table["mascon_id"].to_numpy()
             widths = calibrate(
@@ -525,24 +586,25 @@ def tune_fold(
 
 
 def tune_training(
-    model: str, samples: Samples, train: np.ndarray, inner: list[Fold], settings: SkillSettings
+    model: str,
+    samples: Samples,
+    train: np.ndarray,
+    inner: list[Fold],
+    settings: SkillSettings,
+    predict: FitPredict = fit_predict,
 ) -> Tuned:
     """Return a model's settings for a training set, chosen on its inner folds.
 
     A forest chooses with fewer trees than it predicts with.
     """
-    return tune(
-        model,
-        samples.x[train],
-        samples.table["observed_cm"].to_numpy()[train],
-        inner,
-        space=settings.search.space(model),
-        candidates=settings.candidates,
-        trees=_fewer_trees(model, settings),
-        seed=settings.seed,
-        names=samples.names,
-        keys=None if samples.keys is None else samples.keys[train],
-    )
+    trees = _fewer_trees(model, settings)
+
+    def held_out(parameters: dict[str, Any], fold: Fold) -> np.ndarray:
+        inner_train, inner_test = train[fold.train], train[fold.test]
+        return predict(model, samples, inner_train, inner_test, parameters, trees, settings.seed)
+
+    options = list_candidates(settings.search.space(model), settings.candidates)
+    return choose(options, samples.table["observed_cm"].to_numpy()[train], inner, held_out)
 
 
 def _fewer_trees(model: str, settings: SkillSettings) -> int:
