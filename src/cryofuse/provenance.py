@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def code_digest() -> str:
     return digest({str(p.relative_to(root)): p.read_text() for p in sorted(root.rglob("*.py"))})
 
 
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that decides results: not who works, and where."""
+    kept = {key: value for key, value in config.items() if key != "compute"}
+    if "learning" in kept:
+        kept["learning"] = {k: v for k, v in kept["learning"].items() if k != "master"}
+    return kept
+
+
 def provenance(snakemake: Any) -> dict[str, Any]:
     """Return the provenance of a job's outputs as plain values.
 
@@ -46,7 +55,7 @@ def provenance(snakemake: Any) -> dict[str, Any]:
     return {
         "version": __version__,
         "code": code_digest(),
-        "config": digest(dict(snakemake.config)),
+        "config": digest(deciding(snakemake.config)),
         "rule": snakemake.rule,
         "wildcards": dict(snakemake.wildcards.items()),
         "source": snakemake.config.get("source", ""),
