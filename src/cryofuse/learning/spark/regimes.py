@@ -167,6 +167,6 @@ def _model_at(session: SparkSession, centres: np.ndarray) -> KMeansModel:
     from pyspark.ml.functions import array_to_vector
 
     rows = session.createDataFrame(pa.table({"centre": centres.tolist()})).coalesce(1)
-    rows = rows.select(array_to_vector("centre").alias("point"))
+    rows = rows.select(array_to_vector(rows["centre"]).alias("point"))
     kmeans = KMeans(featuresCol="point", k=len(centres), initMode="random", maxIter=0, seed=0)
     return kmeans.fit(rows)
