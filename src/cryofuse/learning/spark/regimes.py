@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from cryofuse.learning.regimes import (
     METRICS,
@@ -27,7 +28,7 @@ from cryofuse.learning.regimes import (
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from pyspark.ml.clustering import KMeansModel
     from pyspark.sql import DataFrame, SparkSession
 
     from cryofuse.config import RegimeSettings
@@ -50,12 +51,7 @@ COLUMNS = (
 #: Nodes to a partition, and the fewest partitions. Partitions follow from the number of nodes
 #: alone, so that neither cores nor executors decide which sums are taken first.
 NODES_PER_PARTITION, FEWEST_PARTITIONS = 50_000, 4
-#: Starts of which one has to come back to the partition that was chosen on the sample.
-STARTS = 40
-#: Adjusted Rand index on the sample from which two partitions are one: settling on all nodes
-#: moves it by up to 0.025 in synthetic worlds, another local optimum by 0.05 or more.
-SAME_PARTITION = 0.97
-#: Iterations of a start at most; it ends where no centre moves by more than the second.
+#: Iterations at most; they end where no centre moves by more than the second (Spark's own rule).
 ITERATIONS, TOLERANCE = 300, 1e-4
 
 
@@ -71,7 +67,7 @@ def settle_with_spark(
     paths
         Files ``altimetry/nodes`` of all tiles.
     settings
-        Largest σ of a rate, and the seed.
+        Largest σ of a rate.
 
     Returns
     -------
@@ -80,17 +76,18 @@ def settle_with_spark(
 
     Notes
     -----
-    Spark ML's K-Means takes no centres to start at: of starts with k-means|| (Bahmani et al.
-    2012, Proc. VLDB 5, 622), the first is taken that comes back to the partition of the sample,
-    else the one that comes nearest. The least inertia would be another rule: where two local
-    optima are as good as equal, all nodes may prefer another one than the sample did.
+    Lloyd's iterations (1982, IEEE Trans. Inf. Theory 28, 129) from the centres of the sample:
+    Spark ML's K-Means model labels the nodes, its summarizer takes their means by area.
+    ``KMeans.fit`` itself takes no centres to start at, and its own starts (k-means||, Bahmani et
+    al. 2012, Proc. VLDB 5, 622) seldom come back to the partition that was chosen: where regimes
+    run into each other, not one of a hundred did.
     """
 
     def settle(chosen: Chosen) -> np.ndarray:
         points = _read_points(session, paths, len(chosen.stretched), chosen.scaler, settings)
         points.persist()
         try:
-            labels = _settle(points, chosen, settings.seed)
+            labels = _settle(points, chosen.partition.cluster_centers_)
         finally:
             points.unpersist()
         if labels.size != len(chosen.stretched):
@@ -128,8 +125,6 @@ def _standardise(
     batches: Iterator[pa.RecordBatch], scaler: Scaler, settings: RegimeSettings
 ) -> Iterator[pa.RecordBatch]:
     """Yield the usable nodes of batches, standardised as the job standardises them."""
-    import pyarrow as pa
-
     for batch in batches:
         nodes = batch.to_pandas()
         metrics = node_metrics(nodes)
@@ -142,32 +137,36 @@ def _standardise(
         )
 
 
-def _settle(points: DataFrame, chosen: Chosen, seed: int) -> np.ndarray:
+def _settle(points: DataFrame, centres: np.ndarray) -> np.ndarray:
     """Return the label of each point, by increasing node_id."""
-    from pyspark.ml.clustering import KMeans
-    from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin
+    from pyspark.ml.stat import Summarizer
 
-    own = chosen.partition
-    kmeans = KMeans(
-        featuresCol="point", weightCol="area_km2", k=len(own.cluster_centers_),
-        maxIter=ITERATIONS, tol=TOLERANCE,
-    )  # fmt: skip
-    nearest, best = -1.0, None
-    for number, start in enumerate(np.random.default_rng([seed, 2]).integers(2**31, size=STARTS)):
-        model = kmeans.setSeed(int(start)).fit(points)
-        labels = pairwise_distances_argmin(chosen.sample, np.array(model.clusterCenters()))
-        agreement = adjusted_rand_score(own.labels_, labels)
-        logger.info("start %d: adjusted Rand %.3f with the sample", number + 1, agreement)
-        if agreement > nearest:
-            nearest, best = agreement, model
-        if nearest >= SAME_PARTITION:
+    mean = Summarizer.mean(points["point"], points["area_km2"]).alias("mean")
+    for number in range(1, ITERATIONS + 1):
+        model = _model_at(points.sparkSession, centres)
+        centres = np.array(model.clusterCenters())
+        before = centres.copy()
+        # A centre that has lost all its points stays where it is.
+        for row in model.transform(points).groupBy("prediction").agg(mean).collect():
+            centres[row["prediction"]] = row["mean"].toArray()
+        moved = float(np.linalg.norm(centres - before, axis=1).max())
+        if moved <= TOLERANCE:
+            logger.info("settled on all nodes in %d iterations", number)
             break
     else:
-        logger.warning(
-            "none of %d starts comes back to the sample's partition; the nearest is taken "
-            "(adjusted Rand %.2f)", STARTS, nearest,
-        )  # fmt: skip
-    assert best is not None
-    found = best.transform(points).select("node_id", "prediction").toArrow()
+        logger.warning("not settled in %d iterations; the last moved by %.2g", ITERATIONS, moved)
+    labelled = _model_at(points.sparkSession, centres).transform(points)
+    found = labelled.select("node_id", "prediction").toArrow()
     order = np.argsort(found["node_id"].to_numpy(), kind="stable")
     return found["prediction"].to_numpy()[order]
+
+
+def _model_at(session: SparkSession, centres: np.ndarray) -> KMeansModel:
+    """Return Spark ML's model with these centres: that of k rows in k clusters, without a step."""
+    from pyspark.ml.clustering import KMeans
+    from pyspark.ml.functions import array_to_vector
+
+    rows = session.createDataFrame(pa.table({"centre": centres.tolist()})).coalesce(1)
+    rows = rows.select(array_to_vector(rows["centre"]).alias("point"))
+    kmeans = KMeans(featuresCol="point", k=len(centres), initMode="random", maxIter=0, seed=0)
+    return kmeans.fit(rows)

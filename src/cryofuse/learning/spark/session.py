@@ -158,15 +158,22 @@ def require_master(master: str) -> None:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables that are not set yet, and take them back afterwards."""
-    new = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(new)
+def _environment(on_loopback: bool) -> Iterator[None]:
+    """Set the variables that Spark starts with, and take back all of Spark's afterwards."""
+    before = dict(os.environ)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if on_loopback:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    elif is_loopback(os.environ.get("SPARK_LOCAL_IP")):
+        # Pandera sets it where it finds pyspark; no cluster reaches a driver there.
+        del os.environ["SPARK_LOCAL_IP"]
     try:
         yield
     finally:
-        for name in new:
-            os.environ.pop(name, None)
+        for name in {*before, *os.environ}:
+            if name.startswith(("SPARK_", "PYSPARK_")):
+                os.environ.pop(name, None)
+                os.environ.update({name: before[name]} if name in before else {})
 
 
 @contextmanager
@@ -276,15 +283,14 @@ def open_session(
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="spark-"))
         settings = RESULTS | _QUIET | _settings_of_driver(folder, memory_mb)
-        variables = {"PYSPARK_PYTHON": sys.executable}
         if master is not None:
             settings["spark.master"] = re.sub(r"^local\[\*", f"local[{cores}", master)
-            if _on_loopback(master):
-                settings["spark.driver.host"] = "127.0.0.1"
-                settings["spark.driver.bindAddress"] = "127.0.0.1"
-                variables["SPARK_LOCAL_IP"] = "127.0.0.1"
+        on_loopback = master is not None and _on_loopback(master)
+        if on_loopback:
+            settings["spark.driver.host"] = "127.0.0.1"
+            settings["spark.driver.bindAddress"] = "127.0.0.1"
         settings["spark.app.name"] = name
-        stack.enter_context(_environment(variables))
+        stack.enter_context(_environment(on_loopback))
         stack.enter_context(_restore_interrupt())
         gateway = stack.enter_context(_gateway(settings))
         session = _start(gateway, settings)

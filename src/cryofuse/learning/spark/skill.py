@@ -145,7 +145,7 @@ class _Fits:
         training, held_out = rows.filter(_among(train, n)), rows.filter(_among(test, n))
         if model == "xgboost":
             # One worker: the same trees as the default engine's, whatever the cluster.
-            training = training.coalesce(1).sortWithinPartitions(_NUMBER)
+            training = training.repartition(1).sortWithinPartitions(_NUMBER)
             fitted = _xgboost(samples.names, parameters, trees, seed).fit(training)
         else:
             training, held_out = _impute(training, held_out, samples.names, len(train))
