@@ -13,7 +13,7 @@ from tests.slurm.project import SlurmProject
 #: What a script and its imports do not fit into.
 TOO_SMALL_MB = 250
 #: Two tiles: each job starts Snakemake twice.
-FEW_JOBS = {"elevation": {"tile_m": 1_000_000}}
+FEW_JOBS = {"elevation": {"tile_m": 2_000_000}}
 
 
 def require_slurm() -> None:
