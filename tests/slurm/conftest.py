@@ -1,9 +1,11 @@
 """One Slurm for the session, and the runs on it, which go at the same time."""
 
 import os
+import re
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.earthdata import QUARTER
 from tests.slurm.cluster import LoopbackSlurm, lacking
 from tests.slurm.project import SlurmProject
@@ -11,7 +13,7 @@ from tests.slurm.project import SlurmProject
 #: What a script and its imports do not fit into.
 TOO_SMALL_MB = 250
 #: Two tiles: each job starts Snakemake twice.
-FEW_JOBS = {"elevation": {"tile_m": 1_000_000}}
+FEW_JOBS = {"elevation": {"tile_m": 2_000_000}}
 
 
 def require_slurm() -> None:
@@ -32,6 +34,12 @@ def slurm(tmp_path_factory):
         folder, nodes=2, memory_mb=8000, cpus=2, partitions=("main", "rough")
     ) as cluster:
         yield cluster
+
+
+def disk_of_its_own() -> str:
+    """Return the folder of temporary files that the profile proposes."""
+    profile = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
+    return re.search(r'^ *# tmpdir: "(.*)"$', profile, re.MULTILINE)[1]
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +66,7 @@ def runs(slurm, request, tmp_path_factory):
         projects["whole"] = SlurmProject(folder / "whole", **FEW_JOBS).start(
             "all",
             "--default-resources",
-            f"tmpdir=shutil.os.path.expandvars('{scratch}/job_$SLURM_JOB_ID')",
+            "tmpdir=" + disk_of_its_own().replace("/scratch/$USER", str(scratch)),
         )
         projects["local"] = SlurmProject(folder / "local", **FEW_JOBS)
     yield projects

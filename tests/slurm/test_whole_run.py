@@ -36,6 +36,7 @@ def test_only_heavy_rules_went_to_nodes_and_both_were_used(runs, slurm):
 
 
 def test_temporary_files_went_to_a_folder_of_each_job(runs, slurm):
+    """None of a light rule, which runs outside of any job."""
     scratch = runs["whole"].folder.parent / "scratch"
     made = {path.name for path in scratch.iterdir()}
     assert made == {f"job_{job.number}" for job in runs["whole"].jobs(slurm)}
