@@ -353,8 +353,16 @@ def _require_executor(session: SparkSession) -> None:
     context = session.sparkContext
     if master_kind(str(context.master)) == "local":
         return
-    late = threading.Timer(EXECUTOR_S, context.cancelAllJobs)
-    late.start()
+    ended = threading.Event()
+
+    def give_up() -> None:
+        waited = ended.wait(EXECUTOR_S)
+        # Again and again: what is not submitted yet cannot be cancelled.
+        while not waited:
+            context.cancelAllJobs()
+            waited = ended.wait(1)
+
+    threading.Thread(target=give_up, daemon=True).start()
     try:
         session.range(1).count()
     except (PySparkException, Py4JError):
@@ -364,7 +372,7 @@ def _require_executor(session: SparkSession) -> None:
             "worker with free cores and memory (spark.executor.memory; more in the log)"
         ) from None
     finally:
-        late.cancel()
+        ended.set()
 
 
 def open_job_session(snakemake: Any) -> AbstractContextManager[SparkSession]:
