@@ -147,8 +147,8 @@ class LearningSettings(Settings):
     )
     master: str = Field(
         "local[*]",
-        description="Spark master: local[*] is this machine, as many cores as the rule has threads; "
-        "spark://host:7077 a cluster",
+        description="Spark master: local[*] is as many cores of this machine as the rule has "
+        "threads, spark://host:7077 a cluster",
     )
 
 

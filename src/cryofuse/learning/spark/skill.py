@@ -63,7 +63,8 @@ PARAMETERS: dict[str, dict[str, tuple[str, Callable[[Any], Any]] | None]] = {
     "hist_gradient_boosting": {
         # Spark grows level by level, not leaf by leaf: the depth that holds as many leaves.
         "max_leaf_nodes": ("maxDepth", depth_of),
-        "learning_rate": ("stepSize", float),
+        # Spark fits its trees to the gradient, which is twice the residual.
+        "learning_rate": ("stepSize", lambda rate: float(rate) / 2),
         "min_samples_leaf": ("minInstancesPerNode", int),
         "max_features": ("featureSubsetStrategy", str),
         # A leaf of Spark's is the mean of its samples, without penalty.
