@@ -195,4 +195,4 @@ def test_every_key_of_the_profile_has_its_reason():
     keys = [i for i, line in enumerate(lines) if re.match(r"[a-z-]+:", line)]
     bare = [lines[i] for i in keys if not lines[i - 1].startswith("#")]
     # What the executor is needs no reason but the title.
-    assert bare == ["printshellcmds: false", "default-resources:"]
+    assert bare == ["default-resources:"]
