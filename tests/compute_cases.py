@@ -24,7 +24,7 @@ def square(number):
 def shout(number):
     logging.getLogger("cryofuse.case").info("task %d is under way", number)
     warnings.warn("the ice is thin", stacklevel=1)
-    logging.getLogger("distributed.worker").error("connection closed")
+    logging.getLogger("distributed.worker").critical("connection closed")
 
 
 def spoil(number):
@@ -50,6 +50,12 @@ class Poison:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def linger(task):
+    """Mark that a task is under way, and take longer than anybody waits."""
+    Path(task).touch()
+    time.sleep(600)
+
+
 def swallow(task):
     return task() if isinstance(task, Poison) else task
 
@@ -62,6 +68,8 @@ def count_threads(_):
     import threadpoolctl
     import xgboost  # noqa: F401
 
+    # As every compilation does first.
+    numba.config.reload_config()
     found = {
         "numba": numba.config.NUMBA_NUM_THREADS,
         "arrow": pa.cpu_count(),
@@ -70,6 +78,13 @@ def count_threads(_):
     for library in threadpoolctl.threadpool_info():
         found[Path(library["filepath"]).name] = library["num_threads"]
     return found
+
+
+def memory_limit(_):
+    """What Dask stops this worker at (MB)."""
+    from distributed import get_worker
+
+    return get_worker().memory_manager.memory_limit / 1e6
 
 
 def read_heights(path):

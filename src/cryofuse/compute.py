@@ -1,36 +1,40 @@
 """Who does the tasks of a job: the job itself, processes beside it, or Dask workers elsewhere.
 
 Library functions take ``run``, which maps a function over independent tasks; scripts get one from
-:func:`open_workers`. Results come in the order of the tasks and do not depend on who did them.
+:func:`open_job_workers`. Results come in the order of the tasks and do not depend on who did them.
 Tasks travel by value: files that they name must be the workers' too, nothing else is shared.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from logging.handlers import QueueHandler
+from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from cryofuse.config import ComputeSettings
 from cryofuse.logs import UserError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
-
-    from cryofuse.config import ComputeSettings
+    from distributed import Client, Future, Security
 
 #: Maps a function over independent tasks: results in the order of the tasks.
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
@@ -39,8 +43,17 @@ Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 _AHEAD = 2
 #: Longest wait for a scheduler to answer (s).
 CONNECT_LIMIT_S = 30.0
-#: Longest time without any worker, such as in Slurm's queue, before a job gives up (s).
-WORKER_LIMIT_S = 900.0
+#: Longest time without any worker, such as in Slurm's queue, before a job gives up: a share of what
+#: it may take, so that it says so before its own limit ends it.
+WAIT_SHARE = 0.9
+#: Time that a job may take where its rule says nothing (minutes).
+RUNTIME_MIN = 30.0
+#: What a job's script and the two Snakemakes around it take beside its workers (MB).
+JOB_MB = 1000
+#: A worker with the libraries of learning (270 MB), and half as much for a small task (MB).
+LEAST_WORKER_MB = 400
+#: The process that starts a worker in Slurm and looks after it (MB).
+NANNY_MB = 250
 #: How often a job that waits looks whether there are workers at all (s).
 _LOOK_S = 5.0
 #: What numerical libraries read when they are loaded. Arrow and XGBoost go by OpenMP's.
@@ -49,6 +62,7 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
 )
 #: Dask keeps little in workers here: no file to spill to, and no worker that waits for memory
 #: which never comes back. What takes too much is stopped, as a cluster would.
@@ -82,9 +96,18 @@ def run_serially(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterat
     yield from map(function, tasks)
 
 
+def open_job_workers(snakemake: Any) -> AbstractContextManager[Run]:
+    """Open the workers of a rule's job: the configuration's, with what the rule may take."""
+    settings = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
+    given = snakemake.resources
+    return open_workers(settings, snakemake.threads, given.mem_mb, given.runtime)
+
+
 @contextmanager
-def open_workers(settings: ComputeSettings, threads: int, memory_mb: float) -> Iterator[Run]:
-    """Open the workers of a job, and close them whatever happens.
+def open_workers(
+    settings: ComputeSettings, threads: int, memory_mb: float, runtime_min: float = RUNTIME_MIN
+) -> Iterator[Run]:
+    """Open the workers of a job, and close them whatever happens, also when the job is ended.
 
     What is yielded takes a function and its tasks, which may be made as they are asked for, and
     yields results in the order of the tasks; no more than two tasks a worker are ahead of the
@@ -96,32 +119,73 @@ def open_workers(settings: ComputeSettings, threads: int, memory_mb: float) -> I
     settings
         Whose workers, and how many.
     threads
-        Threads of the job's rule: its workers, or where it works alone those of its libraries.
-        In workers libraries use one.
+        Threads of the job's rule: the most processes beside it, or where it works alone the
+        threads of its libraries. In workers libraries use one.
     memory_mb
-        Memory of the job's rule (MB), shared equally by its threads or workers.
+        Memory of the job's rule (MB): what it needs itself, and equal shares for its workers.
+    runtime_min
+        Time that the job may take (minutes): that of its workers in Slurm, and with a margin the
+        longest wait for one.
 
     Raises
     ------
     UserError
         If there is no scheduler or no worker, or a task ends every worker that takes it.
     """
+    patience_s = WAIT_SHARE * 60 * runtime_min
+    # Libraries of the job wait while processes beside it work on the same cores.
+    own_threads = threads
     if settings.scheduler == "processes":
-        workers = settings.workers or threads
+        workers = min(settings.workers or threads, threads)
         if workers == 1:
             with limit_threads(threads):
                 yield run_serially
             return
-        opened = _processes(workers, memory_mb / workers)
+        own_threads = 1
+        opened = _processes(workers, worker_memory(memory_mb, workers), patience_s)
     elif settings.address == "slurm":
-        opened = _slurm_jobs(settings.workers or threads, memory_mb / threads)
+        memory = worker_memory(memory_mb, threads)
+        opened = _slurm_jobs(settings.workers or threads, memory, runtime_min, patience_s)
     else:
-        opened = _scheduler(str(settings.address), settings.workers)
+        opened = _scheduler(str(settings.address), settings.workers, patience_s)
     import dask.config
     import distributed  # noqa: F401  so that the levels of its loggers are set, to be set again
 
-    with dask.config.set(_DASK), _log_levels(_JOB_LOGGING), opened as pool, limit_threads(threads):
+    with (
+        _end_by_exception(),
+        dask.config.set(_DASK),
+        _log_levels(_JOB_LOGGING),
+        opened as pool,
+        limit_threads(own_threads),
+    ):
         yield pool.run
+
+
+def worker_memory(memory_mb: float, workers: int) -> float:
+    """Return a worker's share (MB) of a job's memory (MB), of which the job itself has its own."""
+    return max((memory_mb - JOB_MB) / workers, LEAST_WORKER_MB)
+
+
+@contextmanager
+def _end_by_exception() -> Iterator[None]:
+    """Let SIGTERM, by which Slurm ends jobs, end this one as an exception: what is open is closed.
+
+    Handlers of signals belong to the main thread; in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        # Once: what is being closed is not interrupted.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -147,7 +211,7 @@ def _thread_variables(threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def _processes(workers: int, memory_mb: float) -> Iterator[_Pool]:
+def _processes(workers: int, memory_mb: float, patience_s: float) -> Iterator[_Pool]:
     """Open processes on this machine: Dask starts them afresh (spawn), as HDF5 needs it."""
     from distributed import Client, LocalCluster, Security
 
@@ -167,11 +231,11 @@ def _processes(workers: int, memory_mb: float) -> Iterator[_Pool]:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield _Pool(client, workers)
+        yield _Pool(client, workers, patience_s)
 
 
 @contextmanager
-def _scheduler(address: str, workers: int | None) -> Iterator[_Pool]:
+def _scheduler(address: str, workers: int | None, patience_s: float) -> Iterator[_Pool]:
     """Open the workers of a scheduler that runs, all or so many of them."""
     from distributed import Client
 
@@ -183,16 +247,18 @@ def _scheduler(address: str, workers: int | None) -> Iterator[_Pool]:
             "set scheduler: processes"
         ) from None
     with client:
-        _wait_for_worker(client, f"the Dask scheduler at {address} has no worker")
-        yield _Pool(client, workers or sum(client.nthreads().values()))
+        _wait_for_worker(client, f"the Dask scheduler at {address} has no worker", patience_s)
+        yield _Pool(client, workers or sum(client.nthreads().values()), patience_s)
 
 
 @contextmanager
-def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
+def _slurm_jobs(
+    workers: int, memory_mb: float, runtime_min: float, patience_s: float
+) -> Iterator[_Pool]:
     """Open workers that are Slurm jobs of one core each; jobs that are lost are asked for anew."""
     import dask.config
     from dask_jobqueue import SLURMCluster
-    from distributed import Client, Security
+    from distributed import Client
 
     if not shutil.which("sbatch"):
         raise UserError("compute: address: slurm needs Slurm's commands: there is no sbatch here")
@@ -208,20 +274,23 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
         options.setdefault("host", _own_address())
     with (
         _own_folder(),
+        # Workers read the certificates of the job where the run is, which they share.
+        TemporaryDirectory(dir=os.getcwd(), prefix=".workers-") as shared,
         SLURMCluster(
             cores=1,
             processes=1,
             memory=f"{memory_mb:.0f}MB",
+            job_mem=f"{memory_mb + NANNY_MB:.0f}M",
+            walltime=str(math.ceil(runtime_min)),
             queue=os.environ.get("SLURM_JOB_PARTITION"),
             account=os.environ.get("SLURM_JOB_ACCOUNT"),
             job_extra_directives=directives,
             job_script_prologue=[
                 *site["job-script-prologue"],
-                *(f"export {name}='{value}'" for name, value in variables.items()),
+                *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
             ],
             scheduler_options=options,
-            # Its files lie where the run is, which workers share, and go with the job.
-            security=Security.temporary(),
+            security=_write_certificates(Path(shared)),
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -238,8 +307,24 @@ def _slurm_jobs(workers: int, memory_mb: float) -> Iterator[_Pool]:
                 "mend jobqueue.slurm in Dask's configuration"
             )
         cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
-        _wait_for_worker(client, "no Dask worker has come out of Slurm's queue")
-        yield _Pool(client, workers)
+        _wait_for_worker(client, "no Dask worker has come out of Slurm's queue", patience_s)
+        yield _Pool(client, workers, patience_s)
+
+
+def _write_certificates(folder: Path) -> Security:
+    """Make certificates for one job, in files of a folder that nobody else may read."""
+    from distributed import Security
+
+    made = Security.temporary().get_tls_config_for_role("worker")
+    paths = {name: str(folder / f"{name}.pem") for name in ("ca_file", "cert", "key")}
+    for name, path in paths.items():
+        Path(path).write_text(made[name])
+    roles = {
+        f"tls_{role}_{name}": paths[name]
+        for role in ("client", "scheduler", "worker")
+        for name in ("cert", "key")
+    }
+    return Security(require_encryption=True, tls_ca_file=paths["ca_file"], **roles)
 
 
 def _worker_variables() -> dict[str, str]:
@@ -248,7 +333,7 @@ def _worker_variables() -> dict[str, str]:
 
     told = dask.config.merge(dask.config.global_config, {"logging": _WORKER_LOGGING})
     inherited = {"DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(told)}
-    return _thread_variables(1) | {"NUMBA_NUM_THREADS": "1"} | inherited
+    return _thread_variables(1) | inherited
 
 
 @contextmanager
@@ -274,24 +359,27 @@ def _own_address() -> str:
     return str(get_ip(controller[2] or controller[1]) if controller else get_ip())
 
 
-def _wait_for_worker(client: Client, problem: str) -> None:
+def _wait_for_worker(client: Client, problem: str, patience_s: float) -> None:
     try:
-        client.wait_for_workers(1, timeout=WORKER_LIMIT_S)
+        client.wait_for_workers(1, timeout=patience_s)
     except TimeoutError:
         raise UserError(
-            f"{problem} after {WORKER_LIMIT_S:.0f} s; see why, or set compute: scheduler: processes"
+            f"{problem} after {patience_s:.0f} s; see why, or set compute: scheduler: processes"
         ) from None
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Dask workers behind a client, and how many tasks they take at a time."""
+    """Dask workers behind a client, how many tasks they take at a time, and waits for them (s)."""
 
     client: Client
     workers: int
+    patience_s: float
 
     def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         """Yield the results of tasks in their order."""
+        from distributed import CancelledError
+
         ahead: deque[tuple[str, Future]] = deque()
         try:
             for number, task in enumerate(tasks, 1):
@@ -301,6 +389,11 @@ class _Pool:
                 ahead.append((name, self._submit(function, task)))
             while ahead:
                 yield self._result(*ahead.popleft())
+        except CancelledError:
+            raise UserError(
+                "compute: address: the Dask scheduler has gone in the middle of the work, and the "
+                "tasks with it; start it again, then the same run"
+            ) from None
         finally:
             self.client.cancel([future for _, future in ahead])
 
@@ -344,9 +437,9 @@ class _Pool:
                 return
             except TimeoutError:
                 alone_s = 0.0 if self.client.nthreads() else alone_s + _LOOK_S
-            if alone_s >= WORKER_LIMIT_S:
+            if alone_s >= self.patience_s:
                 raise UserError(
-                    f"all Dask workers are lost, and none came back in {WORKER_LIMIT_S:.0f} s"
+                    f"all Dask workers are lost, and none came back in {self.patience_s:.0f} s"
                 )
 
 
@@ -357,7 +450,6 @@ def _work(
     _settle()
     said: SimpleQueue[logging.LogRecord] = SimpleQueue()
     handler = QueueHandler(said)
-    handler.addFilter(lambda record: not record.name.startswith(("distributed", "tornado")))
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -376,7 +468,16 @@ def _work(
 def _settle() -> None:
     """Prepare a worker's process: one thread, and warnings where log records go."""
     import pyarrow as pa
+    from distributed import get_worker
     from threadpoolctl import threadpool_limits
+
+    worker = get_worker()
+    if worker.state.nthreads > 1:
+        # The folder of a process and its log handlers are those of all its threads.
+        raise UserError(
+            f"the Dask worker at {worker.address} has {worker.state.nthreads} threads, and tasks "
+            "need processes of their own: start workers with dask worker --nthreads 1"
+        )
 
     # For libraries that are loaded later, then for those that are there.
     os.environ.update(_thread_variables(1))

@@ -1,8 +1,12 @@
 """Workers inside a job: order, bounds, deaths, threads, logs, and results that stay the same."""
 
+import inspect
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -18,6 +22,7 @@ from cryofuse.config import ComputeSettings
 from cryofuse.elevation import scatter
 from cryofuse.logs import UserError, job_log
 from tests import compute_cases as cases
+from tests.conftest import ROOT
 
 MEMORY_MB = 4000
 
@@ -33,11 +38,18 @@ def two(temporary):
     """Two workers for all tests of the module: results must not depend on what they did before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(temporary))
-        before = dict(os.environ)
+        before = dict(os.environ), levels()
         with open_workers(ComputeSettings(), 2, MEMORY_MB) as run:
+            assert levels() != before[1]
             yield run
-        assert dict(os.environ) == before
+        assert (dict(os.environ), levels()) == before
         assert not list(temporary.iterdir())
+
+
+def levels():
+    import distributed as _  # noqa: F401  it sets them when it is loaded
+
+    return [logging.getLogger(f"distributed{part}").level for part in ("", ".nanny", ".client")]
 
 
 def distributed(address, workers=None):
@@ -59,10 +71,9 @@ def test_libraries_of_a_job_that_works_alone_use_its_threads():
     for threads in (1, 3):
         with limit_threads(threads):
             found = cases.count_threads(None)
-        found.pop("numba")
         # A library may have been built for fewer threads than it is asked to use.
         assert {name: n for name, n in found.items() if n > threads} == {}
-        assert found["arrow"] == found["arrow io"] == threads
+        assert found["arrow"] == found["arrow io"] == found["numba"] == threads
     assert (pa.cpu_count(), pa.io_thread_count()) == before
 
 
@@ -105,6 +116,23 @@ def test_libraries_in_workers_use_one_thread(two, monkeypatch):
     for found in two(cases.count_threads, [None, None]):
         assert len(found) >= 6
         assert set(found.values()) == {1}
+
+
+def test_the_job_itself_has_memory_beside_its_workers(two):
+    """Half of what remains for each, and no less than a worker needs before it does anything."""
+    limits = set(two(cases.memory_limit, [None, None]))
+    assert limits == {(MEMORY_MB - 1000) / 2}
+    assert compute.worker_memory(6500, 4) == 1375
+    assert compute.worker_memory(1500, 8) == 400
+
+
+def test_there_are_never_more_processes_than_threads():
+    with open_workers(ComputeSettings(workers=4), 2, MEMORY_MB) as run:
+        assert pa.cpu_count() == 1
+        pids = {pid for _, pid in run(cases.square, range(1, 13))}
+        assert len(pids) == 2 and os.getpid() not in pids
+    with open_workers(ComputeSettings(workers=4), 1, MEMORY_MB) as run:
+        assert run is run_serially
 
 
 def test_workers_read_the_same_file_at_the_same_time(two, tmp_path):
@@ -159,18 +187,181 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path, monkeypatch):
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in line
 
 
-def test_a_scheduler_without_workers_is_one_line(tmp_path, monkeypatch):
+def test_a_scheduler_without_workers_is_one_line():
     from distributed import LocalCluster
 
-    monkeypatch.setattr(compute, "WORKER_LIMIT_S", 0.5)
     with (
         LocalCluster(
             n_workers=0, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp"
         ) as cluster,
-        pytest.raises(UserError, match="has no worker"),
-        open_workers(distributed(cluster.scheduler_address), 1, MEMORY_MB),
+        pytest.raises(UserError, match="has no worker after 1 s"),
+        open_workers(distributed(cluster.scheduler_address), 1, MEMORY_MB, runtime_min=1 / 54),
     ):
         pass
+
+
+def test_workers_with_several_threads_are_refused_in_one_line(tmp_path):
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            dashboard_address="127.0.0.1:0",
+            local_directory=tmp_path / "dask",
+        ) as cluster,
+        pytest.raises(SystemExit),
+        job_log(tmp_path / "rule.log"),
+        open_workers(distributed(cluster.scheduler_address), 1, MEMORY_MB) as run,
+    ):
+        list(run(cases.square, [1, 2, 3]))
+    (line,) = (tmp_path / "rule.log").read_text().splitlines()
+    assert "has 2 threads" in line and "--nthreads 1" in line
+
+
+def test_a_scheduler_that_dies_in_mid_run_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
+    address = f"tcp://127.0.0.1:{free_port()}"
+    options = {"stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    scheduler = ["dask_scheduler", "--host", address, "--no-dashboard"]
+    worker = ["dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+    daemons = []
+    try:
+        for module, *words in (scheduler, worker):
+            command = [sys.executable, "-m", f"distributed.cli.{module}", *words]
+            daemons.append(subprocess.Popen(command, **options))
+        with (
+            pytest.raises(SystemExit),
+            job_log(tmp_path / "rule.log"),
+            open_workers(distributed(address), 1, MEMORY_MB) as run,
+        ):
+            for _ in run(cases.square, range(1, 1000)):
+                daemons[0].kill()
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+            daemon.wait()
+    (line,) = (tmp_path / "rule.log").read_text().splitlines()
+    assert "the Dask scheduler has gone in the middle of the work" in line
+
+
+#: A job of a rule with two workers, whose tasks end when they are ended.
+JOB = """
+import sys
+from cryofuse.compute import open_workers
+from cryofuse.config import ComputeSettings
+from tests import compute_cases
+
+if __name__ == "__main__":
+    with open_workers(ComputeSettings(), 2, 4000) as run:
+        list(run(compute_cases.linger, sys.argv[1:]))
+"""
+
+
+def test_a_job_that_is_ended_leaves_no_worker_and_no_file(tmp_path):
+    marks, temporary = [tmp_path / "1", tmp_path / "2"], tmp_path / "temporary"
+    temporary.mkdir()
+    (tmp_path / "job.py").write_text(JOB)
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        "TMPDIR": str(temporary),
+    }
+    job = subprocess.Popen(
+        [sys.executable, tmp_path / "job.py", *marks],
+        env=os.environ | variables,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: all(mark.exists() for mark in marks), job)
+        assert list(temporary.iterdir())
+        job.send_signal(signal.SIGTERM)
+        _, said = job.communicate(timeout=30)
+        assert job.returncode == 128 + signal.SIGTERM
+        assert "Traceback" not in said
+        wait_until(lambda: not is_there(job.pid))
+        assert not list(temporary.iterdir())
+    finally:
+        if is_there(job.pid):
+            os.killpg(job.pid, signal.SIGKILL)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def is_there(group):
+    """Whether a process group has any process, which takes its workers in."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(done, job=None):
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        assert job is None or job.poll() is None, job.communicate()[1]
+        time.sleep(0.05)
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+#: A job that can import nothing but what the run's lock installs.
+ONLY_LOCKED = """
+import re
+import sys
+from importlib.metadata import packages_distributions
+
+
+def normal(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+class Refuse:
+    def __init__(self, lock):
+        self.locked = {normal(name) for name in re.findall(r"(?m)^([A-Za-z0-9._-]+)==", lock)}
+        self.known = packages_distributions()
+
+    def find_spec(self, name, path=None, target=None):
+        packages = {normal(package) for package in self.known.get(name.split(".")[0], ())}
+        if packages and not packages & (self.locked | {"cryofuse"}):
+            raise ModuleNotFoundError(f"{name} is in no package of the lock", name=name)
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, Refuse(open(sys.argv[1]).read()))
+    import dask_jobqueue
+
+    from cryofuse.compute import open_workers
+    from cryofuse.config import ComputeSettings
+    from tests import compute_cases
+
+    with open_workers(ComputeSettings(), 2, 4000) as run:
+        print([value for value, _ in run(compute_cases.square, [1, 2])])
+"""
+
+
+def test_workers_need_nothing_that_a_run_does_not_install(tmp_path):
+    (tmp_path / "job.py").write_text(ONLY_LOCKED)
+    command = [sys.executable, tmp_path / "job.py", ROOT / "envs" / "lock.txt"]
+    variables = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    said = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    assert said.stdout == "[1, 4]\n", said.stderr
+
+
+def test_the_private_name_of_dask_is_still_there():
+    """Its task of one key, which alone can say that it waits at the scheduler."""
+    import dask
+
+    parameters = inspect.signature(dask._task_spec.Task).parameters
+    assert "_data_producer" in parameters, (
+        f"compute.py wants another way with Dask {dask.__version__}"
+    )
 
 
 def test_slurm_without_slurm_is_one_line(monkeypatch):
@@ -180,15 +371,6 @@ def test_slurm_without_slurm_is_one_line(monkeypatch):
         open_workers(distributed("slurm"), 1, MEMORY_MB),
     ):
         pass
-
-
-def test_levels_of_loggers_are_as_before():
-    import distributed as _  # noqa: F401
-
-    before = logging.getLogger("distributed").level
-    with open_workers(ComputeSettings(workers=1), 1, MEMORY_MB):
-        pass
-    assert logging.getLogger("distributed").level == before
 
 
 def test_a_worker_killed_in_mid_task_costs_its_task_alone(two, tmp_path):

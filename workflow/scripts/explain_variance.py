@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cryofuse.compute import open_workers
-from cryofuse.config import ComputeSettings, ExplainedSettings, SkillSettings
+from cryofuse.compute import open_job_workers
+from cryofuse.config import ExplainedSettings, SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.importance import explain_variance, list_rows, rank_features
 from cryofuse.logs import job_log
@@ -22,8 +22,7 @@ def main(snakemake: Any) -> None:
         predictions = read_table(snakemake.input.predictions)
         explained = explain_variance(predictions, settings, list_rows(features, skill), skill)
         near = neighbours(mascons, skill.neighbour_buffer_km or 0.0)
-        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
-        with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
+        with open_job_workers(snakemake) as run:
             importance = rank_features(features, settings, skill, near, run)
         origin = provenance(snakemake) | {"seed": skill.seed}
         write_table(explained, snakemake.output.mascons, EXPLAINED, origin)

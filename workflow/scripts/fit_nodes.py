@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from cryofuse.compute import open_workers
+from cryofuse.compute import open_job_workers
 from cryofuse.config import (
-    ComputeSettings,
     ElevationSettings,
     FusionSettings,
     PeriodSettings,
@@ -19,8 +18,7 @@ from cryofuse.tables import CHECK_PAIRS, NODE_MONTHS, NODE_MONTHS_CAUSAL, NODES,
 def main(snakemake: Any) -> None:
     """Run the job."""
     with job_log(snakemake.log[0]) as log:
-        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
-        with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
+        with open_job_workers(snakemake) as run:
             result = fit_tile(
                 snakemake.input.segments,
                 snakemake.wildcards.tile,

@@ -3,8 +3,8 @@
 from contextlib import ExitStack
 from typing import Any
 
-from cryofuse.compute import open_workers
-from cryofuse.config import ComputeSettings, RegionSettings, SkillSettings
+from cryofuse.compute import open_job_workers
+from cryofuse.config import RegionSettings, SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.skill import evaluate, verdict
 from cryofuse.learning.spark.session import open_job_session
@@ -23,14 +23,11 @@ def main(snakemake: Any) -> None:
         features = read_features(snakemake.input.features)
         mascons = read_geo_table(snakemake.input.mascons)
         near = neighbours(mascons, settings.neighbour_buffer_km or 0.0)
-        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
         engine = None
         if snakemake.params.learning["engine"] == "spark":
             session = stack.enter_context(open_job_session(snakemake))
             engine = spark_engine(session, snakemake.input.features, snakemake.wildcards.region)
-        run = stack.enter_context(
-            open_workers(compute, snakemake.threads, snakemake.resources.mem_mb)
-        )
+        run = stack.enter_context(open_job_workers(snakemake))
         scores, predictions = evaluate(features, settings, near, run, engine)
         sentence = verdict(scores)
         log.info("%s", sentence)

@@ -12,8 +12,8 @@ from cryofuse.atl06.ledger import LedgerRow, ledger_table
 from cryofuse.atl06.subset import cut_granules
 from cryofuse.atl06.tiles import write_by_tile
 from cryofuse.calendar import clip_period
-from cryofuse.compute import open_workers
-from cryofuse.config import ComputeSettings, RegionSettings
+from cryofuse.compute import open_job_workers
+from cryofuse.config import RegionSettings
 from cryofuse.geo import load_outline
 from cryofuse.logs import UserError, job_log
 from cryofuse.provenance import provenance
@@ -37,11 +37,10 @@ def main(snakemake: Any) -> None:
         product = snakemake.params.altimetry["product"]
         months = snakemake.params.period
         period = clip_period(snakemake.wildcards.period, months["start"], months["end"])
-        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
         ledger: list[LedgerRow] = []
 
         def segments() -> Iterator[pa.Table]:
-            with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
+            with open_job_workers(snakemake) as run:
                 for table, rows in cut_granules(manifest, area, share, product, period, run):
                     ledger.extend(rows)
                     yield table

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cryofuse.compute import open_workers
-from cryofuse.config import ComputeSettings, SkillSettings
+from cryofuse.compute import open_job_workers
+from cryofuse.config import SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.curve import trace_learning
 from cryofuse.logs import job_log
@@ -19,8 +19,7 @@ def main(snakemake: Any) -> None:
         features = read_features(snakemake.input.features)
         mascons = read_geo_table(snakemake.input.mascons)
         near = neighbours(mascons, settings.neighbour_buffer_km or 0.0)
-        compute = ComputeSettings.model_validate(snakemake.config.get("compute") or {})
-        with open_workers(compute, snakemake.threads, snakemake.resources.mem_mb) as run:
+        with open_job_workers(snakemake) as run:
             curve = trace_learning(features, settings, near, run)
         origin = provenance(snakemake) | {"seed": settings.seed}
         write_table(curve, snakemake.output.curve, LEARNING_CURVE, origin)
