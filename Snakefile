@@ -43,7 +43,8 @@ localrules:
 
 
 onstart:
-    if not workflow.local_exec:
+    # Workers of a job are Slurm's jobs, too.
+    if not workflow.local_exec or CONFIG.compute.address == "slurm":
         forbid_travelling_secrets()
 
 

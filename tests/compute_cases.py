@@ -24,7 +24,6 @@ def square(number):
 def shout(number):
     logging.getLogger("cryofuse.case").info("task %d is under way", number)
     warnings.warn("the ice is thin", stacklevel=1)
-    logging.getLogger("distributed.worker").critical("connection closed")
 
 
 def spoil(number):

@@ -124,7 +124,9 @@ class ComputeSettings(Settings):
         "slurm: each job asks Slurm for workers of its own",
     )
     workers: Count | None = Field(
-        None, description="Workers; null takes the rule's threads, or all that a scheduler has"
+        None,
+        description="Workers; null takes the rule's threads, or all that a scheduler has. "
+        "Processes are never more than the rule's threads",
     )
 
     @model_validator(mode="after")

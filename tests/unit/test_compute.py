@@ -38,11 +38,11 @@ def two(temporary):
     """Two workers for all tests of the module: results must not depend on what they did before."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(temporary))
-        before = dict(os.environ), levels()
+        before = dict(os.environ), levels(), signal.getsignal(signal.SIGTERM)
         with open_workers(ComputeSettings(), 2, MEMORY_MB) as run:
             assert levels() != before[1]
             yield run
-        assert (dict(os.environ), levels()) == before
+        assert (dict(os.environ), levels(), signal.getsignal(signal.SIGTERM)) == before
         assert not list(temporary.iterdir())
 
 
@@ -104,12 +104,12 @@ def test_an_exception_of_a_task_is_raised_with_its_traceback(two):
     assert len(list(two(cases.square, [1, 2]))) == 2
 
 
-def test_what_tasks_say_reaches_the_log_and_what_dask_says_does_not(two, tmp_path):
+def test_what_tasks_say_reaches_the_log_in_their_order(two, tmp_path):
     with job_log(tmp_path / "rule.log"):
         list(two(cases.shout, [1, 2]))
     text = (tmp_path / "rule.log").read_text()
     assert text.index("task 1 is under way") < text.index("task 2 is under way")
-    assert "the ice is thin" in text and "connection closed" not in text
+    assert "the ice is thin" in text
 
 
 def test_libraries_in_workers_use_one_thread(two, monkeypatch):
@@ -285,7 +285,6 @@ def test_a_job_that_is_ended_leaves_no_worker_and_no_file(tmp_path):
     finally:
         if is_there(job.pid):
             os.killpg(job.pid, signal.SIGKILL)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def is_there(group):

@@ -13,6 +13,7 @@ from snakemake.api import ResourceSettings, SnakemakeApi
 from snakemake.common.tbdstring import TBDString
 from snakemake.settings.types import ConfigSettings
 
+from cryofuse.compute import JOB_MB, worker_memory
 from cryofuse.config import ElevationSettings, RegionSettings
 from cryofuse.geo import list_tiles, load_outline
 from tests.conftest import ROOT
@@ -151,23 +152,40 @@ def test_what_known_inputs_ask_for(synthetic, inputs, tmp_path):
     assert asked(subset, "runtime", **month) == 29
     assert asked(subset, "runtime", attempt=2, **month) == 58
     assert asked(subset, "mem_mb", threads=1, **month) == 2000
-    assert asked(subset, "mem_mb", threads=4, attempt=2, **month) == 8200
+    assert asked(subset, "mem_mb", threads=4, attempt=2, **month) == 9400
     # A tile reads its share of the region.
     region = RegionSettings.model_validate(
         yaml.safe_load((ROOT / "config" / "regions" / "demo.yaml").read_text())
     )
     tiles = list_tiles(load_outline(region), ElevationSettings().tile_m)
     assert asked(fit, "runtime", size_mb=100.5 * len(tiles)) == 30
-    assert asked(fit, "mem_mb", size_mb=1e5, threads=4) == 5500
+    assert asked(fit, "mem_mb", size_mb=1e5, threads=4) == 7000
     # 393 mascons and 75 months: a folder, whose entry Snakemake counts as nothing.
     features = inputs(11.0) | {"size_mb": 0.3}
     assert asked(skill, "runtime", **features) == 140
-    assert asked(skill, "mem_mb", threads=8, **features) == 6420
+    assert asked(skill, "mem_mb", threads=8, **features) == 7120
     assert asked(rules["fuse_mascons"], "mem_mb", attempt=2, size_mb=5000.0) == 7000
     # Without the files Snakemake asks again once they are there.
     gone = {"manifest": str(tmp_path / "gone"), "features": str(tmp_path / "gone")}
     assert isinstance(asked(subset, "runtime", **gone), TBDString)
     assert isinstance(asked(skill, "runtime", **gone), TBDString)
+
+
+def test_every_worker_of_a_job_gets_the_memory_that_a_task_takes(synthetic, inputs):
+    rules, _ = synthetic
+    tasks_mb = {
+        "subset_granules": 900,
+        "fit_nodes": 1500,
+        "score_skill": 600,
+        "trace_learning": 600,
+        "explain_variance": 600,
+    }
+    for name, task_mb in tasks_mb.items():
+        for threads in (2, 4, 8, 32):
+            given_mb = asked(rules[name], "mem_mb", threads=threads, **inputs(1.0))
+            assert worker_memory(given_mb, threads) >= task_mb, (name, threads)
+            # Nothing is made up: workers and the job itself fit into what is asked for.
+            assert threads * worker_memory(given_mb, threads) + JOB_MB <= given_mb + 1
 
 
 def test_threads_of_the_profile_are_those_of_heavy_rules():

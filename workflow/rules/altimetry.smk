@@ -26,8 +26,8 @@ rule subset_granules:
         ENVIRONMENT
     threads: 1
     resources:
-        # One granule at a time and thread: 700 MB, however many there are.
-        mem_mb=memory(2000, per_thread_mb=700),
+        # One granule at a time and worker: 900 MB, however many there are.
+        mem_mb=memory(2000, per_thread_mb=900),
         runtime=minutes(20, 0.005, size=granules_mb),
     params:
         altimetry=settings("altimetry"),
@@ -98,8 +98,9 @@ rule fit_nodes:
         ENVIRONMENT
     threads: 1
     resources:
-        # 1 900 MB and 13 minutes where tracks are densest, at 15 times the mean tile.
-        mem_mb=memory(2500, per_thread_mb=1000),
+        # 1 900 MB and 13 minutes where tracks are densest, at 15 times the mean tile; 1 500 of them
+        # a worker's.
+        mem_mb=memory(2500, per_thread_mb=1500),
         runtime=minutes(20, 0.1, size=tile_mb),
     params:
         elevation=settings("elevation"),

@@ -60,7 +60,7 @@ rule score_skill:
     threads: learning_threads(2)
     resources:
         # 3 minutes on two cores for a megabyte of features; 393 mascons and 75 months have 11.
-        mem_mb=memory(learning_memory(2000), 20, per_thread_mb=600, size=features_mb),
+        mem_mb=memory(learning_memory(2000), 20, per_thread_mb=700, size=features_mb),
         runtime=minutes(30, 10, size=features_mb),
     params:
         skill=settings("skill"),
@@ -87,7 +87,7 @@ rule trace_learning:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(1500, 20, per_thread_mb=600, size=features_mb),
+        mem_mb=memory(1500, 20, per_thread_mb=700, size=features_mb),
         runtime=minutes(20, 2, size=features_mb),
     params:
         skill=settings("skill"),
@@ -167,7 +167,7 @@ rule explain_variance:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(1500, 20, per_thread_mb=600, size=features_mb),
+        mem_mb=memory(1500, 20, per_thread_mb=700, size=features_mb),
         runtime=minutes(20, 2, size=features_mb),
     params:
         explained=settings("explained"),
