@@ -13,11 +13,9 @@ from tests.conftest import copy_project, snakemake_command
 from tests.earthdata import merged, small_config
 from tests.slurm.cluster import OPTIONS, Job, LoopbackSlurm, wait_until
 
-#: The nodes have few processors: a job takes one.
-ONE_THREAD = [
-    f"{rule}=1"
-    for rule in ("subset_granules", "fit_nodes", "score_skill", "trace_learning")
-    + ("explain_variance",)
+#: The nodes have few processors: a job takes one, and that of one rule two.
+THREADS = ["fit_nodes=2"] + [
+    f"{rule}=1" for rule in ("subset_granules", "score_skill", "trace_learning", "explain_variance")
 ]
 WAIT_S = 300.0
 
@@ -28,9 +26,13 @@ class SlurmProject:
     def __init__(self, folder: Path, **config):
         folder.mkdir(parents=True)
         self.folder = copy_project(folder)
+        self.configure(**config)
+        self._run: subprocess.Popen | None = None
+
+    def configure(self, **config):
+        """Write the configuration: that of the small world with other keys."""
         text = yaml.safe_dump(merged(small_config(), config))
         (self.folder / "tiny.yaml").write_text(text)
-        self._run: subprocess.Popen | None = None
 
     def start(self, target: str, *options: str, local: bool = False, **environment: str):
         """Start Snakemake, as typed, with what this Slurm needs."""
@@ -38,7 +40,7 @@ class SlurmProject:
             command = snakemake_command(target, *options)
         else:
             typed = [target, "--profile", "slurm", "--configfile", "tiny.yaml", *OPTIONS]
-            command = [sys.executable, "-m", "snakemake", *typed, "--set-threads", *ONE_THREAD]
+            command = [sys.executable, "-m", "snakemake", *typed, "--set-threads", *THREADS]
             command += options
         with (self.folder / "said.txt").open("w") as said:
             self._run = subprocess.Popen(

@@ -14,10 +14,13 @@ from cryofuse.config import ComputeSettings
 from cryofuse.elevation import scatter
 from cryofuse.logs import UserError
 from tests import compute_cases as cases
+from tests.earthdata import assert_same_tables
+from tests.slurm.project import SlurmProject
 
 #: Two workers of one core each.
 SETTINGS = ComputeSettings(scheduler="distributed", address="slurm", workers=2)
 MEMORY_MB = 1500
+MONTH = {"start": "2018-10", "end": "2018-10", "length": "month"}
 
 
 def workers():
@@ -67,6 +70,29 @@ def test_workers_from_slurm_give_the_same_tables_and_one_that_is_lost_is_replace
         else:
             pd.testing.assert_frame_equal(found[table], expected, check_exact=True)
     assert {path.name for path in tmp_path.iterdir()} == {"granules", "alone", "slurm", "starts"}
+
+
+def test_a_rule_in_a_job_of_slurm_asks_for_workers_beside_it(slurm, tmp_path):
+    """As Snakemake starts it: the workers go where the job is, for as long, with their share."""
+    run = SlurmProject(tmp_path / "run", period=MONTH)
+    run.start("subset", local=True).finish()
+    expected = run.tables()
+    (segments,) = run.folder.glob("results/demo/altimetry/subset/*.parquet")
+    segments.unlink()
+    run.configure(period=MONTH, compute=SETTINGS.model_dump())
+    rough = ["--default-resources", "slurm_partition=rough"]
+    run.start("subset", *rough, "--set-resources", "subset_granules:runtime=7").finish()
+    assert_same_tables(run.tables(), expected)
+    job, *asked = run.jobs(slurm)
+    assert job.rule == "subset_granules" and len(asked) == 2
+    for worker in asked:
+        assert worker.node in slurm.partitions["rough"]
+        shown = slurm.scontrol("show", "job", worker.number)
+        # What the rule has beside the job itself, and the process that looks after the worker.
+        assert "JobName=dask-worker" in shown and "MinMemoryNode=1250M" in shown
+        assert "TimeLimit=00:07:00" in shown
+    assert not workers()
+    assert not list(run.folder.glob(".workers-*"))
 
 
 def test_jobs_that_slurm_refuses_are_one_line(slurm, monkeypatch):

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.earthdata import QUARTER, assert_same_tables
 from tests.slurm.project import SlurmProject
 from tests.workflow.test_resources import HEAVY
@@ -9,9 +11,11 @@ from tests.workflow.test_resources import HEAVY
 RUNS = ("whole",)
 
 
-def test_credentials_in_variables_are_refused(slurm, runs, tmp_path):
-    run = SlurmProject(tmp_path / "refused", period=QUARTER)
-    said = run.start("all", EARTHDATA_TOKEN="tasiilaq-token").finish(fails=True)
+@pytest.mark.parametrize("local", [False, True], ids=["jobs", "workers of local jobs"])
+def test_credentials_in_variables_are_refused(slurm, runs, tmp_path, local):
+    workers = {"compute": {"scheduler": "distributed", "address": "slurm"}} if local else {}
+    run = SlurmProject(tmp_path / "refused", period=QUARTER, **workers)
+    said = run.start("all", local=local, EARTHDATA_TOKEN="tasiilaq-token").finish(fails=True)
     assert "EARTHDATA_TOKEN would go to the nodes with every job" in said
     assert "tasiilaq" not in said and "Traceback" not in said
     assert run.jobs(slurm) == [] and not (run.folder / "results").exists()
@@ -33,6 +37,14 @@ def test_only_heavy_rules_went_to_nodes_and_both_were_used(runs, slurm):
     assert {job.state for job in jobs} == {"COMPLETED"}
     sent = {int(n) for n in re.findall(r"submitted with SLURM jobid (\d+)", said)}
     assert sent == {int(job.number) for job in jobs}
+
+
+def test_a_rule_that_was_given_two_threads_had_two(runs, slurm):
+    """Its tables are those of the job alone, which the run on one machine has."""
+    fits = [job for job in runs["whole"].jobs(slurm) if job.rule == "fit_nodes"]
+    assert fits
+    for job in fits:
+        assert "NumCPUs=2" in slurm.scontrol("show", "job", job.number)
 
 
 def test_temporary_files_went_to_a_folder_of_each_job(runs, slurm):
