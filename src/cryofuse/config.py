@@ -167,6 +167,22 @@ def master_kind(master: str) -> str:
     )
 
 
+def local_cores(master: str, whole: int) -> int | None:
+    """Return the cores that a local Spark master takes, None for a cluster.
+
+    Parameters
+    ----------
+    master
+        URL of a master.
+    whole
+        Cores for ``local[*]``.
+    """
+    found = re.match(r"local(?:\[(\*|\d+))?", master)
+    if found is None:
+        return None
+    return whole if found[1] == "*" else int(found[1] or 1)
+
+
 class LearningSettings(Settings):
     """The engine that fits regimes, forests and boosted trees."""
 

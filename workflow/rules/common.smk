@@ -21,6 +21,7 @@ from cryofuse.config import (
     ConfigError,
     archive_files,
     load_config,
+    local_cores,
     mascon_archive,
     raster_path,
 )
@@ -220,10 +221,9 @@ def learning_engine(wildcards):
 
 def learning_threads(threads):
     """Return a job's threads; under a local Spark master the cores that it works on."""
-    local = re.match(r"local(?:\[(\*|\d+))?", CONFIG.learning.master)
-    if CONFIG.learning.engine != "spark" or not local:
+    if CONFIG.learning.engine != "spark":
         return threads
-    return SPARK_THREADS if local[1] == "*" else int(local[1] or 1)
+    return local_cores(CONFIG.learning.master, SPARK_THREADS) or threads
 
 
 def learning_memory(base_mb):

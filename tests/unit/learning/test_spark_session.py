@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cryofuse.config import ConfigError, LearningSettings, load_config, master_kind
+from cryofuse.config import ConfigError, LearningSettings, load_config, local_cores, master_kind
 from cryofuse.learning.spark.session import (
     _first_line,
     open_session,
@@ -93,20 +93,23 @@ def test_a_master_that_does_not_answer_is_named():
 
 
 @pytest.mark.parametrize(
-    ("master", "kind"),
+    ("master", "kind", "cores"),
     [
-        ("local", "local"),
-        ("local[*]", "local"),
-        ("local[4]", "local"),
-        ("local[*,2]", "local"),
-        ("spark://node-1:7077", "standalone"),
-        ("spark://node-1:7077,node-2:7077", "standalone"),
-        ("yarn", "yarn"),
-        ("k8s://https://10.0.0.1:6443", "kubernetes"),
+        ("local", "local", 1),
+        ("local[*]", "local", 8),
+        ("local[4]", "local", 4),
+        ("local[*,2]", "local", 8),
+        ("local[12, 2]", "local", 12),
+        ("spark://node-1:7077", "standalone", None),
+        ("spark://node-1:7077,node-2:7077", "standalone", None),
+        ("yarn", "yarn", None),
+        ("k8s://https://10.0.0.1:6443", "kubernetes", None),
     ],
 )
-def test_kinds_of_masters_are_told_apart(master, kind):
+def test_kinds_of_masters_are_told_apart(master, kind, cores):
+    assert LearningSettings(master=master).master == master
     assert master_kind(master) == kind
+    assert local_cores(master, 8) == cores
 
 
 @pytest.mark.parametrize(
