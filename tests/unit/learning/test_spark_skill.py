@@ -28,8 +28,7 @@ def test_settings_are_written_in_words_of_spark() -> None:
     }
     assert skill.translate("hist_gradient_boosting", boosted) == {
         "maxDepth": 3,
-        # Half the rate, see the test of two trees in tests/engines.
-        "stepSize": 0.05,
+        # The rate is not Spark's: it is taken between trees.
         "minInstancesPerNode": 20,
         "featureSubsetStrategy": "0.5",
     }
