@@ -194,11 +194,16 @@ def settled(spark_is_there, tmp_path_factory):
             for seed in range(SEEDS)
         ]
         own = min(fits, key=lambda fit: fit.summary.trainingCost)
-        found = own.transform(rows).select("node_id", "prediction").toPandas()
-        found = found.sort_values("node_id")["prediction"].to_numpy()
+        found = own.transform(rows).select("node_id", "prediction").toArrow().sort_by("node_id")
         costs = [fit.summary.trainingCost for fit in fits]
     return SimpleNamespace(
-        points=points, area=area, best=best, start=start, labels=labels, own=found, costs=costs
+        points=points,
+        area=area,
+        best=best,
+        start=start,
+        labels=labels,
+        own=found["prediction"],
+        costs=costs,
     )
 
 
@@ -238,7 +243,7 @@ def test_a_session_leaves_nothing_behind(spark_is_there, tmp_path, monkeypatch):
         assert session.conf.get("spark.driver.memory") == "750m"
         assert session.conf.get("spark.sql.session.timeZone") == "UTC"
         # Others on the machine are asked for a secret, which Spark draws.
-        guard = session.sparkContext._jvm.org.apache.spark.SparkEnv.get().securityManager()
+        guard = session.sparkContext._jsc.sc().env().securityManager()
         assert guard.isAuthenticationEnabled() and len(guard.getSecretKey()) >= 32
         jvm = session.sparkContext._gateway.proc
         twice = session.range(1000).repartition(4).selectExpr("sum(id) AS total").toArrow()
