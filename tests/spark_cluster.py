@@ -1,9 +1,7 @@
 """A standalone Spark master and worker on loopback, from pip's pyspark."""
 
-import importlib.util
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-JAVA = 17
+from cryofuse.learning.spark.session import require_java, require_pyspark
+from cryofuse.logs import UserError
+
 #: Seconds until a daemon has said that it is ready, and until it has ended.
 READY_S, STOP_S = 90, 20
 WORKER_CORES, WORKER_MEMORY = 2, "1500m"
@@ -19,13 +19,12 @@ WORKER_CORES, WORKER_MEMORY = 2, "1500m"
 
 def lacking() -> str | None:
     """Return what a Spark session lacks here."""
-    if importlib.util.find_spec("pyspark") is None:
-        return "pyspark is not installed (make test-engines installs it)"
-    if shutil.which("java") is None:
-        return "there is no java"
-    told = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
-    major = int(re.search(r'version "(\d+)', told).group(1))
-    return None if major >= JAVA else f"java is version {major}, Spark needs {JAVA}"
+    try:
+        require_pyspark()
+        require_java()
+    except UserError as error:
+        return f"{error} (make test-engines installs pyspark)"
+    return None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Nothing here imports the scientific stack beyond pyproj and shapely.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import ipaddress
 import json
 import re
@@ -138,6 +139,52 @@ class ComputeSettings(Settings):
         return self
 
 
+#: Masters that Spark knows, and what kind each is.
+SPARK_MASTERS = {
+    r"local(\[(\*|[1-9]\d*)(,\s*\d+)?\])?": "local",
+    r"spark://[^:,/\s]+:\d+(,[^:,/\s]+:\d+)*": "standalone",
+    r"yarn": "yarn",
+    r"k8s://\S+": "kubernetes",
+}
+#: What is told where Spark is asked for and not installed.
+PYSPARK_MISSING = (
+    "learning.engine: spark needs pyspark, which is not installed: pip install '.[spark]', or set "
+    "learning.engine: scikit-learn"
+)
+
+
+def master_kind(master: str) -> str:
+    """Return what kind of Spark master a URL names: local, standalone, yarn or kubernetes.
+
+    Raises
+    ------
+    ValueError
+        Where it is none that Spark knows.
+    """
+    for pattern, kind in SPARK_MASTERS.items():
+        if re.fullmatch(pattern, master):
+            return kind
+    raise ValueError(
+        "no Spark master; expected local[*], local[4], spark://host:7077, yarn or k8s://…"
+    )
+
+
+def local_cores(master: str, whole: int) -> int | None:
+    """Return the cores that a local Spark master takes, None for a cluster.
+
+    Parameters
+    ----------
+    master
+        URL of a master.
+    whole
+        Cores for ``local[*]``.
+    """
+    found = re.match(r"local(?:\[(\*|\d+))?", master)
+    if found is None:
+        return None
+    return whole if found[1] == "*" else int(found[1] or 1)
+
+
 class LearningSettings(Settings):
     """The engine that fits regimes, forests and boosted trees."""
 
@@ -152,6 +199,23 @@ class LearningSettings(Settings):
         description="Spark master: local[*] is as many cores of this machine as the rule has "
         "threads, spark://host:7077 a cluster",
     )
+
+    @field_validator("master")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        master_kind(value)
+        return value
+
+    def require_engine(self) -> None:
+        """Check that the engine is installed here.
+
+        Raises
+        ------
+        ConfigError
+            With how to mend it.
+        """
+        if self.engine == "spark" and importlib.util.find_spec("pyspark") is None:
+            raise ConfigError([PYSPARK_MISSING])
 
 
 class AltimetrySettings(Settings):

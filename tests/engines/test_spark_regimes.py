@@ -12,13 +12,23 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from cryofuse.config import RegimeSettings
-from cryofuse.learning.regimes import NODE_COLUMNS
+from cryofuse.learning.regimes import (
+    NODE_COLUMNS,
+    Chosen,
+    explain_omissions,
+    fit_scaler,
+    node_metrics,
+    stretch_metrics,
+)
+from cryofuse.learning.spark import regimes as spark_regimes
 from cryofuse.learning.spark import session as spark_session
 from cryofuse.learning.spark.session import open_session
 from cryofuse.logs import UserError
@@ -30,6 +40,8 @@ from tests.spark_cluster import start_cluster
 SCRIPT = Path(__file__).parents[2] / "workflow/scripts/cluster_regimes.py"
 #: Fewer than there are nodes, so that a sample decides and all are settled.
 SETTINGS = RegimeSettings(bootstraps=3, k_max=7, max_nodes=1500)
+#: As many regimes as are settled from afar, and starts of Spark's own K-Means.
+REGIMES, SEEDS = 6, 5
 TABLES = ("nodes", "mascons", "centroids", "stability")
 
 
@@ -151,6 +163,77 @@ def test_tables_name_the_engine_and_no_host(by_default, local, on_cluster, spark
     assert kinds == [{"master": "local"}, {"master": "standalone"}]
 
 
+@pytest.fixture(scope="module")
+def settled(spark_is_there, tmp_path_factory):
+    """All nodes settled by Spark from afar, and clustered by Spark ML's own K-Means."""
+    from pyspark.ml.clustering import KMeans as SparkKMeans
+
+    nodes = make_nodes()
+    path = tmp_path_factory.mktemp("settled") / "nodes.parquet"
+    pq.write_table(pa.Table.from_pandas(nodes, preserve_index=False), path)
+    nodes = nodes.sort_values("node_id", ignore_index=True)
+    metrics = node_metrics(nodes)
+    usable = pd.isna(explain_omissions(nodes, metrics, SETTINGS))
+    area = nodes["area_km2"].to_numpy()[usable]
+    stretched = stretch_metrics(metrics[usable])
+    scaler = fit_scaler(stretched, area)
+    points = scaler.apply(stretched)
+    best = KMeans(REGIMES, n_init=30, tol=0, random_state=0).fit(points, sample_weight=area)
+    drawn = np.random.default_rng(0).normal(size=best.cluster_centers_.shape)
+    start = best.cluster_centers_ + 0.5 * points.std(axis=0) * drawn
+    moved = SimpleNamespace(cluster_centers_=start)
+    with open_session("local[2]", "test", 2, 1500) as session:
+        settle = spark_regimes.settle_with_spark(session, [str(path)], SETTINGS)
+        labels = settle(Chosen(moved, points, scaler, stretched, area))
+        rows = spark_regimes._read_points(session, [str(path)], len(points), scaler, SETTINGS)
+        rows = rows.persist()
+        fits = [
+            SparkKMeans(
+                featuresCol="point", weightCol="area_km2", k=REGIMES, maxIter=100, seed=seed
+            ).fit(rows)
+            for seed in range(SEEDS)
+        ]
+        own = min(fits, key=lambda fit: fit.summary.trainingCost)
+        found = own.transform(rows).select("node_id", "prediction").toArrow().sort_by("node_id")
+        costs = [fit.summary.trainingCost for fit in fits]
+    return SimpleNamespace(
+        points=points,
+        area=area,
+        best=best,
+        start=start,
+        labels=labels,
+        own=found["prediction"],
+        costs=costs,
+    )
+
+
+def test_spark_settles_from_afar_where_scikit_learn_does(settled):
+    points, area = settled.points, settled.area
+    nearest = ((points[:, None] - settled.start) ** 2).sum(axis=2).argmin(axis=1)
+    assert adjusted_rand_score(nearest, settled.best.labels_) < 0.9
+    theirs = KMeans(REGIMES, init=settled.start, n_init=1, tol=0, max_iter=1000)
+    theirs.fit(points, sample_weight=area)
+    assert adjusted_rand_score(settled.labels, theirs.labels_) >= 0.99
+    for number, centre in enumerate(theirs.cluster_centers_):
+        # Spark numbers the centres in an order of its own.
+        same = np.bincount(settled.labels[theirs.labels_ == number]).argmax()
+        mine = settled.labels == same
+        found = np.average(points[mine], axis=0, weights=area[mine])
+        np.testing.assert_allclose(found, centre, atol=1e-3)
+
+
+def test_k_means_of_spark_itself_finds_the_partition_of_scikit_learn(settled):
+    assert adjusted_rand_score(settled.own, settled.best.labels_) >= 0.95
+    assert min(settled.costs) <= 1.01 * settled.best.inertia_
+
+
+def test_a_session_that_starts_too_slowly_is_given_up(spark_is_there, monkeypatch):
+    monkeypatch.setattr(spark_session, "START_S", 0)
+    with pytest.raises(UserError) as error, open_session("local[1]", "test", 1, 1500):
+        pass
+    assert str(error.value) == "Spark did not start on local[1]: not within 0 s (more in the log)"
+
+
 def test_a_session_leaves_nothing_behind(spark_is_there, tmp_path, monkeypatch):
     for name in ("tmp", "here"):
         (tmp_path / name).mkdir()
@@ -161,6 +244,9 @@ def test_a_session_leaves_nothing_behind(spark_is_there, tmp_path, monkeypatch):
         assert session.sparkContext.master == "local[2]"
         assert session.conf.get("spark.driver.memory") == "750m"
         assert session.conf.get("spark.sql.session.timeZone") == "UTC"
+        # Others on the machine are asked for a secret, which Spark draws.
+        assert session.sparkContext.getConf().get("spark.authenticate") == "true"
+        assert "spark.authenticate.secret" not in dict(session.sparkContext.getConf().getAll())
         jvm = session.sparkContext._gateway.proc
         twice = session.range(1000).repartition(4).selectExpr("sum(id) AS total").toArrow()
         assert twice["total"].to_pylist() == [499500]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cryofuse.sources import module_files
+from cryofuse.sources import imported_files, module_files
 
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
@@ -27,12 +27,13 @@ for script in sys.argv[1:]:
 
 
 def listed(script):
-    """Return the modules that the script's rule names in lib(...)."""
+    """Return the modules that the script's rule names in lib(...), and those for Spark alone."""
     blocks = re.split(r"^\s*rule \w+:", RULES, flags=re.MULTILINE)
     block = next(b for b in blocks if f"/scripts/{script}" in b)
     named = re.search(r"lib=lib\(([^)]*)\)", block)
     assert named, f"the rule of {script} lists no module"
-    return re.findall(r'"([^"]+)"', named.group(1))
+    always, _, on_spark = named.group(1).partition("*on_spark(")
+    return [re.findall(r'"([^"]+)"', part) for part in (always, on_spark)]
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,21 @@ def imported():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_rule_lists_what_the_script_imports(script, imported):
-    files = set(module_files(*listed(script), "logs", "provenance"))
+    always, _ = listed(script)
+    files = set(module_files(*always, "logs", "provenance"))
     missing = {str(f.relative_to(ROOT)) for f in imported[script] - files}
     assert not missing
+
+
+@pytest.mark.parametrize("script", ["cluster_regimes.py", "score_skill.py"])
+def test_only_with_spark_its_code_is_input(script):
+    always, on_spark = listed(script)
+    spark = ROOT / "src" / "cryofuse" / "learning" / "spark"
+    assert not [f for f in module_files(*always, "logs", "provenance") if spark in f.parents]
+    # What is imported where Spark is asked for shows in no run without it.
+    named = imported_files(ROOT / "workflow" / "scripts" / script)
+    assert [f for f in named if spark in f.parents]
+    assert named <= set(module_files(*always, *on_spark, "logs", "provenance"))
 
 
 def test_every_rule_with_a_script_has_log_benchmark_threads_resources_and_message():

@@ -214,3 +214,21 @@ def test_every_key_of_the_profile_has_its_reason():
     bare = [lines[i] for i in keys if not lines[i - 1].startswith("#")]
     # What the executor is needs no reason but the title.
     assert bare == ["default-resources:"]
+
+
+def test_a_local_spark_master_asks_for_its_cores_and_reads_its_code(
+    tmp_path, monkeypatch, synthetic
+):
+    # Planning needs to know that Spark is installed, and nothing of it.
+    (tmp_path / "pyspark").mkdir()
+    (tmp_path / "pyspark" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    learning = {"engine": "spark", "master": "local[3]"}
+    rules, _ = load_rules(tmp_path, regions="demo", source="synthetic", learning=learning)
+    for name in ("cluster_regimes", "score_skill"):
+        assert rules[name].resources["_cores"].value == 3
+        with_spark, without = (
+            any("/learning/spark/" in str(path) for path in found[name].input)
+            for found in (rules, synthetic[0])
+        )
+        assert with_spark and not without

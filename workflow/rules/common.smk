@@ -21,6 +21,7 @@ from cryofuse.config import (
     ConfigError,
     archive_files,
     load_config,
+    local_cores,
     mascon_archive,
     raster_path,
 )
@@ -30,6 +31,7 @@ from snakemake.exceptions import WorkflowError
 
 try:
     CONFIG, REGIONS = load_config(dict(config), ROOT / "config" / "regions")
+    CONFIG.learning.require_engine()
 except ConfigError as error:
     raise WorkflowError("The configuration is wrong:", *error.problems)
 
@@ -203,8 +205,13 @@ def features_mb(wildcards, input):
     return sum(path.stat().st_size for path in folder.rglob("*.parquet")) / 1e6
 
 
-# What the JVM of a Spark driver takes beside Python, and the cores of a local master.
+# What the JVM of a Spark driver takes beside Python, and the cores of local[*].
 SPARK_MB, SPARK_THREADS = 3000, 8
+
+
+def on_spark(*modules):
+    """Return modules that a job runs with Spark alone: with the default engine none."""
+    return modules if CONFIG.learning.engine == "spark" else ()
 
 
 def learning_engine(wildcards):
@@ -214,10 +221,9 @@ def learning_engine(wildcards):
 
 def learning_threads(threads):
     """Return a job's threads; under a local Spark master the cores that it works on."""
-    spark = CONFIG.learning.engine == "spark"
-    if spark and CONFIG.learning.master.startswith("local"):
-        return SPARK_THREADS
-    return threads
+    if CONFIG.learning.engine != "spark":
+        return threads
+    return local_cores(CONFIG.learning.master, SPARK_THREADS) or threads
 
 
 def learning_memory(base_mb):

@@ -10,7 +10,10 @@ rule cluster_regimes:
     input:
         nodes=per_tile(rules.fit_nodes.output.nodes),
         mascons=rules.read_mascons.output.mascons,
-        lib=lib("learning/regimes", "learning/spark/regimes", "learning/spark/session"),
+        lib=lib(
+            "learning/regimes",
+            *on_spark("learning/spark/regimes", "learning/spark/session"),
+        ),
     output:
         nodes="results/{region}/regimes/nodes.parquet",
         mascons="results/{region}/regimes/mascons.parquet",
@@ -40,7 +43,12 @@ rule score_skill:
     input:
         features=rules.build_features.output.features,
         mascons=rules.read_mascons.output.mascons,
-        lib=lib("learning/table", "learning/spark/skill", "mascons/footprints"),
+        lib=lib(
+            "learning/table",
+            "learning/skill",
+            "mascons/footprints",
+            *on_spark("learning/spark/skill"),
+        ),
     output:
         scores="results/{region}/skill/scores.parquet",
         predictions="results/{region}/skill/predictions.parquet",

@@ -7,8 +7,6 @@ import pandas as pd
 
 from cryofuse.config import RegimeSettings
 from cryofuse.learning.regimes import NODE_COLUMNS, cluster_regimes, settle_here
-from cryofuse.learning.spark.regimes import settle_with_spark
-from cryofuse.learning.spark.session import describe_engine, open_job_session
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
 from cryofuse.tables import (
@@ -29,6 +27,10 @@ def main(snakemake: Any) -> None:
         paths = list(snakemake.input.nodes)
         engine, settle = {"name": snakemake.params.learning["engine"]}, settle_here
         if engine["name"] == "spark":
+            # Code of a job with Spark alone, and input of no other.
+            from cryofuse.learning.spark.regimes import settle_with_spark
+            from cryofuse.learning.spark.session import describe_engine, open_job_session
+
             session = stack.enter_context(open_job_session(snakemake))
             engine, settle = describe_engine(session), settle_with_spark(session, paths, settings)
         nodes = pd.concat(

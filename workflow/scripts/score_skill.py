@@ -1,14 +1,13 @@
 """Adapter of rule score_skill: features in, scores, held-out predictions and tables out."""
 
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-from cryofuse.compute import open_job_workers
+from cryofuse.compute import limit_threads, open_job_workers
 from cryofuse.config import RegionSettings, SkillSettings
 from cryofuse.fusion.features import read_features
 from cryofuse.learning.skill import evaluate, verdict
-from cryofuse.learning.spark.session import open_job_session
-from cryofuse.learning.spark.skill import spark_engine
 from cryofuse.learning.table import flatten_scores, render_table
 from cryofuse.logs import job_log
 from cryofuse.mascons.footprints import neighbours
@@ -23,11 +22,22 @@ def main(snakemake: Any) -> None:
         features = read_features(snakemake.input.features)
         mascons = read_geo_table(snakemake.input.mascons)
         near = neighbours(mascons, settings.neighbour_buffer_km or 0.0)
+
+        def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+            # Closed after the last task: workers would stand idle while Spark fits.
+            with open_job_workers(snakemake) as workers:
+                yield from workers(function, tasks)
+
+        # Sums in another order would let scores depend on the number of threads.
+        stack.enter_context(limit_threads(1))
         engine = None
         if snakemake.params.learning["engine"] == "spark":
+            # Code of a job with Spark alone, and input of no other.
+            from cryofuse.learning.spark.session import open_job_session
+            from cryofuse.learning.spark.skill import spark_engine
+
             session = stack.enter_context(open_job_session(snakemake))
             engine = spark_engine(session, snakemake.input.features, snakemake.wildcards.region)
-        run = stack.enter_context(open_job_workers(snakemake))
         scores, predictions = evaluate(features, settings, near, run, engine)
         sentence = verdict(scores)
         log.info("%s", sentence)

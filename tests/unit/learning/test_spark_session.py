@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from cryofuse.config import ConfigError, LearningSettings, load_config, local_cores, master_kind
 from cryofuse.learning.spark.session import (
-    master_kind,
+    _first_line,
     open_session,
     require_java,
     require_master,
 )
 from cryofuse.logs import UserError
+
+REGIONS = Path(__file__).parents[3] / "config" / "regions"
 
 
 def write_java(folder: Path, told: str) -> Path:
@@ -90,24 +93,47 @@ def test_a_master_that_does_not_answer_is_named():
 
 
 @pytest.mark.parametrize(
-    ("master", "kind"),
+    ("master", "kind", "cores"),
     [
-        ("local", "local"),
-        ("local[*]", "local"),
-        ("local[4]", "local"),
-        ("local[*,2]", "local"),
-        ("spark://node-1:7077", "standalone"),
-        ("spark://node-1:7077,node-2:7077", "standalone"),
-        ("yarn", "yarn"),
-        ("k8s://https://10.0.0.1:6443", "kubernetes"),
+        ("local", "local", 1),
+        ("local[*]", "local", 8),
+        ("local[4]", "local", 4),
+        ("local[*,2]", "local", 8),
+        ("local[12, 2]", "local", 12),
+        ("spark://node-1:7077", "standalone", None),
+        ("spark://node-1:7077,node-2:7077", "standalone", None),
+        ("yarn", "yarn", None),
+        ("k8s://https://10.0.0.1:6443", "kubernetes", None),
     ],
 )
-def test_kinds_of_masters_are_told_apart(master, kind):
+def test_kinds_of_masters_are_told_apart(master, kind, cores):
+    assert LearningSettings(master=master).master == master
     assert master_kind(master) == kind
+    assert local_cores(master, 8) == cores
 
 
-@pytest.mark.parametrize("master", ["lokal[2]", "local[]", "spark://node-1", "node-1:7077", ""])
-def test_what_is_no_master_is_refused_by_name(master):
-    with pytest.raises(UserError) as error:
-        master_kind(master)
-    assert "local[*], local[4], spark://host:7077" in line(error)
+@pytest.mark.parametrize(
+    "master", ["lokal[2]", "local[]", "local[0]", "spark://node-1", "node-1:7077", "k8s://", ""]
+)
+def test_what_is_no_master_is_refused_with_the_configuration(master):
+    with pytest.raises(ConfigError) as error:
+        load_config({"learning": {"master": master}}, REGIONS)
+    told = line(error)
+    assert told.startswith("config: learning: master: no Spark master; expected local[*]")
+    assert f"(found {master!r})" in told
+
+
+def test_an_engine_that_is_not_installed_is_refused_with_the_configuration(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    LearningSettings().require_engine()
+    with pytest.raises(ConfigError) as error:
+        LearningSettings(engine="spark").require_engine()
+    assert "pip install '.[spark]'" in line(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(), "OSError"), (ValueError("\n"), "ValueError"), (OSError("one\ntwo"), "one")],
+)
+def test_an_error_is_told_by_its_first_line_or_its_kind(error, told):
+    assert _first_line(error) == told

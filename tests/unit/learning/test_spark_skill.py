@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from snakemake.utils import update_config
 
 from cryofuse.config import SearchSettings
 from cryofuse.learning.spark import skill, submit
@@ -29,7 +28,7 @@ def test_settings_are_written_in_words_of_spark() -> None:
     }
     assert skill.translate("hist_gradient_boosting", boosted) == {
         "maxDepth": 3,
-        "stepSize": 0.1,
+        # The rate is not Spark's: it is taken between trees.
         "minInstancesPerNode": 20,
         "featureSubsetStrategy": "0.5",
     }
@@ -52,21 +51,15 @@ def test_the_default_engine_needs_no_spark() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_configurations_are_laid_over_each_other_as_snakemake_does() -> None:
-    base: dict[str, Any] = {"a": {"b": 1, "c": [1, 2]}, "d": 3, "e": {"f": 1}}
-    overlay = {"a": {"c": [4], "g": {"h": 2}}, "d": {"i": 1}, "k": None}
-    found = submit.merge(base, overlay)
-    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 3, "e": {"f": 1}}
-    update_config(base, overlay)
-    assert found == base
-
-
 def test_what_is_missing_is_told_in_a_line(tmp_path: Any) -> None:
     with pytest.raises(UserError, match="lost.yaml: cannot be read"):
         submit.read_config([tmp_path / "lost.yaml"])
     own = tmp_path / "own.yaml"
-    own.write_text(yaml.safe_dump({"source": "synthetic"}))
+    own.write_text(yaml.safe_dump({"source": "synthetic", "skill": {"trees": 7}}))
     content = submit.read_config([own])
+    # Laid over the defaults key by key.
+    defaults = yaml.safe_load((submit.ROOT / "config" / "config.yaml").read_text())
+    assert content["skill"] == defaults["skill"] | {"trees": 7}
     assert content["learning"]["engine"] == "spark"
     for stage in ("skill", "regimes"):
         with pytest.raises(UserError, match="is missing: run Snakemake"):

@@ -48,8 +48,9 @@ COLUMNS = (
     "elevation_m",
     "interannual_m",
 )
-#: Nodes to a partition, and the fewest partitions. Partitions follow from the number of nodes
-#: alone, so that neither cores nor executors decide which sums are taken first.
+#: Nodes to a partition, and the fewest partitions. Partitions and the order in them follow from
+#: the nodes alone, so that the sums of a partition are the same on any cores. In which order
+#: partitions come to be added is left to Spark: centres may differ in their last digits.
 NODES_PER_PARTITION, FEWEST_PARTITIONS = 50_000, 4
 #: Iterations at most; they end where no centre moves by more than the second (Spark's own rule).
 ITERATIONS, TOLERANCE = 300, 1e-4

@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import cryofuse
-from cryofuse.config import LearningSettings, is_loopback
+from cryofuse.config import PYSPARK_MISSING, LearningSettings, is_loopback, master_kind
 from cryofuse.logs import UserError
 
 if TYPE_CHECKING:
@@ -55,35 +55,15 @@ RESULTS = {
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
 }
+#: A local driver's ports are open to other users of the machine: who has not the secret, which
+#: Spark draws for itself and keeps, is sent away. A cluster has a secret of its own, or none.
+_GUARDED = {"spark.authenticate": "true", "spark.network.crypto.enabled": "true"}
 _QUIET = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "WARN",
     "spark.sql.catalogImplementation": "in-memory",
 }
-
-
-def master_kind(master: str) -> str:
-    """Return what kind of master a URL names: local, standalone, yarn or kubernetes.
-
-    Raises
-    ------
-    UserError
-        Where it is none that Spark knows.
-    """
-    kinds = {
-        r"local(\[(\*|\d+)(,\s*\d+)?\])?": "local",
-        r"spark://[^:,/]+:\d+(,[^:,/]+:\d+)*": "standalone",
-        r"yarn": "yarn",
-        r"k8s://.+": "kubernetes",
-    }
-    for pattern, kind in kinds.items():
-        if re.fullmatch(pattern, master):
-            return kind
-    raise UserError(
-        f"learning.master: {master} is no Spark master; expected local[*], local[4], "
-        "spark://host:7077, yarn or k8s://…"
-    )
 
 
 def describe_engine(session: SparkSession) -> dict[str, str]:
@@ -95,10 +75,7 @@ def describe_engine(session: SparkSession) -> dict[str, str]:
 def require_pyspark() -> None:
     """Check that pyspark is installed; a :class:`UserError` says how to mend it."""
     if importlib.util.find_spec("pyspark") is None:
-        raise UserError(
-            "learning.engine: spark needs pyspark, which is not installed: "
-            "pip install '.[spark]', or set learning.engine: scikit-learn"
-        )
+        raise UserError(PYSPARK_MISSING)
 
 
 def require_java() -> None:
@@ -285,6 +262,7 @@ def open_session(
         settings = RESULTS | _QUIET | _settings_of_driver(folder, memory_mb)
         if master is not None:
             settings["spark.master"] = re.sub(r"^local\[\*", f"local[{cores}", master)
+            settings |= _GUARDED if master_kind(master) == "local" else {}
         on_loopback = master is not None and _on_loopback(master)
         if on_loopback:
             settings["spark.driver.host"] = "127.0.0.1"
@@ -327,22 +305,32 @@ def _start(gateway: JavaGateway, settings: dict[str, str]) -> SparkSession:
 
     conf: Any = SparkConf(_jvm=gateway.jvm)
     conf.setAll(list(settings.items()))
+    master = conf.get("spark.master")
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        gateway.proc.kill()
+
     # A resource manager that does not answer would be waited for without end.
-    late = threading.Timer(START_S, gateway.proc.kill) if gateway.proc else None
-    if late:
-        late.start()
+    timer = threading.Timer(START_S, give_up) if gateway.proc else None
+    if timer:
+        timer.start()
     try:
         SparkContext(gateway=gateway, conf=conf)
         return SparkSession.builder.getOrCreate()
     except (Py4JError, OSError) as error:
         logger.exception("Spark did not start")
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"Spark did not start on {conf.get('spark.master')}: {reason} (more in the log)"
-        ) from None
+        reason = f"not within {START_S} s" if late.is_set() else _first_line(error)
+        raise UserError(f"Spark did not start on {master}: {reason} (more in the log)") from None
     finally:
-        if late:
-            late.cancel()
+        if timer:
+            timer.cancel()
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of what an error says, its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _require_executor(session: SparkSession) -> None:
@@ -353,20 +341,25 @@ def _require_executor(session: SparkSession) -> None:
     context = session.sparkContext
     if master_kind(str(context.master)) == "local":
         return
-    ended = threading.Event()
+    ended, late = threading.Event(), threading.Event()
 
     def give_up() -> None:
         waited = ended.wait(EXECUTOR_S)
         # Again and again: what is not submitted yet cannot be cancelled.
         while not waited:
+            late.set()
             context.cancelAllJobs()
             waited = ended.wait(1)
 
     threading.Thread(target=give_up, daemon=True).start()
     try:
         session.range(1).count()
-    except (PySparkException, Py4JError):
+    except (PySparkException, Py4JError) as error:
         logger.exception("the first task failed")
+        if not late.is_set():
+            raise UserError(
+                f"the first task on {context.master} failed: {_first_line(error)} (more in the log)"
+            ) from None
         raise UserError(
             f"no executor of {context.master} took a task within {EXECUTOR_S} s: it needs a "
             "worker with free cores and memory (spark.executor.memory; more in the log)"

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import yaml
+from snakemake.utils import update_config
 
 from cryofuse.config import Config, ConfigError, RegionSettings, load_config
 from cryofuse.geo import list_tiles, load_outline
@@ -40,25 +41,16 @@ class _Named(SimpleNamespace):
         return vars(self).items()
 
 
-def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration under another, as ``--configfile`` lays them: mappings key by key."""
-    found = dict(base)
-    for key, value in overlay.items():
-        below = found.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        found[key] = merge(below or {}, value) if both else value
-    return found
-
-
 def read_config(files: Sequence[str | Path]) -> dict[str, Any]:
     """Return the defaults with the files of a run laid over them, and Spark for the engine."""
     content: dict[str, Any] = {}
     for path in (ROOT / "config" / "config.yaml", *files):
         try:
-            content = merge(content, yaml.safe_load(Path(path).read_text()) or {})
+            update_config(content, yaml.safe_load(Path(path).read_text()) or {})
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"{path}: cannot be read as configuration: {error}") from None
-    return merge(content, {"learning": {"engine": "spark"}})
+    update_config(content, {"learning": {"engine": "spark"}})
+    return content
 
 
 def make_job(
