@@ -781,11 +781,8 @@ def machines(own: Own) -> dict[str, Machine]:
         begin_s = own.outside_s
         return Machine(nodes, 128, 256_000.0, limit, submit_s, SLURM_START_S, begin_s, LOCAL_CORES)
 
-    found = {
-        "2 cores, 16 GB, no Slurm": Machine(
-            1, 2, 16_000.0, 2, own.wait_s + own.cpu_s / 2, 0.0, own.outside_s
-        )
-    }
+    laptop = Machine(1, 2, 16_000.0, 2, own.wait_s, 0.0, own.outside_s)
+    found = {"2 cores, 16 GB, no Slurm": laptop}
     for limit in (SLURM_JOBS, MORE_JOBS):
         for nodes in (1, 4, 16):
             count = f"{nodes} node{'s' if nodes > 1 else ''}"
@@ -898,7 +895,6 @@ def reckon(measured: Result, counted: Mapping[str, Result]) -> Result:
             "month_aside_bytes": fullest * ASIDE_BYTES,
             "tile_aside_bytes": max(aside),
             "moved_bytes": moved,
-            "file_system_s": sum(moved.values()) / FILE_SYSTEM_BYTES_S,
             "longest": {
                 rule: {
                     "minutes": max(job.seconds for job in jobs if job.rule == rule) / 60,
