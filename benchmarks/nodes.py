@@ -890,6 +890,7 @@ def reckon(measured: Result, counted: Mapping[str, Result]) -> Result:
             "segments": segments,
             "bytes": moved["granules"],
             "nodes": sum(areas.values()),
+            "own_share": own_share(jobs, begun, measured["cores"]),
             "reckoned_jobs": dict(Counter(job.rule for job in jobs)),
             "largest_tile": max(tile["segments"] for tile in tiles.values()),
             "month_aside_bytes": fullest * ASIDE_BYTES,
@@ -914,6 +915,22 @@ def reckon(measured: Result, counted: Mapping[str, Result]) -> Result:
         "tile_rates": tile_rates(measured),
         "regions": regions,
     }
+
+
+def own_share(jobs: Sequence[Job], own: Own, cores: int) -> float:
+    """Return Snakemake's share of the core-time of some jobs on one machine.
+
+    Parameters
+    ----------
+    jobs
+        Jobs of a core each.
+    own
+        What Snakemake itself takes.
+    cores
+        Cores of the machine, all of them at work while jobs run.
+    """
+    taken_s = cores * own.outside_s + len(jobs) * (own.wait_s + own.cpu_s)
+    return taken_s / (taken_s + sum(job.seconds for job in jobs))
 
 
 def lay(jobs: Sequence[Job], machine: Machine) -> Result:

@@ -487,7 +487,9 @@ def scale_cluster(measured: Result) -> str:
             f"that {aside / 1e12:.2f} TB put aside ({moved['subset_aside'] / 1e12:.2f} by subset "
             f"jobs, {moved['tile_aside'] / 1e12:.2f} by tile jobs; the largest of each puts "
             f"{region['month_aside_bytes'] / 1e9:.1f} and {region['tile_aside_bytes'] / 1e9:.1f} "
-            f"GB aside). Longest jobs, in minutes of those asked for: {longest}.\n"
+            f"GB aside). Longest jobs, in minutes of those asked for: {longest}. "
+            f"Snakemake's own share (a) of the whole record on {measured['cores']} cores: "
+            f"{region['own_share']:.1%}.\n"
         )
         rows = [
             [title, f"{laid['hours']:.2f}", f"{laid['core_hours']:.1f}", laid["most_jobs"]]

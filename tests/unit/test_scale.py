@@ -267,6 +267,12 @@ def test_larger_tiles_save_start_ups_and_bookkeeping():
     assert wide["core_time"] == pytest.approx((2 + 0.4 * wide["tiles"]) / wide["core_s"])
 
 
+def test_longer_jobs_leave_snakemake_a_smaller_share():
+    jobs = jobs_of(*[(name, 10.0, 1.0, ()) for name in "abcd"])
+    # Twice three seconds once, half a second and a quarter of each job.
+    assert nodes.own_share(jobs, nodes.Own(3.0, 0.25, 0.5), 2) == 9 / 49
+
+
 def test_full_tiles_cost_what_was_measured_and_in_between_by_density():
     for segments, seconds in nodes.FULL_TILES:
         assert nodes.full_tile_s(segments) == pytest.approx(seconds)
