@@ -69,6 +69,10 @@ def main() -> None:
     unknown = sorted(set(options.parts) - set(PARTS))
     if unknown:
         parser.error(f"{', '.join(unknown)}: parts are {', '.join(PARTS)}")
+    if options.months and options.parts and "scale" not in options.parts:
+        parser.error("--months is of part scale, which is not asked for: name it too")
+    if min(options.months or [1]) < 1:
+        parser.error(f"--months {min(options.months)}: a record has one month at least")
     scale = QUICK_SCALE if options.quick else 1
     output = Path(options.output) / ("quick" if options.quick else "full")
     output.mkdir(parents=True, exist_ok=True)

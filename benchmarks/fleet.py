@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import deflate
-import h5py
 import numpy as np
 from h5py import h5d, h5f, h5g, h5p, h5s
 
@@ -283,10 +282,3 @@ def _chunks(values: np.ndarray) -> Iterator[tuple[int, bytes]]:
         if values.dtype.kind == "i" and size > 1:
             block = np.ascontiguousarray(block.reshape(-1, size).T)
         yield first, bytes(deflate.zlib_compress(block.tobytes(), LEVEL))
-
-
-def mean_bytes(path: Path) -> float:
-    """Return the bytes of a granule's file for each of its segments."""
-    with h5py.File(path) as file:
-        rows = sum(file[f"{beam}/{_GROUP.decode()}/h_li"].shape[0] for beam in BEAMS)
-    return path.stat().st_size / rows

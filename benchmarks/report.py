@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.nodes import FILE_SYSTEM_BYTES_S
+
 #: Goals: times faster than plain h5py (whole, region), segments and nodes a second and core.
 READ_WHOLE, READ_REGION = 1.5, 6.0
 FILTER_RATE, FIT_RATE = 0.6e6, 5000.0
@@ -392,49 +394,161 @@ def scale_growth(measured: Result) -> str:
     return table(("growth", "exponent of time", "start-up left out", "of memory"), rows)
 
 
+def scale_own(measured: Result) -> str:
+    """Return the tables of Snakemake's own time: by commands, and with fewer tile jobs."""
+    own = measured["cluster"]["own_time"]
+    shares = ("core_time", "no_job", "outside", "longer", "with_start_up")
+    rows = [
+        [f"{entry['months']} months: {entry['part']}", entry["jobs"], _count(entry["wall_s"])]
+        + [f"{entry[name]:.1%}" for name in shares]
+        + [_met(entry["core_time"], SNAKEMAKE_SHARE, at_least=False)]
+        + [_seconds(entry["main_cpu_s"])]
+        for entry in own
+    ]
+    heads = ["commands", "jobs", "wall (s)", "(a) of core-time", "no job runs, of wall time"]
+    heads += [
+        "of it before and after all jobs",
+        "longer by, of wall time",
+        "(a) + (b) of core-time",
+    ]
+    text = table([*heads, f"(a) < {SNAKEMAKE_SHARE:.0%}", "CPU of the main process (s)"], rows)
+    costs = measured["cluster"]["own"]
+    text += (
+        f"\nA command takes {costs['outside_s']:.1f} s before its first job and after its last. A "
+        f"job takes {1000 * costs['cpu_s']:.0f} ms of the main process, and "
+        f"{1000 * costs['wait_s']:.0f} ms in which a core waits for it.\n\n"
+    )
+    rows = [
+        [f"{entry['side_m'] / 1000:.0f} km", entry["tiles"], _count(entry["core_s"])]
+        + [f"{entry['core_time']:.1%}", f"{entry['with_start_up']:.1%}"]
+        for entry in measured["cluster"]["larger_tiles"]
+    ]
+    heads = ["reckoned: tiles of", "tile jobs", "core-seconds", "(a)", "(a) + (b)"]
+    return text + table(heads, rows)
+
+
 def scale_check(measured: Result) -> str:
     """Return the table of measured wall times beside those of the simulation."""
-    rows = [
-        [f"{entry['months']} months", _count(entry["wall_s"]), _count(entry["reckoned_s"])]
-        + [f"{entry['ratio']:.2f}"]
-        for entry in measured["cluster"]["check"]
-    ]
-    return table(("record", "measured wall (s)", "simulated (s)", "ratio"), rows)
+    rows = []
+    for entry in measured["cluster"]["check"]:
+        rows.append(
+            [f"{entry['months']} months, whole", "all records", _count(entry["wall_s"])]
+            + [_count(entry["reckoned_s"]), f"{entry['reckoned_s'] / entry['wall_s']:.2f}", "in"]
+        )
+        if "learned_to" in entry:
+            for part in ("months", "tiles"):
+                took, foretold = entry[f"new_{part}_s"], entry[f"foretold_{part}_s"]
+                rows.append(
+                    [f"{entry['months']} months, its new {part}"]
+                    + [f"records to {entry['learned_to']} months", _count(took)]
+                    + [_count(foretold), f"{foretold / took:.2f}", "**out**"]
+                )
+    heads = ("record", "costs learned from", "measured wall (s)", "simulated (s)", "ratio")
+    return table([*heads, "of sample"], rows)
+
+
+def scale_tiles(measured: Result) -> str:
+    """Return the table of what tile jobs take for a kept segment, measured and for all months."""
+    rows = []
+    rates = measured["cluster"]["tile_rates"]
+    for entry in rates:
+        for part in ("all", "fullest"):
+            tiles = entry[part]
+            rows.append(
+                [f"{entry['months']} months, {tiles['tiles']} tiles", _count(tiles["segments"])]
+                + [f"{tiles['measured_us']:.2f}", "measured here, two at a time"]
+            )
+    for part in ("all", "fullest"):
+        tiles = rates[-1][part]
+        count = _count(tiles["full_segments"])
+        title = f"75 months, {tiles['tiles']} tiles"
+        rows.append([title, count, f"{tiles['modelled_us']:.2f}", "costs of the longest record"])
+        rows.append([title, count, f"{tiles['alone_us']:.2f}", "full tiles, measured alone"])
+    return table(("tiles", "kept segments", "µs a kept segment", "from"), rows)
 
 
 def scale_cluster(measured: Result) -> str:
     """Return the tables of whole runs on nodes."""
     lines = []
     for name, region in measured["cluster"]["regions"].items():
-        jobs = sum(region["jobs"].values())
+        jobs, reckoned = (sum(region[key].values()) for key in ("jobs", "reckoned_jobs"))
+        moved = region["moved_bytes"]
+        aside = moved["subset_aside"] + moved["tile_aside"]
+        longest = "; ".join(
+            f"{rule} {entry['minutes']:.1f} of {entry['asked']}"
+            for rule, entry in region["longest"].items()
+        )
         lines.append(
             f"**{name.capitalize()}**, 2018-10 to 2024-12: {region['segments']:.3g} segments in "
-            f"the files, {region['bytes'] / 1e9:,.0f} GB, {_count(region['nodes'])} nodes, "
-            f"{jobs} jobs (dry run: {region['dry_run_s']:.0f} s); the fullest tile keeps "
-            f"{region['largest_tile']:.2g} segments. Files read and written: "
-            f"{region['traffic_bytes'] / 1e12:.2f} TB.\n"
+            f"the files, {region['bytes'] / 1e9:,.0f} GB, {_count(region['nodes'])} nodes; the "
+            f"fullest tile keeps {region['largest_tile']:.2g} segments. Jobs: {jobs} in a dry run "
+            f"({region['dry_run_s']:.0f} s), {reckoned} in the model, "
+            f"{_differences(region)}. Read and written: {sum(moved.values()) / 1e12:.2f} TB, of "
+            f"that {aside / 1e12:.2f} TB put aside ({moved['subset_aside'] / 1e12:.2f} by subset "
+            f"jobs, {moved['tile_aside'] / 1e12:.2f} by tile jobs; the largest of each puts "
+            f"{region['month_aside_bytes'] / 1e9:.1f} and {region['tile_aside_bytes'] / 1e9:.1f} "
+            f"GB aside). Longest jobs, in minutes of those asked for: {longest}. "
+            f"Snakemake's own share (a) of the whole record on {measured['cores']} cores: "
+            f"{region['own_share']:.1%}.\n"
         )
         rows = [
-            [title, f"{laid['hours']:.2f}", _count(laid["core_hours"]), laid["most_jobs"]]
+            [title, f"{laid['hours']:.2f}", f"{laid['core_hours']:.1f}", laid["most_jobs"]]
             + [f"{laid['node_peak_gb']:.0f}", f"{laid['critical_hours']:.2f}"]
-            + [f"{laid['snakemake_hours']:.2f}", f"{region['file_system_s'] / 3600:.2f}"]
+            + [f"{laid['snakemake_hours']:.2f}"]
+            + [
+                f"{bound / FILE_SYSTEM_BYTES_S / 3600:.2f}"
+                for bound in (sum(moved.values()), _shared(moved))
+            ]
             for title, laid in region["machines"].items()
         ]
-        heads = ("machine", "hours", "core-hours", "jobs at once", "fullest node (GB asked for)")
-        more = ("critical path (h)", "of all Snakemake (h)", "file system at 2 GB/s (h)")
-        lines.append(table([*heads, *more], rows))
+        heads = ["machine", "hours", "core-hours", "jobs at once", "fullest node (GB asked for)"]
+        heads += [
+            "critical path (h)",
+            "of all Snakemake (h)",
+            f"file system at {FILE_SYSTEM_BYTES_S / 1e9:g} GB/s (h)",
+        ]
+        lines.append(table([*heads, "without what is put aside"], rows))
         chain = list(region["machines"].values())[-1]["critical_path"]
         lines.append(f"Critical path: {', '.join(chain)}.\n")
     return "\n".join(lines)
+
+
+def _shared(moved: Result) -> float:
+    return moved["granules"] + moved["subsets"] + moved["filtered"]
+
+
+def _differences(region: Result) -> str:
+    counted, reckoned = region["jobs"], region["reckoned_jobs"]
+    found = [
+        f"{rule} {reckoned.get(rule, 0) - counted.get(rule, 0):+d}"
+        for rule in sorted({*counted, *reckoned})
+        if reckoned.get(rule, 0) != counted.get(rule, 0)
+    ]
+    return f"**which differs: {', '.join(found)}**" if found else "the same of every rule"
+
+
+def scale_fits(measured: Result) -> str:
+    """Return what the fits of the densest tiles are away from the formula."""
+    fits = measured["fits"]
+    if fits["median_m"] is None:
+        return "No fits.\n"
+    return (
+        f"Monthly heights of {_count(fits['fitted'])} fitted nodes of the densest tiles against "
+        f"the formula: median {fits['median_m']:.3f} m, spread {fits['spread_m']:.3f} m "
+        "(1.48 × MAD).\n"
+    )
 
 
 #: Tables of part scale by the name of their place in docs/scaling.md.
 SCALE_TABLES = {
     "records": scale_records,
     "shares": scale_shares,
+    "own": scale_own,
     "rules": scale_rules,
     "growth": scale_growth,
+    "fits": scale_fits,
     "check": scale_check,
+    "tiles": scale_tiles,
     "cluster": scale_cluster,
 }
 
@@ -442,14 +556,7 @@ SCALE_TABLES = {
 def scale(measured: Result) -> str:
     """Return the tables of a run through Snakemake and of what a cluster would take."""
     text = f"## Scale ({measured['region']}, {measured['cores']} cores, through Snakemake)\n\n"
-    text += "\n".join(part(measured) for part in SCALE_TABLES.values())
-    fits = measured["fits"]
-    if fits["median_m"] is not None:
-        text += (
-            f"\nMonthly heights of {_count(fits['fitted'])} fitted nodes against the formula: "
-            f"median {fits['median_m']:.3f} m, spread {fits['spread_m']:.3f} m (1.48 × MAD).\n"
-        )
-    return text
+    return text + "\n".join(part(measured) for part in SCALE_TABLES.values())
 
 
 _SECTIONS = {

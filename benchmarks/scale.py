@@ -33,7 +33,8 @@ MONTHS, FIRST_MONTH = (1, 3, 12), np.datetime64("2020-01", "M")
 #: Months whose granules lie on disk at the same time.
 PIECE_MONTHS = 2
 CORES = 2
-REGION, TILE_M = "greenland", 100_000.0
+#: The region of the run, and those whose whole record is reckoned.
+REGION, REGIONS, TILE_M = "greenland", ("greenland", "antarctica"), 100_000.0
 #: What a run needs of the project.
 _PROJECT = ("Snakefile", "config", "envs", "profiles", "src", "workflow")
 #: A year has no fits at the defaults, which ask for a span of a year and four passes.
@@ -41,12 +42,11 @@ SHORT_RECORD = {
     "elevation": {"min_span_years": 0.1, "min_epochs": 2},
     "fusion": {"causal_min_years": 0.1},
 }
-#: The rules of the run, in order, and which rule's job of the same target each waits for.
-RULES = ("list_granules", "subset_granules", "filter_segments", "fit_nodes", "summarise_checks")
-_BEFORE = {"subset_granules": "list_granules", "filter_segments": "subset_granules"}
-#: Bytes on disk for each segment in the files: granules, what a subset job puts aside, its subset,
-#: and what the filters keep of it.
-PIECE_BYTES, KEPT_BYTES = 42 + 105 + 40, 28
+#: The rules of the run, in order.
+RULES = tuple(nodes.ASKED)
+#: Bytes on disk for each segment in the files, as measured: granules, subset, and what the filters
+#: keep of it (the subset and the filtered table have 40 and 42 for each of their own segments).
+GRANULE_BYTES, SUBSET_BYTES, KEPT_BYTES = 43, 38, 31
 #: Segments of a full month.
 MONTH_SEGMENTS = 37e6
 #: Tiles of the quick run, and of the longest record's fits that are held against the formula.
@@ -120,7 +120,7 @@ def startable(expected: Sequence[tuple[str, str]]) -> Callable[[Sequence[Life], 
             elif rule == "summarise_checks":
                 free += len(over) == len(expected) - 1
             else:
-                before = _BEFORE.get(rule)
+                before = nodes.BEFORE.get(rule)
                 free += before is None or (before, target) in over
         return free
 
@@ -368,9 +368,14 @@ def run(
     project = Path(folder) / "project"
     make_project(project)
     run_alone("scale:warm")
+    counted: dict[str, Result] = {}
     measured: Result = {"cores": CORES, "region": REGION, "pieces": [], "tiles": {}, "cases": []}
     for piece in pieces(sizes):
         flown = [FIRST_MONTH + number for number in piece]
+        if not counted:
+            (project / "granules").mkdir()
+            # A quick run leaves the continent out.
+            counted = nodes.dry_runs(project, REGIONS[:1] if quick else REGIONS)
         written = []
         for month in flown:
             began = time.perf_counter()
@@ -396,7 +401,7 @@ def run(
             measured["fits"] = check_fits(project, densest[-CHECKED_TILES:])
             measured["benchmark_peaks"] = benchmark_peaks(project)
             measured["growth"] = exponents(measured["cases"])
-            measured["cluster"] = nodes.reckon(measured, project, quick=quick)
+            measured["cluster"] = nodes.reckon(measured, counted)
             save(measured)
     return measured
 
@@ -418,7 +423,8 @@ def check_room(folder: str, months: int, scale: int) -> None:
     OSError
         With what is there, what is needed, and how to mend it.
     """
-    pieces_bytes = PIECE_BYTES * min(months, PIECE_MONTHS) + KEPT_BYTES * months
+    each = GRANULE_BYTES + nodes.ASIDE_BYTES + SUBSET_BYTES
+    pieces_bytes = each * min(months, PIECE_MONTHS) + KEPT_BYTES * months
     needed, free = MONTH_SEGMENTS / scale * pieces_bytes, shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(

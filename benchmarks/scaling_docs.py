@@ -1,5 +1,6 @@
 """Write the figures of part ``scale`` into docs/scaling.md: ``python -m benchmarks.scaling_docs``.
 
+What is reckoned is reckoned anew from the jobs and dry runs that the result holds.
 Each table stands between two comments that name it, ``<!-- scale: NAME -->`` and ``<!-- end -->``.
 """
 
@@ -11,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import nodes
 from benchmarks.measure import ROOT
 from benchmarks.report import SCALE_TABLES
 
@@ -45,7 +47,9 @@ def fill(page: str, result: dict[str, Any]) -> str:
     ValueError
         If a table has no place in the page.
     """
-    texts = {name: make(result["measured"]) for name, make in SCALE_TABLES.items()}
+    measured = result["measured"]
+    measured = measured | {"cluster": nodes.reckon(measured, nodes.known_dry_runs(measured))}
+    texts = {name: make(measured) for name, make in SCALE_TABLES.items()}
     for name, text in (texts | {"machine": measured_on(result)}).items():
         place = re.compile(rf"(<!-- scale: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not place.search(page):

