@@ -74,7 +74,7 @@ def run_job(
             log=[None],
             config={"source": "synthetic"},
             threads=threads,
-            resources=SimpleNamespace(mem_mb=MEMORY_MB),
+            resources=SimpleNamespace(mem_mb=MEMORY_MB, runtime=60),
         )
     )
 

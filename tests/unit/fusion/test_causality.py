@@ -377,7 +377,7 @@ def run_script(name, folder, inputs, outputs, params, wildcards):
                 config={},
                 rule=name,
                 threads=1,
-                resources=SimpleNamespace(mem_mb=2000),
+                resources=SimpleNamespace(mem_mb=2000, runtime=60),
             )
         )
     finally:

@@ -29,6 +29,8 @@ from cryofuse.logs import UserError
 ROOT = Path(__file__).resolve().parents[4]
 #: Memory of the job in the messages of its workers (MB); that of Spark is spark-submit's.
 MEMORY_MB = 3000
+#: How long it may wait for workers of its own (minutes).
+RUNTIME_MIN = 60
 
 
 class _Named(SimpleNamespace):
@@ -95,7 +97,7 @@ def make_job(
         wildcards=_Named(region=region),
         config=content,
         threads=threads,
-        resources=SimpleNamespace(mem_mb=MEMORY_MB),
+        resources=SimpleNamespace(mem_mb=MEMORY_MB, runtime=RUNTIME_MIN),
         log=[None],
         rule=f"{script} (spark-submit)",
     )
