@@ -379,6 +379,8 @@ class _Pool:
     def run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         """Yield the results of tasks in their order."""
         from distributed import CancelledError
+        from distributed.client import ClosedClientError
+        from distributed.comm import CommClosedError
 
         ahead: deque[tuple[str, Future]] = deque()
         try:
@@ -389,7 +391,7 @@ class _Pool:
                 ahead.append((name, self._submit(function, task)))
             while ahead:
                 yield self._result(*ahead.popleft())
-        except CancelledError:
+        except (CancelledError, ClosedClientError, CommClosedError):
             raise UserError(
                 "compute: address: the Dask scheduler has gone in the middle of the work, and the "
                 "tasks with it; start it again, then the same run"
@@ -427,7 +429,7 @@ class _Pool:
 
     def _wait(self, future: Future) -> None:
         """Wait for a future, as long as there are workers now and then."""
-        from distributed import wait
+        from distributed import CancelledError, wait
 
         alone_s = 0.0
         while True:
@@ -436,7 +438,11 @@ class _Pool:
                     wait(future, timeout=_LOOK_S)
                 return
             except TimeoutError:
-                alone_s = 0.0 if self.client.nthreads() else alone_s + _LOOK_S
+                try:
+                    alone_s = 0.0 if self.client.nthreads() else alone_s + _LOOK_S
+                except OSError:
+                    # The scheduler does not answer.
+                    raise CancelledError from None
             if alone_s >= self.patience_s:
                 raise UserError(
                     f"all Dask workers are lost, and none came back in {self.patience_s:.0f} s"

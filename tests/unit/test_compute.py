@@ -241,8 +241,11 @@ def test_a_scheduler_that_dies_in_mid_run_is_one_line(tmp_path, monkeypatch):
         for daemon in daemons:
             daemon.terminate()
             daemon.wait()
-    (line,) = (tmp_path / "rule.log").read_text().splitlines()
-    assert "the Dask scheduler has gone in the middle of the work" in line
+    lines = (tmp_path / "rule.log").read_text().splitlines()
+    (error,) = [line for line in lines if " ERROR " in line]
+    assert "the Dask scheduler has gone in the middle of the work" in error
+    # On a busy machine Dask may warn of its own delays.
+    assert "Traceback" not in "".join(lines)
 
 
 #: A job of a rule with two workers, whose tasks end when they are ended.
