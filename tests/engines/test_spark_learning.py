@@ -35,7 +35,7 @@ SKILL = {
     "mascon_folds": 2,
     "inner_folds": 2,
     "candidates": 1,
-    "trees": 6,
+    "trees": 10,
     "neighbour_buffer_km": 0,
     "bootstrap_draws": 200,
     "label_permutations": 2,
@@ -144,7 +144,7 @@ def test_predictions_correlate_with_the_same_model_of_the_default_engine(
 ):
     found = correlations(model, default, by_snakemake)
     assert len(found) == 2 * len(MODELS)
-    # Six trees of a forest are drawn by another generator; its blind twin is another model.
+    # Ten trees of a forest are drawn by another generator; its blind twin is another model.
     assert found[model] >= (0.999 if model.startswith("xgboost") else 0.8)
     twin = model.removesuffix("_blind") if model.endswith("_blind") else f"{model}_blind"
     assert found[model] > found[twin] + 0.02
