@@ -137,9 +137,13 @@ def run_snakemake(
     command += ["--rerun-triggers", "mtime"]
     load = os.getloadavg()[0]
     run = run_watched(command, project, environment, CORES)
-    if len(run.lives) != len(expected):
+    if len(run.lives) > len(expected):
         raise RuntimeError(f"{len(run.lives)} jobs ran where {len(expected)} were expected")
-    return summarise(run, startable(expected)) | {"load": load}
+    # On a busy machine a job of a second may begin and end between two looks.
+    unseen = len(expected) - len(run.lives)
+    if unseen:
+        print(f"  {unseen} of {len(expected)} jobs were not seen: idle cores count as Snakemake's")
+    return summarise(run, startable(expected)) | {"load": load, "unseen": unseen}
 
 
 def summarise(run: Run, ready: Callable[[Sequence[Life], float], int]) -> Result:
