@@ -13,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Keep the tests of an engine in one process: it is there once."""
     for item in items:
