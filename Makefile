@@ -51,7 +51,7 @@ test-statistics: setup-dev ## test fits, learning and coupling against known tru
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/statistics
 
 test-engines: .venv/engines.done ## test runs against an archive and a Slurm on loopback, and Spark (installs 450 MB; needs Java 17)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/engines tests/slurm
+	$(BIN)/python -m pytest tests/engines tests/slurm
 
 lint: setup-dev ## check style, types and the workflow
 	$(BIN)/ruff check .

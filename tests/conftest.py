@@ -13,17 +13,6 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep the tests of an engine in one process: it is there once."""
-    for item in items:
-        folder, file = item.path.parent.name, item.path.name
-        if folder in ("engines", "slurm"):
-            spark = file.startswith("test_spark")
-            engine = "spark" if spark else "archive" if folder == "engines" else "slurm"
-            item.add_marker(pytest.mark.xdist_group(engine))
-
-
 def real_data() -> Path:
     return (ROOT / os.environ.get("CRYOFUSE_REAL_DATA", "../shared/real")).resolve()
 
