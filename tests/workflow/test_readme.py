@@ -20,6 +20,7 @@ MADE_BY_REPORT = {"report.html"}
 
 def shell_lines(text):
     """Return the lines of a page's code blocks: indented by four, or fenced as a shell's."""
+    text = re.sub(r" \\\n +", " ", text)
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     fenced = [block for kind, block in blocks if kind in ("", "bash", "sh", "shell", "console")]
     bare = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
