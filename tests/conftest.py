@@ -6,11 +6,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+
+
+def skip_without(reason: str) -> NoReturn:
+    """Skip a test for what it needs and lacks; in CI nothing may lack, and it fails."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def real_data() -> Path:
@@ -22,10 +30,7 @@ def real_folder() -> Path:
     """The folder of real files; without it tests skip, but never in CI."""
     folder = real_data()
     if not folder.is_dir():
-        message = f"no folder of real files at {folder} (set CRYOFUSE_REAL_DATA)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        skip_without(f"no folder of real files at {folder} (set CRYOFUSE_REAL_DATA)")
     return folder
 
 

@@ -14,6 +14,7 @@ from cryofuse.products.reference import (
     read_jpl_text,
     read_mankoff,
 )
+from tests.conftest import skip_without
 
 pytestmark = pytest.mark.real
 #: Months without a solution up to August 2024.
@@ -33,10 +34,7 @@ def folder():
     given = Path(os.environ.get("CRYOFUSE_REAL_DATA", "../shared/real"))
     path = (given if given.is_absolute() else root / given) / "reference"
     if not path.is_dir():
-        reason = f"no folder of real files at {path} (set CRYOFUSE_REAL_DATA)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_without(f"no folder of real files at {path} (set CRYOFUSE_REAL_DATA)")
     return path
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -159,6 +160,10 @@ def test_every_snakemake_command_of_the_guide_plans_a_run(words, dry_run):
         assert re.search(r"--report results/\S+/report.html", MAKEFILE)
         words = words[:at] + words[at + 2 :]
     done = dry_run(words, "guide")
+    if "engine: spark" in " ".join(words) and not find_spec("pyspark"):
+        assert done.returncode == 1
+        assert "pip install '.[spark]'" in done.stdout + done.stderr
+        return
     assert done.returncode == 0, done.stdout + done.stderr
     assert planned(done).get("total", 0) > 1
 
