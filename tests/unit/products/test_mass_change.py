@@ -1,7 +1,6 @@
 """The product's files say what its table says, and pass the checkers of their formats."""
 
 import sqlite3
-import warnings
 from contextlib import closing
 from pathlib import Path
 
@@ -23,17 +22,11 @@ from cryofuse.products.mass_change import (
     write_netcdf,
 )
 from cryofuse.tables import PRODUCT_MONTHS, check, from_pandas
+from tests.compliance import check_geometry, list_failures, list_faults
 
 CRS = "EPSG:3413"
 MONTHS = pd.date_range("2019-11-01", "2022-02-01", freq="MS").as_unit("us")
 MASSES = ("predicted_change", "predicted_mass", "observed_change", "observed_mass")
-#: What the checker (6.1) holds against every file with polygons: it compares the data's dimensions
-#: with that of the nodes, where the conventions ask for that of the geometries, and the number of
-#: rings with 1. Both rules are tested here by themselves.
-MISTAKEN = (
-    "does not include geometry dimension 'node' used in geometry variable 'footprint'",
-    "part_node_count variable part_node_count must have the same single dimension",
-)
 
 
 @pytest.fixture(scope="module")
@@ -127,51 +120,14 @@ def path(
     return path
 
 
-@pytest.fixture(scope="module")
-def compliance(path: Path) -> dict[str, list[tuple[int, str]]]:
-    """Return by suite of the checker what it holds against the file, with the weight it gives."""
-    found = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the checker itself
-        from compliance_checker.suite import CheckSuite
-
-        CheckSuite.load_all_available_checkers()
-        checks = CheckSuite()
-        with checks.load_dataset(str(path)) as dataset:
-            for suite in ("cf:1.11", "acdd:1.3"):
-                results, errors = checks.run_all(dataset, [suite])[suite]
-                assert not errors and len(results) > 20
-                found[suite] = [
-                    (result.weight, text)
-                    for result in results
-                    if result.value is False
-                    or (isinstance(result.value, tuple) and result.value[0] < result.value[1])
-                    for text in result.msgs or [result.name]
-                ]
-    return found
-
-
-def test_it_keeps_the_conventions(path: Path, compliance: dict) -> None:
-    said = [text for _, text in compliance["cf:1.11"]]
-    assert len(said) > 1  # it looked at the polygons
-    assert [text for text in said if not any(known in text for known in MISTAKEN)] == []
-    # What the checker means to test there.
-    with netCDF4.Dataset(path) as file:
-        container = file["footprint"]
-        (instances,) = file[container.node_count].dimensions
-        parents = [v for v in file.variables.values() if "geometry" in v.ncattrs()]
-        assert {v.name for v in parents} >= {*MASSES, "status", "land_area", "elevation_change"}
-        assert all(instances in v.dimensions for v in parents)
-        rings = file[container.part_node_count], file[container.interior_ring]
-        assert rings[0].dimensions == rings[1].dimensions and rings[0].ndim == 1
-        named = set(container.node_coordinates.split())
-        assert len({file[name].dimensions for name in named}) == 1
-        assert file["lat"].nodes in named and file["lon"].nodes in named
-
-
-def test_discovery_lacks_only_names_that_no_vocabulary_has(compliance: dict) -> None:
-    needed = [text for weight, text in compliance["acdd:1.3"] if weight == 3]
+def test_it_keeps_the_conventions(path: Path) -> None:
+    found = list_failures(path, "cf:1.11", "acdd:1.3")
+    assert list_faults(found) == []
+    # Of what discovery asks for most, only names that the vocabulary does not have.
+    needed = [text for weight, text in found["acdd:1.3"] if weight == 3]
     assert [text for text in needed if "standard_name" not in text] == []
+    with netCDF4.Dataset(path) as file:
+        check_geometry(file)
 
 
 def test_values_are_those_of_the_table(
