@@ -1064,6 +1064,35 @@ CASE_STUDY = Table(
     ("scope", "year"),
 )
 
+PRODUCT_MONTHS = Table(
+    "product/months",
+    {
+        "mascon_id": _MASCON,
+        "month": _MONTH,
+        "dh_m": _null(F8, "mean elevation change over the mascon's ice (retrospective)"),
+        "dh_sigma_m": _null(F8, "its σ", low=0),
+        "predicted_change_gt": _null(
+            F8, "mass change since the month before, by a model that never saw the mascon"
+        ),
+        "predicted_change_lower_gt": _null(F8, "lower end of its conformal interval"),
+        "predicted_change_upper_gt": _null(F8, "upper end"),
+        "predicted_mass_gt": _null(
+            F8,
+            "mass anomaly by such a model; zero is the mascon's mean over the first twelve months "
+            "of the period with a solution",
+        ),
+        "predicted_mass_lower_gt": _null(F8, "lower end of its conformal interval"),
+        "predicted_mass_upper_gt": _null(F8, "upper end"),
+        "observed_change_gt": _null(F8, "gravity's change since the month before; null at a gap"),
+        "observed_change_sigma_gt": _null(F8, "its σ", low=0),
+        "observed_mass_gt": _null(F8, "gravity's mass anomaly, the same zero"),
+        "observed_mass_sigma_gt": _null(F8, "its σ", low=0),
+        "has_gravimetry": Column(FLAG, "the month has a solution of gravity"),
+        "reason": _null(TEXT, "why predicted values, or their intervals, are null"),
+    },
+    ("mascon_id", "month"),
+)
+
 #: Every contract by name.
 CONTRACTS: dict[str, Table] = {
     value.name: value for value in list(globals().values()) if isinstance(value, Table)
