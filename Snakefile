@@ -38,6 +38,7 @@ localrules:
     hydrology,
     applications,
     figures,
+    dashboard,
     summary,
     validation,
 
@@ -52,6 +53,7 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        rules.dashboard.input,
         rules.summary.input,
         rules.predict.input,
         rules.validation.input,

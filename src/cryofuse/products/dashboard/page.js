@@ -81,7 +81,12 @@
       return `${value}, ${layer.classes.find((one) => one.value === value).label}`;
     }
     const more = layer.texts && layer.texts[index] ? ` (${layer.texts[index]})` : "";
-    return say(value, layer.digits, layer.unit) + more;
+    return (layer.symbol ? `${layer.symbol} ` : "") + say(value, layer.digits, layer.unit) + more;
+  }
+
+  function scaleName(layer, before, after) {
+    const name = layer.symbol || layer.unit;
+    return name ? before + name + after : "";
   }
 
   function layerTitle() {
@@ -118,7 +123,7 @@
         svg("circle", { cx: label.getAttribute("x"), cy: y, r: 3.5 * scale }, by("dots"));
       }
     });
-    by("layer-title").textContent = layerTitle() + (layer.unit ? ` (${layer.unit})` : "");
+    by("layer-title").textContent = layerTitle() + scaleName(layer, " (", ")");
     by("layer-note").textContent = layer.note;
     by("map").setAttribute("aria-label", layerTitle());
     drawLegend();
@@ -138,28 +143,30 @@
       }
       return;
     }
-    const width = Math.min(box.clientWidth || 420, 420);
-    const label = `Colours from ${say(layer.low, 2)} to ${say(layer.high, 2, layer.unit)}`;
+    const width = Math.min(box.clientWidth || 440, 440);
+    const [low, middle, high] = [layer.low, (layer.low + layer.high) / 2, layer.high];
+    const label = `Colours from ${plain(low)} to ${plain(high)}${scaleName(layer, " ", "")}`;
     const legend = svg(
       "svg",
-      { viewBox: `0 0 ${width} 40`, role: "img", "aria-label": label },
+      { viewBox: `0 0 ${width} 38`, role: "img", "aria-label": label },
       box,
     );
     legend.style.maxWidth = `${width}px`;
     const palette = palettes[layer.palette];
-    const inner = width - 60;
+    const [left, inner] = [34, width - 100];
     palette.forEach((colour, step) => {
-      const x = 30 + (step * inner) / palette.length;
+      const x = left + (step * inner) / palette.length;
       svg("rect", { x, y: 2, width: inner / palette.length + 0.6, height: 13, fill: colour }, legend);
     });
     const ends = outside(layer);
-    const middle = (layer.low + layer.high) / 2;
-    [layer.low, middle, layer.high].forEach((value, step) => {
-      const sign = ends[step] || "";
-      const text = `${sign}${say(value, 2, layer.unit)}`;
-      svg("text", { x: 30 + (step * inner) / 2, y: 32, "text-anchor": "middle" }, legend, text);
+    [low, middle, high].forEach((value, step) => {
+      const x = left + (step * inner) / 2;
+      svg("text", { x, y: 31, "text-anchor": "middle" }, legend, ends[step] + plain(value));
     });
+    svg("text", { x: left + inner + 8, y: 13 }, legend, layer.symbol || layer.unit);
   }
+
+  const plain = (value) => String(Number(value.toPrecision(3))).replace("-", "−");
 
   /** Return the signs at the ends of the legend beyond which values lie. */
   function outside(layer) {
