@@ -363,6 +363,7 @@ rule write_dashboard:
         coupling=settings("coupling"),
         period=settings("period"),
         region=region_settings,
+        skill=settings("skill"),
         source=CONFIG.source,
     message:
         "Writing the dashboard of {wildcards.region}"

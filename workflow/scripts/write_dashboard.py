@@ -35,6 +35,7 @@ def main(snakemake: Any) -> None:
             sea_level=sea_level,
             lakes=lakes,
             fdr=params.coupling["fdr"],
+            coverage=params.skill["coverage"],
         )
         page = render_page(
             data,

@@ -78,6 +78,7 @@ def build_data(
     sea_level: pd.DataFrame,
     lakes: pd.DataFrame,
     fdr: float,
+    coverage: float,
 ) -> dict[str, Any]:
     """Return what the page shows as plain values.
 
@@ -95,12 +96,14 @@ def build_data(
         ``applications/sea_level`` and ``hydrology/lakes``.
     fdr
         False discovery rate up to which a mascon's coupling is marked.
+    coverage
+        Nominal coverage of the predictions' intervals.
 
     Returns
     -------
     dict
-        Keys title, months, gravimetry (whether a month has any), mascons, series, reasons,
-        layers, palettes and tables; numbers unrounded, missing values None.
+        Keys title, months, coverage, gravimetry (whether a month has any), mascons, series,
+        has_gravimetry, reasons, layers, palettes and tables; numbers unrounded, missing ones None.
     """
     frame = mascons.sort_values("mascon_id")
     ids = [int(i) for i in frame["mascon_id"]]
@@ -118,6 +121,7 @@ def build_data(
     return {
         "title": title,
         "months": [f"{month:%Y-%m}" for month in times],
+        "coverage": coverage,
         "gravimetry": _gravimetry(product, times),
         "mascons": [
             {

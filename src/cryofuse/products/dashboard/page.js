@@ -378,6 +378,7 @@
       (mascon.selected ? "." : "; not in the totals.");
     const elevation = withSigma("ICESat-2, ±1σ", take("dh_m"), take("dh_sigma_m"), "#0072B2");
     chart(box, "Elevation anomaly", "m", months, [elevation], state.month);
+    const percent = Math.round(100 * data.coverage);
     const kinds = [
       ["change", "Mass change of each month"],
       ["mass", "Mass anomaly"],
@@ -388,7 +389,7 @@
       const lines = [
         withSigma("observed by GRACE, ±1σ", observed, sigma, "#222222"),
         {
-          name: "predicted from elevation, with its interval",
+          name: `predicted from elevation, ${percent} % interval`,
           values: take(`predicted_${kind}_gt`),
           lower: take(`predicted_${kind}_lower_gt`),
           upper: take(`predicted_${kind}_upper_gt`),

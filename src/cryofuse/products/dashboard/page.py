@@ -113,8 +113,8 @@ def _lakes_text(found: int, candidates: int) -> str:
     if not candidates:
         return "No candidate of an active subglacial lake was found."
     return (
-        f"{candidates} candidates of active subglacial lakes (triangles on the map); "
-        f"{found - candidates} look-alikes left out."
+        f"Candidates of active subglacial lakes (triangles on the map): {candidates}. "
+        f"Look-alikes left out: {found - candidates}."
     )
 
 
