@@ -39,6 +39,7 @@ localrules:
     applications,
     figures,
     dashboard,
+    product,
     summary,
     validation,
 
@@ -54,6 +55,7 @@ rule all:
     input:
         rules.figures.input,
         rules.dashboard.input,
+        rules.product.input,
         rules.summary.input,
         rules.predict.input,
         rules.validation.input,

@@ -7,6 +7,7 @@ localrules:
     couple_sheet,
     draw_series,
     draw_learning,
+    write_product,
     write_summary,
     write_dashboard,
 
@@ -278,6 +279,34 @@ if HAS_TRUTH:
             "../scripts/validate_world.py"
 
 
+rule write_product:
+    input:
+        months=rules.predict_months.output.months,
+        mascons=rules.read_mascons.output.mascons,
+        manifests=per_period(MANIFEST),
+        lib=lib("products/mass_change", "acquire/manifest"),
+    output:
+        netcdf="results/{region}/product/mass_change.nc",
+        geopackage="results/{region}/product/mass_change.gpkg",
+    log:
+        "logs/{region}/write_product.log",
+    benchmark:
+        "logs/{region}/write_product.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=minutes(10),
+    params:
+        region=region_settings,
+        altimetry=CONFIG.altimetry.product,
+    message:
+        "Writing the mass change of {wildcards.region} as NetCDF and GeoPackage"
+    script:
+        "../scripts/write_product.py"
+
+
 rule write_summary:
     input:
         unpack(validation_file),
@@ -394,6 +423,14 @@ rule figures:
 rule dashboard:
     input:
         every_region(rules.write_dashboard.output.dashboard),
+
+
+rule product:
+    input:
+        every_region(
+            rules.write_product.output.netcdf,
+            rules.write_product.output.geopackage,
+        ),
 
 
 rule summary:
