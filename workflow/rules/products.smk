@@ -119,6 +119,7 @@ rule draw_altimetry:
         region=region_settings,
         elevation=settings("elevation"),
         period=settings("period"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing elevation change"
     script:
@@ -156,6 +157,7 @@ rule draw_maps:
         period=settings("period"),
         skill=settings("skill"),
         coupling=settings("coupling"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing the maps of regimes, skill and coupling"
     script:
@@ -188,6 +190,7 @@ rule draw_series:
         region=region_settings,
         period=settings("period"),
         case_study=settings("case_study"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing series and totals"
     script:
@@ -219,6 +222,7 @@ rule draw_learning:
         period=settings("period"),
         skill=settings("skill"),
         explained=settings("explained"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing skill, importance and calibration"
     script:
