@@ -38,7 +38,8 @@ def draw_rate_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
     base
         Base map of the region.
     """
-    figure, axes, close = style.map_with_windows(base, nodes, 6.8, style.UNSEEN)
+    height = min(base.panel_height(1.45) + 1.6, 6.8)
+    figure, axes, close = style.map_with_windows(base, nodes, height, style.UNSEEN)
     months = style.months_text(nodes["first"], nodes["last"])
     rate = nodes["rate_m_yr"].to_numpy(dtype=float)
     if not np.isfinite(rate).any():
@@ -83,7 +84,7 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.patches import Patch
 
-    figure = style.new_figure(min(3.25 * base.aspect + 1.4, 8.2))
+    figure = style.new_figure(min(base.panel_height(2) + 1.43, 8.2))
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
         style.draw_base(axes, base, ice=style.UNSEEN)
@@ -155,7 +156,7 @@ def draw_coverage(
     """
     from matplotlib.patches import PathPatch
 
-    height = min(3.05 * base.aspect, 5.4)
+    height = min(base.panel_height(2), 5.2)
     figure = style.new_figure(height + 3.4)
     grid = figure.add_gridspec(2, 2, height_ratios=(height + 0.7, 1.7))
     empty = int((nodes["n_segments"] == 0).sum())

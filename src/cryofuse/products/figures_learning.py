@@ -384,8 +384,8 @@ def draw_importance(importance: pd.DataFrame, title: str, months: str) -> Figure
         f"{title}: importance of feature groups",
         f"{months}. XGBoost on held-out data; cm of water equivalent. Pale, above: whole families "
         "moved together (place: position, relief, ice); below: groups, each a feature with all "
-        "its lags. Lines: 2.5 to 97.5 percentile over folds and seeds, a spread and no confidence interval. Below 0: permuting "
-        "helps, that is, it carries nothing.",
+        "its lags. Lines: 2.5 to 97.5 percentile over folds and seeds, a spread and no confidence "
+        "interval. Below 0: permuting helps, that is, it carries nothing.",
     )
     return figure
 

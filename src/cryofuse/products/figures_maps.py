@@ -79,7 +79,7 @@ def draw_regime_map(
     table = regimes.merge(
         nodes[["node_id", "spacing_m", "window", "first", "last"]], on="node_id", how="left"
     )
-    figure = style.new_figure(min(3.1 * base.aspect + 1.9, 8.2))
+    figure = style.new_figure(min(base.panel_height(2) + 2.0, 8.2))
     panels = _panels(
         figure, base, ["nodes", f"{unit}s, by their mean metrics"], ice=(style.UNSEEN, style.ICE)
     )
@@ -214,7 +214,7 @@ def draw_skill_map(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import TwoSlopeNorm
 
-    figure = style.new_figure(min(3.2 * base.aspect + 1.85, 8.0))
+    figure = style.new_figure(min(base.panel_height(2) + 1.85, 8.0))
     splits = ["leave_mascon_out", "forward"]
     unit = shapes.unit
     panels = _panels(figure, base, [style.split_name(s, unit) for s in splits])
@@ -273,7 +273,7 @@ def draw_explained_map(
     from matplotlib.colors import TwoSlopeNorm
 
     parts = ["total", "trend", "seasonal", "interannual"]
-    figure = style.new_figure(7.6)
+    figure = style.new_figure(min(2 * base.panel_height(3.4) + 2.6, 8.2))
     grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.05))
     cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
     drawn = []
@@ -310,8 +310,8 @@ def draw_explained_map(
         f"{months}. Out-of-fold predictions ({split or 'no split'}). a–d: monthly change; e: "
         f"monthly change and cumulative anomaly, a row for each {shapes.unit} (number and centre), "
         "the best of the monthly change above, the whole region below. "
-        f"{style.beyond_text(everything, norm)} Where the observed part hardly varies, as the "
-        "trend of a steady interior, the share is far below 0.",
+        "Where the observed part hardly varies, as a steady interior's trend, the share is far "
+        f"below 0. {style.beyond_text(everything, norm)}",
     )
     return figure
 
@@ -344,7 +344,10 @@ def _draw_heat(
         for t in targets
     ]
     cells = np.hstack(blocks)
-    axes.imshow(np.ma.masked_invalid(cells), cmap=cmap, norm=norm, aspect="auto", gid="heat")
+    axes.imshow(
+        np.ma.masked_invalid(cells), cmap=cmap, norm=norm, aspect="auto", interpolation="nearest",
+        gid="heat",
+    )  # fmt: skip
     for row, column in np.argwhere(~np.isfinite(cells)):
         axes.add_patch(
             Rectangle(
@@ -361,8 +364,8 @@ def _draw_heat(
         names = [f"{i}: {shapes.place.get(i, '')}" for i in ids[:-1]]
         axes.set_yticks(range(len(ids)), [*names, "region"], fontsize=5.5)
     else:
-        axes.set_yticks([0, len(ids) - 2, len(ids) - 1], ["best", "worst", "region"], fontsize=5.5)
-        axes.set_ylabel(f"{len(ids) - 1} {shapes.unit}s", fontsize=6.5)
+        axes.set_yticks([len(ids) - 1], ["region"], fontsize=5.5)
+        axes.set_ylabel(f"{len(ids) - 1} {shapes.unit}s, best above", fontsize=6.5)
     axes.tick_params(length=0)
     axes.axhline(len(ids) - 1.5, color="white", lw=2)
     axes.set_xticks(range(cells.shape[1]), parts * len(targets), rotation=90, fontsize=6.5)
@@ -404,7 +407,7 @@ def draw_coupling_map(
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.lines import Line2D
 
-    figure = style.new_figure(min(2.1 * base.aspect + 1.85, 6.5))
+    figure = style.new_figure(min(base.panel_height(3) + 1.95, 6.5))
     panels = _panels(figure, base, list(TREATMENT_NAMES.values()))
     cmap, norm = style.DIVERGING, TwoSlopeNorm(0.0, -1.0, 1.0)
     candidates = lakes[lakes["status"] == "candidate"]
@@ -481,14 +484,15 @@ def _lag_text(coupling: pd.DataFrame) -> str:
 
 def _n_text(coupling: pd.DataFrame) -> str:
     n = coupling["n"]
-    return f"{int(n.min())} to {int(n.max())} common months" if len(n) else "no common month"
+    low, high = (int(n.min()), int(n.max())) if len(n) else (0, 0)
+    return f"{high} common months" if low == high else f"{low} to {high} common months"
 
 
 def _lakes_text(candidates: pd.DataFrame, unit: str) -> str:
     if candidates.empty:
         return ""
     ids = sorted(candidates["mascon_id"].dropna().astype(int).unique())
-    return f"{len(candidates)} lake candidates lie in {unit}s {', '.join(map(str, ids))}."
+    return f"{unit.capitalize()}s with lake candidates: {', '.join(map(str, ids))}."
 
 
 @style.styled
@@ -511,7 +515,7 @@ def draw_lead_lag_map(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
 
-    figure = style.new_figure(min(2.1 * base.aspect + 1.72, 6.6))
+    figure = style.new_figure(min(base.panel_height(3) + 1.85, 6.6))
     titles = ["lag, detrended", f"lag, {TREATMENT_NAMES['deseasonalised']}", "density, detrended"]
     panels = _panels(figure, base, titles)
     reach = max(int(coupling["lag_months"].abs().max()) if len(coupling) else 6, 1)
@@ -549,7 +553,7 @@ def draw_lead_lag_map(
     rows = best[best["treatment"] == "detrended"]
     values = _by_mascon(rows, "density_kg_m3")
     finite = np.array([v for v in values.values() if np.isfinite(v)])
-    density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95)
+    density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95, low=0.0)
     style.draw_mascons(
         panels[2],
         shapes,

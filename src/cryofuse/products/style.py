@@ -357,6 +357,19 @@ class BaseMap:
         x_min, y_min, x_max, y_max = self.extent
         return (y_max - y_min) / (x_max - x_min)
 
+    @property
+    def holds_pole(self) -> bool:
+        """Return whether the pole of the projection lies in the frame."""
+        return _holds_pole(self.extent, self.crs)
+
+    def panel_height(self, columns: float) -> float:
+        """Return the height (inches) of a map that is one of so many beside each other.
+
+        Labels of the graticule stand to its left, around a pole to its right, too.
+        """
+        beside = 0.69 if self.holds_pole else 0.36
+        return (PAGE_WIDTH_IN / columns - beside) * self.aspect
+
 
 def base_map(region: RegionSettings) -> BaseMap:
     """Return a region's base map from its outline and coast.
@@ -472,15 +485,20 @@ def _label(value: float, positive: str, negative: str) -> str:
     return text + (positive if value > 0 else negative)
 
 
+def _holds_pole(frame: tuple[float, float, float, float], crs: str) -> bool:
+    x_min, y_min, x_max, y_max = frame
+    _, latitude = unproject((x_min + x_max) / 2, (y_min + y_max) / 2, crs)
+    x, y = project(0.0, float(np.copysign(90.0, latitude)), crs)
+    return bool(x_min < x < x_max and y_min < y < y_max)
+
+
 def _draw_graticule(
     axes: Axes, crs: str, frame: tuple[float, float, float, float], labels: bool
 ) -> None:
     x_min, y_min, x_max, y_max = frame
     grid_x, grid_y = np.meshgrid(np.linspace(x_min, x_max, 41), np.linspace(y_min, y_max, 41))
     lon, lat = unproject(grid_x, grid_y, crs)
-    pole = 90.0 if np.nanmean(lat) > 0 else -90.0
-    pole_x, pole_y = project(0.0, pole, crs)
-    whole = bool(x_min < pole_x < x_max and y_min < pole_y < y_max)
+    whole = _holds_pole(frame, crs)
     # Longitudes are measured from the frame's own middle, so that 180° is no border.
     middle = float(unproject((x_min + x_max) / 2, (y_min + y_max) / 2, crs)[0])
     away = (lon - middle + 180) % 360 - 180
@@ -526,6 +544,7 @@ def _draw_graticule(
                     ha="center",
                     va="center",
                     zorder=7,
+                    path_effects=halo(),
                 )
 
 
@@ -1017,11 +1036,13 @@ def map_with_windows(
 
 
 def month_axis(axes: Axes, years: int = 1) -> None:
-    """Set yearly ticks on a time axis."""
-    from matplotlib.dates import DateFormatter, YearLocator
+    """Set yearly ticks on a time axis, monthly ones where it spans less than two years."""
+    from matplotlib.dates import AutoDateLocator, DateFormatter, YearLocator
 
-    axes.xaxis.set_major_locator(YearLocator(years))
-    axes.xaxis.set_major_formatter(DateFormatter("%Y"))
+    short = float(np.ptp(axes.get_xlim())) < 730
+    locator = AutoDateLocator(minticks=2, maxticks=6) if short else YearLocator(years)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(DateFormatter("%Y-%m" if short else "%Y"))
 
 
 def with_gaps(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
