@@ -121,6 +121,7 @@ rule draw_altimetry:
         region=region_settings,
         elevation=settings("elevation"),
         period=settings("period"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing elevation change"
     script:
@@ -158,6 +159,7 @@ rule draw_maps:
         period=settings("period"),
         skill=settings("skill"),
         coupling=settings("coupling"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing the maps of regimes, skill and coupling"
     script:
@@ -190,6 +192,7 @@ rule draw_series:
         region=region_settings,
         period=settings("period"),
         case_study=settings("case_study"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing series and totals"
     script:
@@ -221,6 +224,7 @@ rule draw_learning:
         period=settings("period"),
         skill=settings("skill"),
         explained=settings("explained"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing skill, importance and calibration"
     script:
