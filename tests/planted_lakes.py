@@ -174,9 +174,7 @@ def observe_nodes(world, spoil=None):
             np.arange(np.ceil(x_min / 1e3), np.floor(x_max / 1e3)) * 1e3 + 500,
             np.arange(np.ceil(y_min / 1e3), np.floor(y_max / 1e3)) * 1e3 + 500,
         )
-        centres.append(
-            pd.DataFrame({"x_m": gx.ravel(), "y_m": gy.ravel(), "window": window.name})
-        )
+        centres.append(pd.DataFrame({"x_m": gx.ravel(), "y_m": gy.ravel(), "window": window.name}))
     nodes = pd.concat(centres, ignore_index=True)
     fitted = fit_months(
         segments, nodes["x_m"].to_numpy(), nodes["y_m"].to_numpy(), np.full(len(nodes), 1000.0),
@@ -205,15 +203,14 @@ def score(world, nodes, found):
     for lake in world.lake_list:
         apart = np.hypot(candidates["x_m"] - lake.x_m, candidates["y_m"] - lake.y_m)
         near = candidates[apart <= lake.radius_m + SLACK_M]
+        inside = np.hypot(fitted["x_m"] - lake.x_m, fitted["y_m"] - lake.y_m)
         row = {
             "pond": isinstance(lake, Pond),
             "window": getattr(lake, "window", None),
             "x_m": lake.x_m, "y_m": lake.y_m,
             "radius_m": lake.radius_m,
             "depth_m": lake.depth_m,
-            "nodes": int(
-                (np.hypot(fitted["x_m"] - lake.x_m, fitted["y_m"] - lake.y_m) <= lake.radius_m).sum()
-            ),
+            "nodes": int(np.count_nonzero(inside <= lake.radius_m)),
             "found": len(near),
         }  # fmt: skip
         if not row["pond"]:
