@@ -931,6 +931,7 @@ LAKE_MONTHS = Table(
         "departure_m": Column(F8, "mean change against the ring"),
         "departure_sigma_m": Column(F8, "its σ", low=0),
         "volume_km3": Column(F8, "departure × area"),
+        "volume_sigma_km3": Column(F8, "its σ, that of the departure alone", low=0),
         "n_nodes": Column(I4, "nodes seen", low=1),
     },
     ("lake_id", "month"),
@@ -944,6 +945,50 @@ LAKE_EVENTS = Table(
         "start": Column(TIME, "month before the change", month=True),
         "end": Column(TIME, "month after the change", month=True),
         "volume_km3": Column(F8, "change, positive for filling"),
+        "volume_sigma_km3": Column(F8, "its σ", low=0),
+    },
+)
+
+SEARCHED_NODES = Table(
+    "hydrology/searched_nodes",
+    {
+        "node_id": _NODE,
+        "window": _null(TEXT, "window the node belongs to"),
+        "spacing_m": Column(F8, "node spacing"),
+        "x_m": _X,
+        "y_m": _Y,
+        "n_months": Column(I4, "months with a departure", low=1),
+        "departure_range_m": Column(F8, "5 to 95 % range of its departures from the ring", low=0),
+        "noise_m": Column(F8, "σ of a departure", low=0),
+        "departing": Column(FLAG, "far enough and for long enough"),
+        "lake_id": _null(I4, "candidate or look-alike it belongs to"),
+    },
+    ("node_id",),
+)
+
+INVENTORY_MATCHES = Table(
+    "hydrology/inventory_matches",
+    {
+        "inventory_row": _null(I4, "row of the inventory, from 1; null for new candidates", low=1),
+        "inventory_name": _null(TEXT, "its name; null where unnamed"),
+        "kind": _null(TEXT, "its kind (Active, Stable …); null where the inventory does not say"),
+        "candidate_id": _null(I4, "lake_id of the candidate: of a hit, new or not compared one"),
+        "outcome": Column(
+            TEXT,
+            "hit; miss; not_searched (no searched node near); new (candidate without an inventory "
+            "lake); not_compared (no inventory)",
+        ),
+        "distance_km": _null(
+            F8,
+            "from the inventory lake to the nearest candidate's outline, or from a new candidate "
+            "to the nearest inventory lake",
+            low=0,
+        ),
+        "x_m": _X,
+        "y_m": _Y,
+        "latitude": _LAT,
+        "longitude": _LON,
+        "reason": _null(TEXT, "why it was not searched or not compared"),
     },
 )
 

@@ -38,6 +38,9 @@ def main(snakemake: Any) -> None:
             sheet_coupling=read_table(given.sheet_coupling),
             case_study=read_table(given.case_study),
             lakes=read_geo_table(given.lakes),
+            lake_events=read_table(given.lake_events),
+            searched_nodes=read_table(given.searched_nodes),
+            inventory_matches=read_table(given.inventory_matches),
             features_ledger=read_table(given.features_ledger),
             validation=json.loads(open(validation).read()) if validation else None,
         )

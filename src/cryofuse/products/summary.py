@@ -387,6 +387,83 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
     return "".join(parts)
 
 
+def describe_lakes(
+    lakes: pd.DataFrame, events: pd.DataFrame, searched: pd.DataFrame, matches: pd.DataFrame
+) -> str:
+    """Return how many lakes were found, their drainings, and how an inventory compares.
+
+    Parameters
+    ----------
+    lakes, events, searched, matches
+        Tables ``hydrology/lakes``, ``lake_events``, ``searched_nodes``, ``inventory_matches``.
+    """
+    if searched.empty:
+        text = "Not searched: no finely spaced node is seen often enough beside its neighbours."
+        return _paragraph(text) + _compare_inventory(matches)
+    candidates = lakes[lakes["status"] == "candidate"]
+    others = lakes[lakes["status"] != "candidate"]
+    parts = [
+        _paragraph(
+            f"{len(searched):,} nodes were searched for ice that rises and sinks apart from the "
+            f"ice around it: {len(candidates)} candidates of active subglacial lakes, "
+            f"{len(others)} look-alikes."
+        ),
+        *(
+            _paragraph(f"Look-alikes: {reason} ({count}).")
+            for reason, count in others["reason"].value_counts().items()
+        ),
+    ]
+    if len(candidates):
+        drains = events[events["kind"] == "drain"].sort_values("volume_km3")
+        largest = drains.drop_duplicates("lake_id").set_index("lake_id")
+        at = largest.reindex(candidates["lake_id"].to_numpy())
+        parts.append(
+            render_table(
+                candidates.assign(
+                    drain_start=at["start"].to_numpy(),
+                    drain_end=at["end"].to_numpy(),
+                    drain_km3=at["volume_km3"].to_numpy(),
+                    drain_sigma_km3=at["volume_sigma_km3"].to_numpy(),
+                    distance_km=candidates["inventory_distance_m"].astype(float) / 1e3,
+                ),
+                {
+                    "lake_id": "lake",
+                    "latitude": "latitude",
+                    "longitude": "longitude",
+                    "area_km2": "area, km²",
+                    "volume_range_km3": "volume range, km³",
+                    "drain_start": "largest draining from",
+                    "drain_end": "to",
+                    "drain_km3": "km³",
+                    "drain_sigma_km3": "σ",
+                    "inventory_name": "inventory",
+                    "distance_km": "km away",
+                },
+            )
+        )
+    return "".join(parts) + _compare_inventory(matches)
+
+
+def _compare_inventory(matches: pd.DataFrame) -> str:
+    """Return how candidates and an inventory's lakes go together, in sentences."""
+    known = matches[matches["inventory_row"].notna()]
+    if known.empty:
+        why = matches["reason"].dropna()
+        reason = why.iloc[0] if len(why) else "the region names no inventory with a lake in it"
+        return _paragraph(f"Not compared with an inventory: {reason}.")
+    count = matches["outcome"].value_counts()
+    active = known[known["kind"] == "Active"]
+    active_seen = int((active["outcome"] != "not_searched").sum())
+    return _paragraph(
+        f"The inventory has {len(known)} lakes here, {len(active)} of them known to be active. "
+        f"{count.get('not_searched', 0)} lie where no node was searched, and are neither found "
+        f"nor missed. Of the others {count.get('hit', 0)} have a candidate (hits) and "
+        f"{count.get('miss', 0)} have none (misses; a lake that does not fill or drain in these "
+        f"months cannot show); among active ones, {int((active['outcome'] == 'hit').sum())} of "
+        f"{active_seen}. {count.get('new', 0)} candidates are in no inventory (new)."
+    )
+
+
 def describe_validation(validation: dict[str, Any]) -> str:
     """Return the comparison with the planted truth and the factors of the synthetic world."""
     rows = []
@@ -436,6 +513,9 @@ def render_summary(
     sheet_coupling: pd.DataFrame,
     case_study: pd.DataFrame,
     lakes: pd.DataFrame,
+    lake_events: pd.DataFrame,
+    searched_nodes: pd.DataFrame,
+    inventory_matches: pd.DataFrame,
     features_ledger: pd.DataFrame,
     validation: dict[str, Any] | None,
 ) -> str:
@@ -446,7 +526,8 @@ def render_summary(
     title, source, months
         Region, source of the data, and the months covered, as people read them.
     filter_report, checks, centroids, stability, explained, coupling, totals, sea_level, \
-    comparison,     sheet_coupling, case_study, lakes
+    comparison,     sheet_coupling, case_study, lakes, lake_events, \
+    searched_nodes, inventory_matches
         The tables of those names (see :mod:`cryofuse.tables`).
     verdict
         The sentence that the skill table gives.
@@ -466,8 +547,6 @@ def render_summary(
     str
         One HTML page without links to anything outside.
     """
-    candidates = lakes[lakes["status"] == "candidate"]
-    lookalikes = len(lakes) - len(candidates)
     sheet = case_study[case_study["scope"] == "sheet"].astype({"year": str})
     parts = [
         _paragraph(
@@ -503,24 +582,7 @@ def render_summary(
             },
         ),
         "<h2>Subglacial lakes</h2>",
-        _paragraph(
-            f"{len(candidates)} candidates, {lookalikes} look-alikes."
-            if centroids["regime"].notna().any()
-            else "Not searched: no node has a fit."
-        ),
-        render_table(
-            candidates,
-            {
-                "lake_id": "lake",
-                "latitude": "latitude",
-                "longitude": "longitude",
-                "area_km2": "area, km²",
-                "volume_range_km3": "volume range, km³",
-                "first_drain": "first draining",
-            },
-        )
-        if len(candidates)
-        else "",
+        describe_lakes(lakes, lake_events, searched_nodes, inventory_matches),
         "<h2>Do crossovers and repeats agree with the fits?</h2>",
         describe_checks(checks),
         "<h2>What was left out, and why</h2>",
