@@ -1048,16 +1048,26 @@ CASE_STUDY = Table(
         "scope": Column(TEXT, "sheet, or mascon:<id>"),
         "mascon_id": _null(I4, "mascon"),
         "year": Column(I2, "melt season"),
-        "dh_season_m": _null(F8, "seasonal elevation change minus its climatology of other years"),
+        "dh_change_m": _null(F8, "elevation change of the season"),
+        "dh_change_sigma_m": _null(F8, "its σ, months taken as independent", low=0),
+        "dh_season_m": _null(F8, "the change minus its mean over the years not studied"),
+        "elevation_gt": _null(F8, "elevation change × ice area at 850 kg/m³, beside gravity's"),
+        "elevation_sigma_gt": _null(F8, "its σ, not that of the density", low=0),
         "observed_gt": _null(F8, "gravity: mass change of the season"),
         "observed_sigma_gt": _null(F8, "its σ", low=0),
+        "observed_anomaly_gt": _null(F8, "the change minus its mean over the years not studied"),
         "predicted_gt": _null(F8, "model trained on other years"),
         "predicted_lower_gt": _null(F8, "lower end of the conformal interval"),
         "predicted_upper_gt": _null(F8, "upper end"),
-        "observed_minimum": _null(
-            I1, "calendar month after which gravity's mass rises again", low=1, high=12
-        ),
-        "predicted_minimum": _null(I1, "the model's", low=1, high=12),
+        **{
+            f"{name}_minimum{end}": _null(I1, f"{who}{about}", low=1, high=12)
+            for name, who in (("dh", "elevation"), ("observed", "gravity"), ("predicted", "model"))
+            for end, about in (
+                ("", ": calendar month of the minimum, after which it rises again"),
+                ("_first", ": the minimum lies not before this month (interval)"),
+                ("_last", ": nor after this one"),
+            )
+        },
         "n_months": Column(I1, "months of the season with gravity", low=0),
         "reason": _REASON,
     },

@@ -30,6 +30,8 @@ rule study_melt_seasons:
     params:
         case_study=settings("case_study"),
         skill=settings("skill"),
+        applications=settings("applications"),
+        sample=CONFIG.mascons.product if CONFIG.fusion.unit == "mascon" else "basin",
     message:
         "Studying the melt seasons of {wildcards.region}"
     script:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cryofuse.config import CaseStudySettings, SkillSettings
+from cryofuse.config import ApplicationSettings, CaseStudySettings, SkillSettings
 from cryofuse.logs import job_log
 from cryofuse.products.case_study import study_melt_seasons
 from cryofuse.provenance import provenance
@@ -17,6 +17,8 @@ def main(snakemake: Any) -> None:
             read_table(snakemake.input.mascons),
             CaseStudySettings.model_validate(snakemake.params.case_study),
             SkillSettings.model_validate(snakemake.params.skill),
+            ApplicationSettings.model_validate(snakemake.params.applications),
+            snakemake.params.sample,
         )
         write_table(study, snakemake.output.case_study, CASE_STUDY, provenance(snakemake))
 

@@ -408,7 +408,11 @@ def test_no_coupling_of_the_sheet_states_why(world):
 
 def test_case_study_draws_the_tables_seasons(world):
     study = study_melt_seasons(
-        world["fusion"], world["mascons"], CaseStudySettings(), SkillSettings(trees=10)
+        world["fusion"],
+        world["mascons"],
+        CaseStudySettings(),
+        SkillSettings(trees=10),
+        ApplicationSettings(),
     )
     figure = figures_series.draw_case_study(study, "Testland")
     sheet = study[study["scope"] == "sheet"]
