@@ -63,6 +63,7 @@ COLUMNS = [
     "n_months",
     "reason",
 ]
+MONTHS_COLUMNS = ["mascon_id", "month", "predicted_change_gt", "followed", "all_other_years"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Prediction:
     Attributes
     ----------
     change_cm
-        Predicted monthly change, month × mascon.
+        Predicted monthly change, month × mascon: near studied years of the model of all other
+        years, in a year that it was trained on of one without that year.
     error_cm
         Errors on left-out training years, month × mascon (empty where not predicted), those of
         mascons that follow their own fits among them.
@@ -126,7 +128,7 @@ def study_melt_seasons(
     skill: SkillSettings,
     applications: ApplicationSettings,
     sample: str = "jpl",
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return observed and predicted melt seasons of every selected mascon and of their sum.
 
     Parameters
@@ -144,8 +146,8 @@ def study_melt_seasons(
 
     Returns
     -------
-    pandas.DataFrame
-        Table ``applications/case_study``. A season's change of mass and of elevation runs from the
+    tuple of pandas.DataFrame
+        Tables ``applications/case_study`` and ``applications/case_study_months``. A season's change of mass and of elevation runs from the
         month before it to its last month; ``dh_season_m`` and ``observed_anomaly_gt`` are the
         change minus its mean over the years not studied. The sheet is the sum (dh: ice-area mean)
         of the selected mascons, where a mascon without a track in a month follows its own fit
@@ -156,7 +158,7 @@ def study_melt_seasons(
     ids = chosen["mascon_id"].to_numpy()
     table = fusion[fusion["mascon_id"].isin(ids)]
     if table.empty:
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=MONTHS_COLUMNS)
     names = ("dh_m", "dh_sigma_m", "mass_gt", "mass_sigma_gt", "lwe_cm")
     grids = {name: _grid(table, name, ids) for name in names}
     # The sheet needs every mascon: those not seen follow their fits, and train nothing.
@@ -182,7 +184,26 @@ def study_melt_seasons(
                 {"scope": _SHEET if mascon is None else f"mascon:{mascon}", "mascon_id": mascon}
                 | row
             )
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS), _tabulate_months(prediction, land, settings)
+
+
+def _tabulate_months(
+    prediction: Prediction, land: pd.Series, settings: CaseStudySettings
+) -> pd.DataFrame:
+    """Return the predicted change of every mascon and month that has one."""
+    if prediction.reason:
+        return pd.DataFrame(columns=MONTHS_COLUMNS)
+    change = _to_gt(prediction.change_cm, land)
+    table = pd.DataFrame(
+        {
+            "month": np.repeat(change.index.to_numpy(), change.shape[1]),
+            "mascon_id": np.tile(change.columns.to_numpy(), len(change)),
+            "predicted_change_gt": change.to_numpy().ravel(),
+            "followed": ~prediction.seen.to_numpy().ravel(),
+        }
+    )
+    table["all_other_years"] = is_unseen(table["month"].to_numpy(), settings)
+    return table.dropna(subset=["predicted_change_gt"])[MONTHS_COLUMNS]
 
 
 @dataclass(frozen=True)
@@ -323,7 +344,8 @@ def train_and_predict(
     years = samples["month"].dt.year.to_numpy()
     complete = samples[features].notna().all(axis=1).to_numpy()
     unseen = is_unseen(months, settings)
-    known = ~unseen & complete & samples["change_cm"].notna().to_numpy()
+    usable = ~unseen & complete
+    known = usable & samples["change_cm"].notna().to_numpy()
     seen = samples["seen"].to_numpy()
     train = known & seen
     n_months = len(np.unique(months[train]))
@@ -338,29 +360,30 @@ def train_and_predict(
     x, y = samples[features].to_numpy(dtype=float), samples["change_cm"].to_numpy(dtype=float)
     # Models are built without names, by which they would weigh by ice: elevation change here is.
     with single_threaded():
-        errors = {}
+        left_out = {}
         for name in CANDIDATES:
             parameters = list_candidates(skill.search.space(name), 1)[0]
             held = np.full(len(samples), np.nan)
-            for left in np.unique(years[train]):
+            for left in np.unique(years[usable]):
                 inner = train & (years != left)
-                test = known & (years == left)
+                test = usable & (years == left)
                 if inner.sum() < len(features) + 1:
                     continue
                 model = build(name, parameters, skill.trees, skill.seed)
                 model.fit(x[inner], y[inner])
-                held[test] = model.predict(x[test]) - y[test]
-            errors[name] = held
-        best = min(CANDIDATES, key=lambda name: _rms(errors[name][seen]))
+                held[test] = model.predict(x[test])
+            left_out[name] = held
+        best = min(CANDIDATES, key=lambda name: _rms((left_out[name] - y)[train]))
         parameters = list_candidates(skill.search.space(best), 1)[0]
         model = build(best, parameters, skill.trees, skill.seed)
         model.fit(x[train], y[train])
-        predicted = np.full(len(samples), np.nan)
-        predicted[complete] = model.predict(x[complete])
+        predicted = left_out[best].copy()
+        near = unseen & complete
+        predicted[near] = model.predict(x[near])
     everything = np.unique(months)
     ids = np.unique(samples["mascon_id"])
     frame = samples[["month", "mascon_id"]].assign(
-        predicted=predicted, error=errors[best], seen=samples["seen"].astype(float)
+        predicted=predicted, error=left_out[best] - y, seen=samples["seen"].astype(float)
     )
     laid = {
         name: pd.DataFrame(

@@ -413,7 +413,7 @@ def test_case_study_draws_the_tables_seasons(world):
         CaseStudySettings(),
         SkillSettings(trees=10),
         ApplicationSettings(),
-    )
+    )[0]
     figure = figures_series.draw_case_study(study, "Testland")
     sheet = study[study["scope"] == "sheet"]
     points = artists(figure, "sheet predicted")[0].get_ydata()
