@@ -1062,6 +1062,11 @@ CASE_STUDY = Table(
         "predicted_gt": _null(F8, "model trained on other years"),
         "predicted_lower_gt": _null(F8, "lower end of the conformal interval"),
         "predicted_upper_gt": _null(F8, "upper end"),
+        "observed_late_gt": _null(F8, "gravity: change until six months after the season"),
+        "observed_late_sigma_gt": _null(F8, "its σ", low=0),
+        "predicted_late_gt": _null(F8, "the model's"),
+        "predicted_late_lower_gt": _null(F8, "lower end of its conformal interval"),
+        "predicted_late_upper_gt": _null(F8, "upper end"),
         **{
             f"{name}_minimum{end}": _null(I1, f"{who}{about}", low=1, high=12)
             for name, who in (("dh", "elevation"), ("observed", "gravity"), ("predicted", "model"))

@@ -2,6 +2,7 @@
 import re
 import sys
 import warnings
+from operator import attrgetter
 from os import environ, pathsep
 from pathlib import Path
 

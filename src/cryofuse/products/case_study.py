@@ -55,6 +55,11 @@ COLUMNS = [
     "predicted_gt",
     "predicted_lower_gt",
     "predicted_upper_gt",
+    "observed_late_gt",
+    "observed_late_sigma_gt",
+    "predicted_late_gt",
+    "predicted_late_lower_gt",
+    "predicted_late_upper_gt",
     *(
         f"{name}_minimum{end}"
         for name in ("dh", "observed", "predicted")
@@ -149,7 +154,8 @@ def study_melt_seasons(
     tuple of pandas.DataFrame
         Tables ``applications/case_study`` and ``applications/case_study_months``. A season's change of mass and of elevation runs from the
         month before it to its last month; ``dh_season_m`` and ``observed_anomaly_gt`` are the
-        change minus its mean over the years not studied. The sheet is the sum (dh: ice-area mean)
+        change minus its mean over the years not studied. Gravity sees meltwater until it has run
+        off: ``…_late_gt`` is the change until the end of the window. The sheet is the sum (dh: ice-area mean)
         of the selected mascons, where a mascon without a track in a month follows its own fit
         (:func:`cryofuse.products.totals.follow_unseen`); a mascon's own row is null then. Nulls
         carry a reason.
@@ -450,6 +456,11 @@ def _row(
     window = frame.reindex(pd.DatetimeIndex(season.window))
     amount = float(window.loc[window.index <= last, "predicted"].sum(skipna=False))
     half = conformal_sum(one.errors, settings.months, coverage)
+    late = float(window["mass"].iloc[-1] - frame["mass"].get(before, np.nan))
+    late_ends = (frame["mass_sigma"].get(before, np.nan), window["mass_sigma"].iloc[-1])
+    late_amount = float(window["predicted"].sum(skipna=False))
+    calendar = (month_index(season.window) % 12 + 1).tolist()
+    late_half = conformal_sum(one.errors, calendar, coverage)
     anomaly = dh - _usual_change(frame["dh"], settings)
     reasons = []
     if not np.isfinite(observed):
@@ -501,6 +512,11 @@ def _row(
         "predicted_gt": amount,
         "predicted_lower_gt": amount - half,
         "predicted_upper_gt": amount + half,
+        "observed_late_gt": late,
+        "observed_late_sigma_gt": float(np.hypot(*late_ends)) if np.isfinite(late) else np.nan,
+        "predicted_late_gt": late_amount,
+        "predicted_late_lower_gt": late_amount - late_half,
+        "predicted_late_upper_gt": late_amount + late_half,
         **lows,
         "n_months": int(in_season.notna().sum()),
         "reason": "; ".join(reasons) or None,
