@@ -449,6 +449,8 @@ rule write_summary:
         runtime=minutes(10),
     params:
         coupling=settings("coupling"),
+        case_study=settings("case_study"),
+        coverage=CONFIG.skill.coverage,
         period=settings("period"),
         region=region_settings,
         source=CONFIG.source,

@@ -90,7 +90,7 @@ def _draw_anomalies(axes: Axes, shown: pd.DataFrame, colour: str, source: str) -
         first, last = part["month"].iloc[[0, -1]]
         lowest = part.loc[part["anomaly"].idxmin()]
         axes.annotate(
-            f"{first:%Y-%m}" + (f" to {last:%m}" if last > first else ""),
+            f"{first:%Y-%m}" + (f" to {last:%Y-%m}" if last > first else ""),
             (lowest["month"], lowest["anomaly"]), xytext=(0, -3), textcoords="offset points",
             ha="center", va="top", fontsize=5.5, color=FLAG, gid=f"flag {source}",
         )  # fmt: skip
