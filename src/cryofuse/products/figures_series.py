@@ -501,7 +501,12 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
     ]
     handles += [
         Line2D(
-            [], [], marker="o", ms=3, ls="none", color=style.CATEGORIES[2 + i % 5],
+            [],
+            [],
+            marker="o",
+            ms=3,
+            ls="none",
+            color=style.CATEGORIES[2 + i % 5],
             label=f"{year} (panel e)",
         )  # fmt: skip
         for i, year in enumerate(years)

@@ -546,26 +546,23 @@ def describe_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame) -> str:
         return _paragraph("No month was looked at: no mascon is selected.")
     single = rates[(rates["scope"] != "sheet") & rates["p"].notna()]
     many = int((single["p"] <= 0.05).sum())
-    return (
-        render_table(
-            pd.DataFrame(rows),
-            {
-                "source": "source",
-                "n": "months",
-                "months": "flagged, whole region",
-                "n_flagged": "flags",
-                "most_by_chance": "at most by chance (95 %)",
-                "alarms": "false alarms (95 %)",
-                "reason": "note",
-            },
-        )
-        + _paragraph(
-            "A month is flagged where its change, without trend and mean season, lies below the "
-            f"{_percent_exact(rows[0]['nominal_rate'])} quantile of noise with the series' own "
-            "autocorrelation. False alarms are measured on such noise that did not set the "
-            "threshold: as many months are flagged where nothing happened. Of "
-            f"{len(single)} series of mascons, {many} have more flags than 95 % of the noise."
-        )
+    return render_table(
+        pd.DataFrame(rows),
+        {
+            "source": "source",
+            "n": "months",
+            "months": "flagged, whole region",
+            "n_flagged": "flags",
+            "most_by_chance": "at most by chance (95 %)",
+            "alarms": "false alarms (95 %)",
+            "reason": "note",
+        },
+    ) + _paragraph(
+        "A month is flagged where its change, without trend and mean season, lies below the "
+        f"{_percent_exact(rows[0]['nominal_rate'])} quantile of noise with the series' own "
+        "autocorrelation. False alarms are measured on such noise that did not set the "
+        "threshold: as many months are flagged where nothing happened. Of "
+        f"{len(single)} series of mascons, {many} have more flags than 95 % of the noise."
     )
 
 

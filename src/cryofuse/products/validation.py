@@ -988,7 +988,9 @@ def check_rapid_melt(truth: Tables, results: Tables) -> list[Metric]:
     change = dh.diff().dropna()
     design = build_design("deseasonalised", year_fraction(month_middle(change.index.to_numpy())))
     value = change.to_numpy()
-    anomaly = pd.Series(value - design @ np.linalg.lstsq(design, value, rcond=None)[0], change.index)
+    anomaly = pd.Series(
+        value - design @ np.linalg.lstsq(design, value, rcond=None)[0], change.index
+    )
     spread = float((anomaly - anomaly.median()).abs().median()) / MAD_PER_SIGMA
     sheet = flags[(flags["scope"] == "sheet") & (flags["source"] == "dh")].dropna(
         subset=["flagged"]
