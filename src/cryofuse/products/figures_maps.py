@@ -666,9 +666,9 @@ def draw_lakes_map(
     )
     span = style.months_text(months["month"])
     note = (
-        f"{counts.get('candidate', 0)} candidates{drawn}; {counts.get('lookalike', 0)} look-alikes; "
-        f"{len(searched):,} nodes searched, {span}. Close-ups: how far each node moved apart from "
-        "the ice 2.5 to 5 km around it. "
+        f"{counts.get('candidate', 0)} candidates{drawn}; {counts.get('lookalike', 0)} "
+        f"look-alikes; {len(searched):,} nodes searched, {span}. Close-ups: how far each node "
+        "moved apart from the ice 2.5 to 5 km around it. "
     )
     if rows:
         note += (
