@@ -2,14 +2,13 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.dry_runs import type_snakemake
 
 README = (ROOT / "README.md").read_text()
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
@@ -107,13 +106,7 @@ def dry_run(mine, tmp_path_factory):
             options = ["--directory", str(folder)]
             options += [] if "-n" in given else ["-n"]
             options += [] if {"--cores", "--profile"} & set(given) else ["--cores", "1"]
-            done[key] = subprocess.run(
-                [sys.executable, "-m", "snakemake", *options, *given],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done[key] = type_snakemake([*options, *given])
         return done[key]
 
     return run
