@@ -84,11 +84,11 @@ def test_every_layer_can_be_chosen_and_shows_its_table(page, table):
     assert label_of(page, 35).endswith(": 0, rapid thinning outlet")
     assert page.inner_text("#legend").split("\n")[0].strip() == "0 rapid thinning outlet"
     case = table("case_study").set_index(["scope", "year"])
-    choose_layer(page, "Summer 2020: predicted mass change")
+    choose_layer(page, "Melt season 2020: predicted mass change")
     row = case.loc[("mascon:68", 2020)]
     bounds = f"{row['predicted_lower_gt']:.1f} to {row['predicted_upper_gt']:.1f} Gt"
     assert label_of(page, 68).endswith(f": {shown(row['predicted_gt'], 2, 'Gt')} ({bounds})")
-    assert page.inner_text("#layer-title") == "Summer 2020: predicted mass change (Gt)"
+    assert page.inner_text("#layer-title") == "Melt season 2020: predicted mass change (Gt)"
 
 
 def test_the_slider_changes_the_map_the_values_and_the_mark_in_the_series(page, table):

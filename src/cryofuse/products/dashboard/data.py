@@ -409,7 +409,7 @@ def _season_layers(case_study: pd.DataFrame, ids: list[int]) -> list[dict[str, A
                 _layer(
                     f"season_{year}_{column}",
                     "Melt season",
-                    f"Summer {year}: {name}",
+                    f"Melt season {year}: {name}",
                     unit,
                     norm,
                     palette="diverging_reversed",
