@@ -202,6 +202,8 @@ def predict_months(
     table["has_gravimetry"] = kept["mass_gt"].notna()
     land = kept["mascon_id"].map(features.groupby("mascon_id")["land_area_km2"].first())
     monthly = not _is_seasonal(features)
+    known = pd.MultiIndex.from_frame(features.loc[has_altimetry(features), _KEYS])
+    seen = pd.MultiIndex.from_frame(table[_KEYS]).isin(known)
     models: dict[str, Any] = {}
     reasons = {}
     for target, name in TARGETS.items():
@@ -209,9 +211,8 @@ def predict_months(
         if not monthly:
             model, why = None, "features are of seasons, not of months"
         if model is None:
-            found = table[_KEYS].assign(
-                predicted_cm=np.nan, lower_cm=np.nan, upper_cm=np.nan, reason=why
-            )
+            found = table[_KEYS].assign(predicted_cm=np.nan, lower_cm=np.nan, upper_cm=np.nan)
+            found["reason"] = np.where(seen | (not monthly), why, NO_ALTIMETRY)
             models[target] = {"reason": why}
         else:
             logger.info("%s: %s, RMSE %.3g cm under %s", target, model, rmse, SPLIT)

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,17 @@ _MASS_NAME, _AMOUNT_NAME = "change_in_land_ice_mass", "change_in_land_ice_amount
 _ZERO = "counted from the mascon's mean over the first twelve months of the record with a solution"
 _LABELS = {"observed": "from satellite gravimetry", "predicted": "predicted from elevation change"}
 _MEANS = {"change": "mass change since the month before", "mass": "mass anomaly"}
+#: A layer of months with their mascons' polygons, and its lines in the tables of the format.
+_VIEW = (
+    "CREATE VIEW mascon_months AS SELECT months.fid AS OGC_FID, mascons.geom, {columns} "
+    "FROM months JOIN mascons ON months.mascon_id = mascons.mascon_id",
+    "INSERT INTO gpkg_contents (table_name, identifier, data_type, srs_id, min_x, min_y, max_x, "
+    "max_y) SELECT 'mascon_months', 'mascon_months', data_type, srs_id, min_x, min_y, max_x, max_y "
+    "FROM gpkg_contents WHERE table_name = 'mascons'",
+    "INSERT INTO gpkg_geometry_columns (table_name, column_name, geometry_type_name, srs_id, z, m) "
+    "SELECT 'mascon_months', column_name, geometry_type_name, srs_id, z, m "
+    "FROM gpkg_geometry_columns WHERE table_name = 'mascons'",
+)
 #: Instant that the GeoPackage says it was changed at: no time of today in a product.
 _NO_TIME = "2000-01-01T00:00:00.000Z"
 
@@ -87,7 +99,7 @@ def build_dataset(
     bounds = np.column_stack([first, add_months(first, 1)])
     land = places["land_area_km2"].to_numpy(float)
     variables: dict[str, tuple] = {
-        "time_bounds": (("time", "bound"), bounds),
+        "time_bounds": (("time", "bound"), bounds, {}),
         "crs": ((), np.int32(0), _grid_mapping()),
         **_geometry(places["geometry"].to_numpy()),
         "land_area": ("mascon", land, _about("area of the mascon's land", "km2")),
@@ -115,9 +127,11 @@ def build_dataset(
         _about("standard uncertainty of the elevation change", "m"),
     )
     variables["status"] = (("mascon", "time"), _status(laid).reshape(len(ids), -1), _status_about())
-    for values in variables.values():
-        if values[0] == ("mascon", "time") or values[0] == "mascon" and "units" in values[2]:
-            values[2].update(geometry="footprint", grid_mapping="crs")
+    for name, (dims, _, about) in variables.items():
+        if dims == ("mascon", "time") or name in ("land_area", "ice_area"):
+            about |= {"geometry": "footprint", "grid_mapping": "crs"}
+        if dims:
+            about["coverage_content_type"] = _content_type(name)
     dataset = xarray.Dataset(
         variables,
         coords={
@@ -166,6 +180,17 @@ def _about(
     """Return the attributes of a variable."""
     named = {} if standard_name is None else {"standard_name": standard_name}
     return {"long_name": long_name, **named, "units": units, **more}
+
+
+def _content_type(name: str) -> str:
+    """Return what a variable holds, in the words of ISO 19115-1."""
+    if name == "status" or name.endswith(("_lower", "_upper", "_uncertainty")):
+        return "qualityInformation"
+    if name.startswith("predicted_"):
+        return "modelResult"
+    if name.startswith(("observed_", "elevation_")):
+        return "physicalMeasurement"
+    return "auxiliaryInformation"
 
 
 def _masses(kind: str, name: str, grid: Any, land: np.ndarray) -> dict[str, tuple]:
@@ -276,17 +301,17 @@ def _geometry(footprints: Iterable[Any]) -> dict[str, tuple]:
         "node_count": (
             "mascon",
             np.array(node_count, np.int32),
-            {"long_name": "vertices of the mascon's footprint"},
+            _about("number of vertices of the mascon's footprint", "1"),
         ),
         "part_node_count": (
             "part",
             np.array(part_nodes, np.int32),
-            {"long_name": "vertices of a ring"},
+            _about("number of vertices of a ring", "1"),
         ),
         "interior_ring": (
             "part",
             np.array(holes, np.int32),
-            {"long_name": "whether a ring is a hole"},
+            _about("1 for a ring that is a hole, else 0", "1"),
         ),
         "node_lon": (
             "node",
@@ -502,26 +527,16 @@ def write_geopackage(
     last = add_months(rows["month"].to_numpy(), 1) - np.timedelta64(1, "D")
     rows = rows.assign(month=rows["month"].dt.date, last_day=pd.Series(last).dt.date)
     columns = ", ".join(f"months.{name}" for name in rows.columns)
-    with written(path) as temporary:
-        # GDAL makes the file itself, and adds to none that is not one.
-        temporary.unlink()
+    with written(path) as temporary, TemporaryDirectory(dir=temporary.parent) as folder:
+        draft = Path(folder) / "draft.gpkg"
         # By way of Arrow, which knows dates.
         kept: dict[str, Any] = {"driver": "GPKG", "use_arrow": True}
-        pyogrio.write_dataframe(polygons, temporary, layer="mascons", **kept)
-        pyogrio.write_dataframe(rows, temporary, layer="months", append=True, **kept)
-        with closing(sqlite3.connect(temporary)) as database, database:
-            database.execute(
-                "CREATE VIEW mascon_months AS SELECT months.fid AS OGC_FID, mascons.geom, "
-                f"{columns} FROM months JOIN mascons ON months.mascon_id = mascons.mascon_id"
-            )
-            database.execute(
-                "INSERT INTO gpkg_contents (table_name, identifier, data_type, srs_id, min_x, "
-                "min_y, max_x, max_y) SELECT 'mascon_months', 'mascon_months', data_type, srs_id, "
-                "min_x, min_y, max_x, max_y FROM gpkg_contents WHERE table_name = 'mascons'"
-            )
-            database.execute(
-                "INSERT INTO gpkg_geometry_columns (table_name, column_name, geometry_type_name, "
-                "srs_id, z, m) SELECT 'mascon_months', column_name, geometry_type_name, srs_id, z, "
-                "m FROM gpkg_geometry_columns WHERE table_name = 'mascons'"
-            )
-            database.execute("UPDATE gpkg_contents SET last_change = ?", (_NO_TIME,))
+        pyogrio.write_dataframe(polygons, draft, layer="mascons", **kept)
+        pyogrio.write_dataframe(rows, draft, layer="months", append=True, **kept)
+        with closing(sqlite3.connect(draft)) as database:
+            with database:
+                for statement in _VIEW:
+                    database.execute(statement.format(columns=columns))
+                database.execute("UPDATE gpkg_contents SET last_change = ?", (_NO_TIME,))
+            # A copy without traces of the order in which pages were written.
+            database.execute("VACUUM INTO ?", (str(temporary),))

@@ -165,6 +165,7 @@ def test_null_has_a_reason(table: pd.DataFrame, skill: tuple) -> None:
     assert set(months.loc[~blind, "reason"]) == {
         "mass anomaly: skill has no score of cumulative under leave_mascon_out"
     }
+    assert set(months.loc[blind, "reason"]) == {NO_ALTIMETRY}
     far = SETTINGS.model_copy(update={"neighbour_buffer_km": 1e5})
     months, _ = predict_months(table, fuse(table), scores, far)
     assert months[predicted].isna().all(axis=None)
