@@ -80,7 +80,7 @@ def _world(pieces: int) -> dict[str, Any]:
          "sea_level_sigma_mm_yr": 0.1, "reason": None}
     )  # fmt: skip
     lakes = pd.DataFrame(columns=[*LAKES_COLUMNS, "status", "x_m", "y_m"])
-    names = {"regime": [0, 1], "regime_name": ["a", "b"], "level": "mascons"}
+    names = {"regime": [0, 1], "regime_name": ["a", "b"], "level": "mascons", "rate_m_yr": [-1, 0]}
     return {
         "product": product,
         "fusion": rates,

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 
 from cryofuse.calendar import month_range
 from cryofuse.products import style
-from cryofuse.products.figures_maps import SPLIT_NAMES, TREATMENTS, best_model, mascon_scores
+from cryofuse.products.figures_maps import best_model, mascon_scores, regime_colours
 
 if TYPE_CHECKING:
     import geopandas
@@ -282,7 +282,7 @@ def _skill_layers(scores: pd.DataFrame, ids: list[int]) -> list[dict[str, Any]]:
             _layer(
                 f"skill_{split}",
                 "Skill",
-                f"Skill: {SPLIT_NAMES[split]}",
+                f"Skill: {style.SPLIT_NAMES[split]}",
                 "",
                 _share_norm(),
                 symbol="R²",
@@ -322,7 +322,7 @@ def _explained_layers(explained: pd.DataFrame, ids: list[int]) -> list[dict[str,
 
 def _coupling_layers(coupling: pd.DataFrame, ids: list[int], fdr: float) -> list[dict[str, Any]]:
     layers = []
-    for treatment, name in TREATMENTS.items():
+    for treatment, name in style.TREATMENT_NAMES.items():
         rows = coupling[coupling["best"] & (coupling["treatment"] == treatment)]
         marked = {i: bool(q <= fdr) for i, q in _column(rows, "q_fdr").items()}
         lags = _column(rows, "lag_months")
@@ -357,14 +357,13 @@ def _coupling_layers(coupling: pd.DataFrame, ids: list[int], fdr: float) -> list
 def _regime_layers(
     regimes: pd.DataFrame, centroids: pd.DataFrame, ids: list[int]
 ) -> list[dict[str, Any]]:
-    known = centroids[(centroids["level"] == "mascons") & centroids["regime"].notna()]
-    known = known.sort_values("regime")
-    shades = style.SEQUENTIAL(np.linspace(0.02, 0.95, max(len(known), 1)))
+    known = centroids.dropna(subset=["regime"])
+    # The colours of the figure: of the names on both levels.
+    colours = regime_colours(known.groupby("regime_name")["rate_m_yr"].mean())
+    mine = known[known["level"] == "mascons"].sort_values("regime")
     classes = [
-        {"value": int(regime), "label": str(name), "colour": to_hex(shade)}
-        for regime, name, shade in zip(
-            known["regime"].astype(int), known["regime_name"], shades, strict=False
-        )
+        {"value": int(regime), "label": str(name), "colour": to_hex(colours[name])}
+        for regime, name in zip(mine["regime"].astype(int), mine["regime_name"], strict=True)
     ]
     return [
         _layer(
