@@ -133,6 +133,14 @@ def test_only_significant_coupling_is_marked(data):
     assert raw["reasons"][3] == "fewer than 24 common months"
 
 
+def test_a_mascon_without_a_score_says_that_not_what_others_lack(data, given):
+    assert layer(data, "skill_forward")["reasons"][3] == "no held-out prediction to score"
+    none = given["scores"].assign(value=np.nan, reason="too few months")
+    assert (
+        layer(build(given | {"scores": none}), "skill_forward")["reasons"] == ["too few months"] * 4
+    )
+
+
 def test_rows_in_any_order_make_the_same_page(data, given):
     mixed = {name: table.sample(frac=1, random_state=3) for name, table in given.items()}
     ordered = ("totals", "sea_level", "lakes")

@@ -57,6 +57,8 @@ LAKES_COLUMNS = (
     "first_drain",
     "mascon_id",
 )
+#: Said of a mascon without a score.
+NOT_SCORED = "no held-out prediction to score"
 #: Colours of a palette; more cannot be told apart.
 PALETTE_STEPS = 65
 
@@ -276,7 +278,7 @@ def _skill_layers(scores: pd.DataFrame, ids: list[int]) -> list[dict[str, Any]]:
         model = best_model(scores, split, "change")
         values = mascon_scores(scores, model, split, "change", "r2") if model else {}
         rows = scores[(scores["split"] == split) & (scores["target"] == "change")]
-        why = style.first_reason(rows["reason"], default="no score")
+        why = NOT_SCORED if model else style.first_reason(rows["reason"], default=NOT_SCORED)
         by = f"Model {model.replace('_', ' ')}, the best of this split. " if model else ""
         layers.append(
             _layer(
