@@ -157,6 +157,16 @@ def test_tables_are_handed_out_as_they_are(data, given):
     assert [row[0] for row in data["tables"]["lakes"]["rows"]] == [1]
 
 
+def test_dates_and_whole_numbers_may_be_missing(given):
+    lakes = given["lakes"].assign(
+        first_fill=np.datetime64("NaT"), mascon_id=pd.array([pd.NA, 68], "Int32")
+    )
+    shown = build(given | {"lakes": lakes})["tables"]["lakes"]
+    row = dict(zip(shown["columns"], json.loads(json.dumps(shown["rows"]))[0], strict=True))
+    assert row["first_fill"] is None and row["mascon_id"] is None
+    assert row["first_drain"] == "2021-08"
+
+
 def test_embedded_json_cannot_end_its_element_and_holds_no_nan():
     text = embed_json({"a": HOSTILE, "b": [1.5, None]})
     assert "<" not in text and ">" not in text and "&" not in text

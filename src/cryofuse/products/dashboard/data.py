@@ -155,7 +155,7 @@ def _value(value: Any) -> Any:
     """Return a value of a table as JSON holds it; every kind of null is None."""
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
         value = value.item()
-    if pd.isna(value) or (isinstance(value, float) and not np.isfinite(value)):
+    if pd.isna(value):
         return None
     return f"{value:%Y-%m}" if isinstance(value, pd.Timestamp) else value
 
