@@ -28,6 +28,7 @@ PARTS = {
     "learning": "learning",
     "transfers": "transfers",
     "scale": "scale",
+    "dashboard": "dashboard",
 }
 #: How many times smaller everything is with --quick.
 QUICK_SCALE = 20

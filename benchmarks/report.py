@@ -17,6 +17,8 @@ TILE_MEMORY_MB = 2000.0
 LEARNING_S = 360.0
 #: Goal: Snakemake's own share of a run's core-time.
 SNAKEMAKE_SHARE = 0.1
+#: Goals: size of the dashboard (MB), and its first paint (s).
+PAGE_MB, PAINT_S = 10.0, 2.0
 #: Goal: share of curl's rate.
 TRANSFER_SHARE = 0.8
 #: Rows of the reading table: title, our way, h5py's, goal, and which granule.
@@ -262,6 +264,29 @@ def learning(measured: Result) -> str:
         for key, value in sorted(sums.items(), key=lambda item: -item[1])
     ]
     return text + table(("skill by", "seconds"), rows)
+
+
+def dashboard(measured: Result) -> str:
+    """Return the table of the dashboard: size, writing, first paint."""
+    heads = ("mascons × months", "MB", "goal", "written in (s)", "first paint (s)", "goal",
+             "script done (s)", "month slid (s)")  # fmt: skip
+    rows = []
+    for page in measured["pages"]:
+        row = [f"{page['mascons']} × {page['months']}", f"{page['size_mb']:.2f}"]
+        row += [_met(page["size_mb"], PAGE_MB, at_least=False), _seconds(page["write_s"])]
+        if "reason" in page:
+            row += [page["reason"], "–", "–", "–"]
+        else:
+            met = _met(page["first_paint_s"], PAINT_S, at_least=False)
+            times = [_seconds(page[name]) for name in ("first_paint_s", "ready_s", "slide_s")]
+            row += [times[0], met, *times[1:]]
+        rows.append(row)
+    goals = f"Goals: at most {PAGE_MB:g} MB, first paint within {PAINT_S:g} s. "
+    return (
+        "## Dashboard (one file, network off, two cores)\n\n"
+        + table(heads, rows)
+        + f"\n{goals}Medians of openings in a browser that was running.\n"
+    )
 
 
 def transfers(measured: Result) -> str:
@@ -569,6 +594,7 @@ _SECTIONS = {
     "learning": learning,
     "transfers": transfers,
     "scale": scale,
+    "dashboard": dashboard,
 }
 
 

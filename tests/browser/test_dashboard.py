@@ -71,7 +71,9 @@ def test_every_layer_can_be_chosen_and_shows_its_table(page, table):
     skill = skill[(skill["target"] == "change") & (skill["score"] == "r2")].set_index("scope")
     choose_layer(page, "Skill: forward in time")
     assert label_of(page, 50).endswith(f": R² {shown(skill.loc['mascon:50', 'value'])}")
+    assert label_of(page, 90).endswith(": no value (no held-out prediction to score)")
     choose_layer(page, "Explained: interannual")
+    assert label_of(page, 90).endswith(": no value (the mascon is not in the totals)")
     rows = explained[explained["target"] == "change"].set_index("mascon_id")
     assert label_of(page, 35).endswith(f": share {shown(rows.loc[35.0, 'explained_interannual'])}")
     coupling = table("coupling")
@@ -84,11 +86,11 @@ def test_every_layer_can_be_chosen_and_shows_its_table(page, table):
     assert label_of(page, 35).endswith(": 0, rapid thinning outlet")
     assert page.inner_text("#legend").split("\n")[0].strip() == "0 rapid thinning outlet"
     case = table("case_study").set_index(["scope", "year"])
-    choose_layer(page, "Summer 2020: predicted mass change")
+    choose_layer(page, "Melt season 2020: predicted mass change")
     row = case.loc[("mascon:68", 2020)]
     bounds = f"{row['predicted_lower_gt']:.1f} to {row['predicted_upper_gt']:.1f} Gt"
     assert label_of(page, 68).endswith(f": {shown(row['predicted_gt'], 2, 'Gt')} ({bounds})")
-    assert page.inner_text("#layer-title") == "Summer 2020: predicted mass change (Gt)"
+    assert page.inner_text("#layer-title") == "Melt season 2020: predicted mass change (Gt)"
 
 
 def test_the_slider_changes_the_map_the_values_and_the_mark_in_the_series(page, table):

@@ -212,6 +212,16 @@ class Links(HTMLParser):
         self.found += [value for name, value in attrs if name in ("src", "href")]
 
 
+def test_the_dashboard_shows_every_number_of_the_product(results, table):
+    page = (results / "dashboard.html").read_text()
+    embedded = re.search(r'<script type="application/json" id="data">(.*)</script>', page)[1]
+    data = json.loads(embedded)
+    months = table("product/months")
+    for name, rows in data["series"].items():
+        shown = sum(value is not None for row in rows for value in row)
+        assert shown == months[name].notna().sum() > 0, name
+
+
 def test_the_summary_holds_the_verdict_and_no_link_outside(results, table, metrics, config):
     page = (results / "summary.html").read_text()
     links = Links()

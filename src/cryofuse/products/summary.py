@@ -867,7 +867,8 @@ def render_summary(
 
 def report_run(folder: Path) -> list[str]:
     """Return the lines that `make demo` ends with: what holds, and where to look."""
-    lines = [f"report:     {folder / 'report.html'}", f"summary:    {folder / 'summary.html'}"]
+    pages = ("report", "summary", "dashboard")
+    lines = [f"{page + ':':<11} {folder / page}.html" for page in pages]
     path = folder / "validation.json"
     if path.is_file():
         metrics = json.loads(path.read_text())["metrics"]

@@ -53,7 +53,7 @@ def layer(data, key):
 def test_planted_tables_are_those_of_the_contracts(given):
     assert set(given["product"]) == set(CONTRACTS["product/months"].columns)
     assert set(given["totals"]) <= set(CONTRACTS["applications/totals"].columns)
-    assert list(given["case_study"]) == list(CONTRACTS["applications/case_study"].columns)
+    assert set(given["case_study"]) <= set(CONTRACTS["applications/case_study"].columns)
 
 
 def test_every_number_of_the_series_is_the_tables_and_every_null_is_none(data, given):
@@ -133,6 +133,14 @@ def test_only_significant_coupling_is_marked(data):
     assert raw["reasons"][3] == "fewer than 24 common months"
 
 
+def test_a_mascon_without_a_score_says_that_not_what_others_lack(data, given):
+    assert layer(data, "skill_forward")["reasons"][3] == "no held-out prediction to score"
+    none = given["scores"].assign(value=np.nan, reason="too few months")
+    assert (
+        layer(build(given | {"scores": none}), "skill_forward")["reasons"] == ["too few months"] * 4
+    )
+
+
 def test_rows_in_any_order_make_the_same_page(data, given):
     mixed = {name: table.sample(frac=1, random_state=3) for name, table in given.items()}
     ordered = ("totals", "sea_level", "lakes")
@@ -147,6 +155,16 @@ def test_tables_are_handed_out_as_they_are(data, given):
     )
     assert frame["month"].tolist() == [f"{m:%Y-%m}" for m in given["totals"]["month"]]
     assert [row[0] for row in data["tables"]["lakes"]["rows"]] == [1]
+
+
+def test_dates_and_whole_numbers_may_be_missing(given):
+    lakes = given["lakes"].assign(
+        first_fill=np.datetime64("NaT"), mascon_id=pd.array([pd.NA, 68], "Int32")
+    )
+    shown = build(given | {"lakes": lakes})["tables"]["lakes"]
+    row = dict(zip(shown["columns"], json.loads(json.dumps(shown["rows"]))[0], strict=True))
+    assert row["first_fill"] is None and row["mascon_id"] is None
+    assert row["first_drain"] == "2021-08"
 
 
 def test_embedded_json_cannot_end_its_element_and_holds_no_nan():

@@ -446,12 +446,13 @@ def test_make_demo_ends_with_what_holds_and_where_to_look(tmp_path):
     assert report_run(tmp_path) == [
         f"report:     {tmp_path / 'report.html'}",
         f"summary:    {tmp_path / 'summary.html'}",
+        f"dashboard:  {tmp_path / 'dashboard.html'}",
     ]
     (tmp_path / "validation.json").write_text(json.dumps(VALIDATION))
     lines = report_run(tmp_path)
-    assert "1 of 3 metrics hold" in lines[2]
-    assert any("mascon_dh_rmse 0.3, tolerance 0.1" in line for line in lines[3:])
-    assert len(lines) == 5
+    assert "1 of 3 metrics hold" in lines[3]
+    assert any("mascon_dh_rmse 0.3, tolerance 0.1" in line for line in lines[4:])
+    assert len(lines) == 6
 
 
 def test_the_verdict_is_of_the_table_whichever_way_it_falls():

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 
 from cryofuse.calendar import month_range
 from cryofuse.products import style
-from cryofuse.products.figures_maps import SPLIT_NAMES, TREATMENTS, best_model, mascon_scores
+from cryofuse.products.figures_maps import best_model, mascon_scores, regime_colours
 
 if TYPE_CHECKING:
     import geopandas
@@ -57,6 +57,8 @@ LAKES_COLUMNS = (
     "first_drain",
     "mascon_id",
 )
+#: Said of a mascon without a score.
+NOT_SCORED = "no held-out prediction to score"
 #: Colours of a palette; more cannot be told apart.
 PALETTE_STEPS = 65
 
@@ -153,7 +155,7 @@ def _value(value: Any) -> Any:
     """Return a value of a table as JSON holds it; every kind of null is None."""
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
         value = value.item()
-    if pd.isna(value) or (isinstance(value, float) and not np.isfinite(value)):
+    if pd.isna(value):
         return None
     return f"{value:%Y-%m}" if isinstance(value, pd.Timestamp) else value
 
@@ -276,13 +278,13 @@ def _skill_layers(scores: pd.DataFrame, ids: list[int]) -> list[dict[str, Any]]:
         model = best_model(scores, split, "change")
         values = mascon_scores(scores, model, split, "change", "r2") if model else {}
         rows = scores[(scores["split"] == split) & (scores["target"] == "change")]
-        why = style.first_reason(rows["reason"], default="no score")
+        why = NOT_SCORED if model else style.first_reason(rows["reason"], default=NOT_SCORED)
         by = f"Model {model.replace('_', ' ')}, the best of this split. " if model else ""
         layers.append(
             _layer(
                 f"skill_{split}",
                 "Skill",
-                f"Skill: {SPLIT_NAMES[split]}",
+                f"Skill: {style.SPLIT_NAMES[split]}",
                 "",
                 _share_norm(),
                 symbol="R²",
@@ -322,7 +324,7 @@ def _explained_layers(explained: pd.DataFrame, ids: list[int]) -> list[dict[str,
 
 def _coupling_layers(coupling: pd.DataFrame, ids: list[int], fdr: float) -> list[dict[str, Any]]:
     layers = []
-    for treatment, name in TREATMENTS.items():
+    for treatment, name in style.TREATMENT_NAMES.items():
         rows = coupling[coupling["best"] & (coupling["treatment"] == treatment)]
         marked = {i: bool(q <= fdr) for i, q in _column(rows, "q_fdr").items()}
         lags = _column(rows, "lag_months")
@@ -357,14 +359,13 @@ def _coupling_layers(coupling: pd.DataFrame, ids: list[int], fdr: float) -> list
 def _regime_layers(
     regimes: pd.DataFrame, centroids: pd.DataFrame, ids: list[int]
 ) -> list[dict[str, Any]]:
-    known = centroids[(centroids["level"] == "mascons") & centroids["regime"].notna()]
-    known = known.sort_values("regime")
-    shades = style.SEQUENTIAL(np.linspace(0.02, 0.95, max(len(known), 1)))
+    known = centroids.dropna(subset=["regime"])
+    # The colours of the figure: of the names on both levels.
+    colours = regime_colours(known.groupby("regime_name")["rate_m_yr"].mean())
+    mine = known[known["level"] == "mascons"].sort_values("regime")
     classes = [
-        {"value": int(regime), "label": str(name), "colour": to_hex(shade)}
-        for regime, name, shade in zip(
-            known["regime"].astype(int), known["regime_name"], shades, strict=False
-        )
+        {"value": int(regime), "label": str(name), "colour": to_hex(colours[name])}
+        for regime, name in zip(mine["regime"].astype(int), mine["regime_name"], strict=True)
     ]
     return [
         _layer(
@@ -409,7 +410,7 @@ def _season_layers(case_study: pd.DataFrame, ids: list[int]) -> list[dict[str, A
                 _layer(
                     f"season_{year}_{column}",
                     "Melt season",
-                    f"Summer {year}: {name}",
+                    f"Melt season {year}: {name}",
                     unit,
                     norm,
                     palette="diverging_reversed",

@@ -5,6 +5,7 @@
   const by = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const NULL_TEXT = "no value";
+  const OUTSIDE_TEXT = "the mascon is not in the totals";
   const SOURCE_COLOURS = ["#222222", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
   const state = { layer: layers[0], month: months.length - 1, mascon: 0, focus: 0 };
   const shapes = mascons.map((mascon) => by(`mascon-${mascon.id}`));
@@ -61,8 +62,12 @@
     return palette[Math.round(clipped * (palette.length - 1))];
   }
 
-  /** Return why a value is missing, where the tables say. */
+  /** Return why a value is missing: what the tables say, or that nothing is asked of the mascon. */
   function reasonOf(layer, index, month) {
+    return tableReason(layer, index, month) || (mascons[index].selected ? null : OUTSIDE_TEXT);
+  }
+
+  function tableReason(layer, index, month) {
     if (!layer.monthly) return layer.reasons[index];
     if (layer.column.startsWith("observed")) {
       return data.gravimetry[month] ? null : "no GRACE solution in this month";
