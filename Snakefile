@@ -38,6 +38,8 @@ localrules:
     hydrology,
     applications,
     figures,
+    dashboard,
+    product,
     summary,
     validation,
 
@@ -52,6 +54,8 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        rules.dashboard.input,
+        rules.product.input,
         rules.summary.input,
         rules.predict.input,
         rules.validation.input,

@@ -33,6 +33,7 @@ HEAVY = {
     "score_skill",
     "trace_learning",
     "fit_models",
+    "predict_months",
     "explain_variance",
     "correlate_series",
     "study_melt_seasons",

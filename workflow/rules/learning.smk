@@ -158,6 +158,33 @@ rule predict_mass:
         "../scripts/predict_mass.py"
 
 
+rule predict_months:
+    input:
+        features=rules.build_features.output.features,
+        fusion=rules.fuse_mascons.output.retrospective,
+        scores=rules.score_skill.output.scores,
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("learning/months", "mascons/footprints"),
+    output:
+        months="results/{region}/product/months.parquet",
+    log:
+        "logs/{region}/predict_months.log",
+    benchmark:
+        "logs/{region}/predict_months.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500, 20, size=features_mb),
+        runtime=minutes(20, 2, size=features_mb),
+    params:
+        skill=settings("skill"),
+    message:
+        "Predicting every month of the left-out mascons of {wildcards.region}"
+    script:
+        "../scripts/predict_months.py"
+
+
 rule explain_variance:
     input:
         features=rules.build_features.output.features,

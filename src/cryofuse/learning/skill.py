@@ -169,8 +169,7 @@ def select_samples(features: pd.DataFrame, target: str, settings: SkillSettings)
     observed = ordered[f"target_{target}_cm"].to_numpy(float, na_value=np.nan)
     columns = feature_columns(ordered)
     values = ordered[columns].to_numpy(float, na_value=np.nan)
-    altimetry = [k for k, name in enumerate(columns) if name.startswith(ALTIMETRY_PREFIX)]
-    seen = np.isfinite(values[:, altimetry]).any(axis=1)
+    seen = has_altimetry(ordered)
     known = np.isfinite(observed)
     kept = known & seen
     reason = None
@@ -206,6 +205,14 @@ def select_samples(features: pd.DataFrame, target: str, settings: SkillSettings)
         dropped=dropped,
         reason=reason,
     )
+
+
+def has_altimetry(features: pd.DataFrame) -> np.ndarray:
+    """Return for each row of a feature table whether it holds any elevation change."""
+    from cryofuse.fusion.features import feature_columns
+
+    names = [name for name in feature_columns(features) if name.startswith(ALTIMETRY_PREFIX)]
+    return np.asarray(features[names].notna().any(axis=1))
 
 
 def evaluate(
