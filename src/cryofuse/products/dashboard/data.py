@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 
 from cryofuse.calendar import month_range
 from cryofuse.products import style
-from cryofuse.products.figures_maps import SPLIT_NAMES, TREATMENTS, best_model, mascon_scores
+from cryofuse.products.figures_maps import best_model, mascon_scores
 
 if TYPE_CHECKING:
     import geopandas
@@ -282,7 +282,7 @@ def _skill_layers(scores: pd.DataFrame, ids: list[int]) -> list[dict[str, Any]]:
             _layer(
                 f"skill_{split}",
                 "Skill",
-                f"Skill: {SPLIT_NAMES[split]}",
+                f"Skill: {style.SPLIT_NAMES[split]}",
                 "",
                 _share_norm(),
                 symbol="R²",
@@ -322,7 +322,7 @@ def _explained_layers(explained: pd.DataFrame, ids: list[int]) -> list[dict[str,
 
 def _coupling_layers(coupling: pd.DataFrame, ids: list[int], fdr: float) -> list[dict[str, Any]]:
     layers = []
-    for treatment, name in TREATMENTS.items():
+    for treatment, name in style.TREATMENT_NAMES.items():
         rows = coupling[coupling["best"] & (coupling["treatment"] == treatment)]
         marked = {i: bool(q <= fdr) for i, q in _column(rows, "q_fdr").items()}
         lags = _column(rows, "lag_months")
