@@ -113,7 +113,7 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
         peaks = style.draw_nodes(right, table, "peak_month", style.CYCLIC, Normalize(0, 12))
         if peaks:
             bar = style.colour_bar(
-                figure, peaks[0], right, "month of the highest surface", location="bottom"
+                figure, peaks[0], right, "month of the year (J to D)", location="bottom"
             )
             bar.set_ticks(np.arange(12) + 0.5, labels=list("JFMAMJJASOND"))
             bar.ax.tick_params(length=0)
