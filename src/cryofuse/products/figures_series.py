@@ -477,7 +477,7 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
     for axes, kind in ((season_axes, ""), (late_axes, "late_")):
         _draw_sheet_seasons(axes, sheet, kind, reason)
         axes.set_ylabel("Gt")
-    elevation_axes.set_title("c  elevation, minus other years")
+    elevation_axes.set_title("c  elevation anomaly")
     dh = sheet["dh_season_m"].to_numpy(dtype=float)
     place = np.arange(len(years))
     elevation_axes.errorbar(
