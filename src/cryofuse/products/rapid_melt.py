@@ -192,7 +192,7 @@ def detect_rapid_melt(
             found, rate = _detect_one(series, pd.DatetimeIndex(grid.index), settings, filters, rng)
             months.append(found.assign(**named))
             rates.append(named | rate)
-    table = pd.concat(months, ignore_index=True) if months else pd.DataFrame()
+    table = pd.concat(months, ignore_index=True)
     names = ["scope", "mascon_id", "source", "unit"]
     found_names = ["month", "change", "anomaly", "threshold", "p", "flagged"]
     rate_names = ["start", "end", "n", "autocorrelation", "threshold", "n_flagged"]
