@@ -65,9 +65,9 @@ wildcard_constraints:
 
 def settings(section, *left_out):
     """Return a params function: a section of the configuration, but some keys, as plain values."""
-    return lambda wildcards: attrgetter(section)(
-        REGIONAL[wildcards.region]
-    ).model_dump(mode="json", exclude=set(left_out))
+    return lambda wildcards: attrgetter(section)(REGIONAL[wildcards.region]).model_dump(
+        mode="json", exclude=set(left_out)
+    )
 
 
 def world_elevation(wildcards):
