@@ -42,7 +42,8 @@ BASELINES = {"zero", "persistence", "climatology", "trend_season", "physics"}
 FIGURES = """rate_map amplitude_map coverage filter_costs regime_map skill_map explained_map
 coupling_map lead_lag_map lakes_map mascon_series totals sheet_coupling case_study skill_bars
 learning_curve
-predicted_observed importance calibration regime_selection""".split()
+predicted_observed importance calibration regime_selection
+rapid_melt early_warning sensitivity""".split()
 #: Contract of each folder of Parquet files; single files carry their contract's name.
 FOLDERS = {
     "acquire/atl06": "acquire/manifest",

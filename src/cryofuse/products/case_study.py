@@ -152,11 +152,12 @@ def study_melt_seasons(
     Returns
     -------
     tuple of pandas.DataFrame
-        Tables ``applications/case_study`` and ``applications/case_study_months``. A season's change of mass and of elevation runs from the
-        month before it to its last month; ``dh_season_m`` and ``observed_anomaly_gt`` are the
-        change minus its mean over the years not studied. Gravity sees meltwater until it has run
-        off: ``…_late_gt`` is the change until the end of the window. The sheet is the sum (dh: ice-area mean)
-        of the selected mascons, where a mascon without a track in a month follows its own fit
+        Tables ``applications/case_study`` and ``applications/case_study_months``. A season's
+        change of mass and of elevation runs from the month before it to its last month;
+        ``dh_season_m`` and ``observed_anomaly_gt`` are the change minus its mean over the years
+        not studied. Gravity sees meltwater until it has run off: ``…_late_gt`` is the change until
+        the end of the window. The sheet is the sum (dh: ice-area mean) of the selected mascons,
+        where a mascon without a track in a month follows its own fit
         (:func:`cryofuse.products.totals.follow_unseen`); a mascon's own row is null then. Nulls
         carry a reason.
     """

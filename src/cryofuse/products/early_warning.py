@@ -197,8 +197,9 @@ def warn_early(
             rows, parts = _warn_one(series, months, years, settings, filters, seed)
             taus += [named | row for row in rows]
             windows += [part.assign(**named) for part in parts]
-    found = pd.concat(windows, ignore_index=True) if windows else pd.DataFrame()
-    return pd.DataFrame(taus, columns=_TAUS), found.reindex(columns=_WINDOWS)
+    none = pd.DataFrame(columns=_WINDOWS)
+    found = pd.concat(windows, ignore_index=True)[_WINDOWS] if windows else none
+    return pd.DataFrame(taus, columns=_TAUS), found
 
 
 def _warn_one(

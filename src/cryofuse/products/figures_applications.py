@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import month_index
 from cryofuse.products import style
+from cryofuse.units import GT_PER_MM_SEA_LEVEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,9 +87,9 @@ def _draw_anomalies(axes: Axes, shown: pd.DataFrame, colour: str, source: str) -
     # Room for the months below and for the rates above.
     axes.set_ylim(low - 0.18 * (high - low), high + 0.3 * (high - low))
     run = month_index(shown["month"].to_numpy()) - np.cumsum(flagged)
-    for _, part in shown[flagged].groupby(run[flagged]):
+    for _, part in shown[flagged].groupby(pd.Series(run, shown.index)):
         first, last = part["month"].iloc[[0, -1]]
-        lowest = part.loc[part["anomaly"].idxmin()]
+        lowest = part.iloc[int(part["anomaly"].to_numpy().argmin())]
         axes.annotate(
             f"{first:%Y-%m}" + (f" to {last:%Y-%m}" if last > first else ""),
             (lowest["month"], lowest["anomaly"]), xytext=(0, -3), textcoords="offset points",
@@ -130,8 +131,8 @@ def _draw_flag_counts(
         part = single[single["source"] == source]
         share = 100 * part["flagged"].astype(float).groupby(part["month"]).mean()
         bars = axes.bar(
-            share.index + pd.Timedelta(days=9 * (step - 1)), share, width=9, color=colour,
-            label=name,
+            share.index.to_numpy() + np.timedelta64(9 * (step - 1), "D"), share, width=9,
+            color=colour, label=name,
         )  # fmt: skip
         for bar in bars:
             bar.set_gid(f"share {source}")
@@ -258,7 +259,7 @@ def draw_sensitivity(sensitivity: pd.DataFrame, title: str) -> Figure:
     counts = known.groupby("choice")["n_mascons"].first()
     own = set(known.loc[known["configured"], "choice"])
     labels = [
-        f"{_rule(choice)}\n{counts[choice]} mascons{', this run' if choice in own else ''}"
+        f"{_rule(choice)}\n{counts[choice]:.0f} mascons{', this run' if choice in own else ''}"
         for choice in choices
     ]
     left.set_yticks(range(len(choices)), labels)
@@ -288,8 +289,6 @@ def _span(rows: pd.DataFrame) -> str:
 
 def _draw_trends(axes: Axes, part: pd.DataFrame, choices: list[str], sources: list[str]) -> None:
     """Draw a mark with its σ for each source in the row of its choice; sea level above."""
-    from cryofuse.units import GT_PER_MM_SEA_LEVEL
-
     axes.set_xlabel("trend (Gt/yr)")
     if part["trend_gt_yr"].notna().sum() == 0:
         style.state_reason(axes, style.first_reason(part["reason"], default="no common month"))
@@ -300,7 +299,7 @@ def _draw_trends(axes: Axes, part: pd.DataFrame, choices: list[str], sources: li
         rows = part[(part["source"] == source) & part["trend_gt_yr"].notna()]
         if rows.empty:
             continue
-        shift = 0.16 * (number - (len(sources) - 1) / 2) if part["source"].nunique() > 1 else 0.0
+        shift = 0.16 * (number - (len(sources) - 1) / 2) if len(set(part["source"])) > 1 else 0.0
         height = np.array([choices.index(choice) for choice in rows["choice"]]) + shift
         label = source.replace("altimetry_", "altimetry ")
         axes.errorbar(
@@ -309,9 +308,14 @@ def _draw_trends(axes: Axes, part: pd.DataFrame, choices: list[str], sources: li
         )  # fmt: skip
     for edge in range(1, len(choices)):
         axes.axhline(edge - 0.5, color=style.FAINT, lw=0.3)
-    above = axes.secondary_xaxis(
-        "top", functions=(lambda x: -x / GT_PER_MM_SEA_LEVEL, lambda x: -x * GT_PER_MM_SEA_LEVEL)
-    )
+
+    def to_rise(mass: Any) -> Any:
+        return -mass / GT_PER_MM_SEA_LEVEL
+
+    def to_mass(rise: Any) -> Any:
+        return -rise * GT_PER_MM_SEA_LEVEL
+
+    above = axes.secondary_xaxis("top", functions=(to_rise, to_mass))
     above.spines["top"].set_visible(True)
     above.set_xlabel("sea-level rise (mm/yr)")
 

@@ -494,13 +494,13 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
     calendar = (month_index(season_of(years[0] if years else 2019, months).window) % 12).tolist()
     names = [MONTH_NAMES[m] for m in calendar]
     before, last = MONTH_NAMES[(months[0] - 2) % 12], MONTH_NAMES[months[-1] - 1]
-    reason = style.first_reason(sheet["reason"], case_study["reason"], default="no season")
+    reason = _brief(sheet["reason"], case_study["reason"])
     season_axes.set_title(f"a  mass, {before} to {last}")
     late_axes.set_title(f"b  mass, {before} to {names[-1]}")
     for axes, kind in ((season_axes, ""), (late_axes, "late_")):
         _draw_sheet_seasons(axes, sheet, kind, reason)
         axes.set_ylabel("Gt")
-    elevation_axes.set_title("c  elevation, minus other years")
+    elevation_axes.set_title("c  elevation anomaly")
     dh = sheet["dh_season_m"].to_numpy(dtype=float)
     place = np.arange(len(years))
     elevation_axes.errorbar(
@@ -508,7 +508,7 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
         color=style.SOURCE_COLOURS["altimetry"], capsize=2, gid="sheet dh",
     )  # fmt: skip
     if not np.isfinite(dh).any():
-        style.state_reason(elevation_axes, reason)
+        _state_small(elevation_axes, "no elevation change in a season, or in no other year")
     elevation_axes.axhline(0, color=style.FAINT, lw=0.4)
     elevation_axes.set_ylabel("m")
     for axes in (season_axes, late_axes, elevation_axes):
@@ -548,13 +548,24 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
     return figure
 
 
+def _brief(*reasons: pd.Series) -> str:
+    """Return the first part of the reason given most often: a panel has no room for all."""
+    return style.first_reason(*reasons, default="no season").split("; ")[0]
+
+
+def _state_small(axes: Axes, reason: str) -> None:
+    """State a reason in a panel of a third of the page."""
+    style.state_reason(axes, reason)
+    axes.texts[-1].set_fontsize(6.5)
+
+
 def _draw_sheet_seasons(axes: Axes, sheet: pd.DataFrame, kind: str, reason: str) -> None:
     """Draw observed and predicted changes of the sheet, side by side for each year."""
     place = np.arange(len(sheet))
     observed = sheet[f"observed_{kind}gt"].to_numpy(dtype=float)
     predicted = sheet[f"predicted_{kind}gt"].to_numpy(dtype=float)
     if not (np.isfinite(observed).any() or np.isfinite(predicted).any()):
-        style.state_reason(axes, reason)
+        _state_small(axes, reason)
     axes.errorbar(
         place - 0.12, observed, yerr=sheet[f"observed_{kind}sigma_gt"].to_numpy(dtype=float),
         fmt="o", ms=5, color=style.SOURCE_COLOURS["gravity"], capsize=2,
@@ -579,7 +590,7 @@ def _draw_mascon_seasons(axes: Axes, single: pd.DataFrame, years: list[int]) -> 
     axes.set_xlabel("GRACE (Gt)")
     axes.set_ylabel("model (Gt)")
     if known.empty:
-        style.state_reason(axes, style.first_reason(single["reason"], default="no season"))
+        style.state_reason(axes, _brief(single["reason"]))
         return
     for number, year in enumerate(years):
         part = known[known["year"] == year]
@@ -629,12 +640,10 @@ def _draw_timing(
                 mew=1.4, gid=f"minimum {name} {year}",
             )  # fmt: skip
     if not found:
-        style.state_reason(
-            axes, style.first_reason(sheet["reason"], single["reason"], default="no minimum found")
-        )
+        style.state_reason(axes, _brief(sheet["reason"], single["reason"]))
     for edge in range(1, len(sheet)):
         axes.axhline(edge - 0.5, color=style.FAINT, lw=0.4)
     axes.set_yticks(range(len(sheet)), [str(year) for year in sheet.index])
-    axes.set_ylim(len(sheet) - 0.5, -0.5)
+    axes.set_ylim(max(len(sheet), 1) - 0.5, -0.5)
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.5, len(names) - 0.5)

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from cryofuse.calendar import month_index, month_middle, year_fraction
+from cryofuse.calendar import month_middle, year_fraction
 from cryofuse.learning.coupling import draw_autoregressive
 from cryofuse.learning.treatments import (
     AUTOCORRELATIONS,
@@ -110,7 +110,7 @@ def detect_extremes(
     """
     mask = treated.mask
     anomaly = treat(series, treated)
-    spread = _spread(anomaly[mask])
+    spread = float(_spread(anomaly[mask]))
     if spread <= 0:
         raise ValueError("the series does not vary beyond trend and season")
     phi = estimate_autocorrelation(series, treated)
@@ -189,10 +189,10 @@ def detect_rapid_melt(
             }
             number = 0 if mascon is None else 1 + mascon
             rng = np.random.default_rng((settings.seed, list(UNITS).index(source), number))
-            found, rate = _detect_one(series, grid.index, settings, filters, rng)
+            found, rate = _detect_one(series, pd.DatetimeIndex(grid.index), settings, filters, rng)
             months.append(found.assign(**named))
             rates.append(named | rate)
-    table = pd.concat(months, ignore_index=True) if months else pd.DataFrame()
+    table = pd.concat(months, ignore_index=True)
     names = ["scope", "mascon_id", "source", "unit"]
     found_names = ["month", "change", "anomaly", "threshold", "p", "flagged"]
     rate_names = ["start", "end", "n", "autocorrelation", "threshold", "n_flagged"]
@@ -278,7 +278,7 @@ def _detect_one(
     mean = float(shares.mean())
     half = float(norm.ppf((1 + CONFIDENCE) / 2) * shares.std(ddof=1) / np.sqrt(shares.size))
     found = found.assign(anomaly=seen.anomaly, threshold=seen.threshold, p=seen.p)
-    found["flagged"] = pd.array(np.where(mask, seen.flagged, None), dtype="boolean")
+    found["flagged"] = pd.Series(seen.flagged).astype("boolean").where(mask)
     return found, rate | {
         "autocorrelation": seen.autocorrelation,
         "threshold": seen.threshold,

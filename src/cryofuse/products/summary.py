@@ -573,8 +573,8 @@ def judge_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage: fl
     return (
         f"Trained on other years only, the model of elevation {verdict} with GRACE on the melt "
         f"seasons: GRACE's value lies in the model's interval in {inside.sum()} of {n} mascons and "
-        f"seasons ({_percent(share)}, meant {_percent(coverage)}); whole region, GRACE minus model: "
-        f"{'; '.join(told)}. Strongest season first: {'; '.join(orders)}."
+        f"seasons ({_percent(share)}, meant {_percent(coverage)}); whole region, GRACE minus "
+        f"model: {'; '.join(told)}. Strongest season first: {'; '.join(orders)}."
     )
 
 

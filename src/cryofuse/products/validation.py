@@ -988,9 +988,8 @@ def check_rapid_melt(truth: Tables, results: Tables) -> list[Metric]:
     change = dh.diff().dropna()
     design = build_design("deseasonalised", year_fraction(month_middle(change.index.to_numpy())))
     value = change.to_numpy()
-    anomaly = pd.Series(
-        value - design @ np.linalg.lstsq(design, value, rcond=None)[0], change.index
-    )
+    usual = design @ np.linalg.lstsq(design, value, rcond=None)[0]
+    anomaly = change - usual
     spread = float((anomaly - anomaly.median()).abs().median()) / MAD_PER_SIGMA
     sheet = flags[(flags["scope"] == "sheet") & (flags["source"] == "dh")].dropna(
         subset=["flagged"]

@@ -99,6 +99,15 @@ def test_gaps_are_bridged_and_too_many_are_refused(world):
     check(from_pandas(trends), EARLY_WARNING)
 
 
+def test_a_short_record_has_reasons_and_no_window(world):
+    fusion = world["fusion"][world["fusion"]["month"] < pd.Timestamp("2022-01-01")]
+    totals = sum_totals(fusion, world["mass"], world["mascons"], ApplicationSettings())
+    trends, windows = warn_early(fusion, world["mascons"], totals, SETTINGS)
+    assert set(trends["reason"]) == {"39 months: 2 windows of 36 are needed"}
+    assert check(from_pandas(windows), EARLY_WARNING_WINDOWS).num_rows == 0
+    check(from_pandas(trends), EARLY_WARNING)
+
+
 def test_a_region_without_selected_mascons_gives_empty_tables(world):
     mascons = world["mascons"].assign(selected=False)
     totals = sum_totals(world["fusion"], world["mass"], mascons, ApplicationSettings())

@@ -291,3 +291,96 @@ def test_everything_is_plain(metrics: dict[str, Any]) -> None:
     json.dumps(list(metrics.values()), allow_nan=False)
     for metric in metrics.values():
         assert set(metric) >= {"metric", "value", "tolerance", "holds", "n", "about", "reason"}
+
+
+def make_seasons() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
+    """Add three melt seasons to the run: the planted ice falls in summer, the first year most."""
+    truth, results = make_run()
+    months = truth["mascon_months"]
+    year, month = months["month"].dt.year, months["month"].dt.month
+    melt = sum(
+        depth * ((year > y) | ((year == y) & (month >= 7)))
+        for y, depth in ((2019, 3.0), (2020, 2.0), (2021, 1.0))
+    )
+    truth["mascon_months"] = months.assign(
+        dh_m=months["dh_m"] - melt, lwe_planted_cm=months["lwe_planted_cm"] - 50 * melt
+    )
+    area = {1: 1000.0, 2: 1000.0}
+    planted = truth["mascon_months"]
+    planted = planted[planted["mascon_id"].isin(area)]
+    gt = (planted["lwe_planted_cm"] * 1e3 * 1e-5).groupby(planted["month"]).sum()
+    gravity = pd.DataFrame({"source": "gravity", "month": gt.index})
+    # A month in four is 3σ off.
+    off = np.where(np.arange(len(gt)) % 4 == 0, 3.0, 0.5) * 0.001
+    gravity["sea_level_mm"] = -gt.to_numpy() / 361.8 + off
+    gravity["sea_level_sigma_mm"] = 0.001
+    results["totals"] = results["totals"].merge(gravity, on=["source", "month"], how="left")
+    t = np.arange(MONTHS.size) / 12
+    slope = np.linalg.lstsq(
+        np.column_stack([np.ones(t.size), t, np.cos(2 * np.pi * t), np.sin(2 * np.pi * t)]),
+        -gt.to_numpy() / 361.8,
+        rcond=None,
+    )[0][1]
+    results["sea_level"] = pd.DataFrame(
+        {
+            "source": ["gravity", "altimetry_850"],
+            "start": MONTHS[0],
+            "end": MONTHS[-1],
+            "sea_level_mm_yr": [slope + 0.003, 9.0],
+            "sea_level_sigma_mm_yr": [0.002, 0.1],
+        }
+    )
+    rows = [
+        {"scope": "sheet", "year": y, "dh_season_m": d, "observed_late_gt": g,
+         "predicted_late_gt": m, "observed_gt": g, "predicted_gt": m,
+         "predicted_lower_gt": m - 1, "predicted_upper_gt": m + 1}
+        for y, d, g, m in ((2019, -2.0, -30.0, -9.0), (2020, -1.5, -20.0, -11.0),
+                           (2021, 0.5, -10.0, -5.0))
+    ]  # fmt: skip
+    single = [rows[0] | {"scope": f"mascon:{i}", "observed_gt": -9.0 + i} for i in range(4)]
+    results["case_study"] = pd.DataFrame(rows + single)
+    flagged = np.isin(MONTHS.astype("datetime64[M]").astype(str), ["2019-07", "2022-02"])
+    both = [
+        pd.DataFrame({"month": MONTHS, "scope": scope, "source": "dh", "flagged": flagged})
+        for scope in ("sheet", "mascon:1")
+    ]
+    results["rapid_melt"] = pd.concat(both, ignore_index=True)
+    results["rapid_melt_rates"] = pd.DataFrame(
+        {"scope": ["sheet"], "source": "dh", "nominal_rate": 0.02, "false_alarm_rate": 0.035,
+         "false_alarm_upper": 0.037, "most_by_chance": 1}
+    )  # fmt: skip
+    return truth, results
+
+
+def test_melt_seasons_rapid_melt_and_sea_level() -> None:
+    truth, results = make_seasons()
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    assert found["melt_order_dh"]["value"] == pytest.approx(0.5)
+    assert found["melt_order_gravimetry"]["value"] == pytest.approx(10.0)
+    assert found["melt_order_dh"]["holds"] and found["melt_order_gravimetry"]["holds"]
+    # 2019 and 2020 exchanged.
+    assert found["melt_order_model"]["value"] == pytest.approx(-2.0)
+    assert not found["melt_order_model"]["holds"]
+    assert found["melt_order_model"]["detail"]["order"] == [2019, 2020, 2021]
+    # −9, −8 and no more of four lie in −10 to −8.
+    assert found["melt_season_inside"]["value"] == pytest.approx(0.5)
+    assert found["melt_season_inside"]["holds"] is None
+    assert found["rapid_melt_found"]["value"] == 1.0
+    assert found["rapid_melt_found"]["detail"]["planted"][0] == "2019-07"
+    assert found["rapid_melt_false"]["value"] == 1.0 and found["rapid_melt_false"]["holds"]
+    assert found["rapid_melt_false_alarm_rate"]["value"] == pytest.approx(0.015)
+    assert not found["rapid_melt_false_alarm_rate"]["holds"]
+    assert found["sea_level_within_2_sigma"]["value"] == pytest.approx(0.75)
+    assert not found["sea_level_within_2_sigma"]["holds"]
+    assert found["sea_level_trend_error"]["value"] == pytest.approx(0.003, abs=2e-5)
+    assert found["sea_level_trend_error"]["tolerance"] == pytest.approx(0.004)
+
+
+def test_a_planted_month_that_is_not_flagged_does_not_hold() -> None:
+    truth, results = make_seasons()
+    results["rapid_melt"] = results["rapid_melt"].assign(flagged=False)
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    assert found["rapid_melt_found"]["value"] == 0.0 and not found["rapid_melt_found"]["holds"]
+    results["rapid_melt"] = results["rapid_melt"].assign(flagged=None)
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    assert "looked at" in found["rapid_melt"]["reason"]

@@ -1,0 +1,126 @@
+"""Detector and early warning on worlds whose truth is known: what chance flags, what is planted."""
+
+import numpy as np
+import pytest
+
+from cryofuse.calendar import month_middle, month_range, year_fraction
+from cryofuse.learning.treatments import build_filter
+from cryofuse.products.early_warning import STATISTICS, measure_rise
+from cryofuse.products.rapid_melt import detect_extremes
+from cryofuse.simulate.world import REGIMES, build_histories
+
+MONTHS = month_range("2018-10", "2024-12")
+YEARS = year_fraction(month_middle(MONTHS))
+CYCLE = 5 * YEARS + 3 * np.cos(2 * np.pi * YEARS) + np.sin(4 * np.pi * YEARS)
+QUANTILE, DRAWS = 0.02, 300
+
+
+def ar1(phi, spread=1.0, seed=0, steps=YEARS.size, rng=None):
+    """A stationary AR(1) series, or one whose φ is given for every step."""
+    rng = np.random.default_rng(seed) if rng is None else rng
+    phi = np.broadcast_to(phi, steps)
+    noise = rng.normal(size=steps)
+    for t in range(1, steps):
+        noise[t] = phi[t] * noise[t - 1] + np.sqrt(1 - phi[t] ** 2) * noise[t]
+    return spread * noise
+
+
+def whole_and_gappy():
+    whole = np.ones(YEARS.size, bool)
+    gappy = whole.copy()
+    gappy[[3, 20, 21, 22, 40, 60]] = False
+    return [build_filter("deseasonalised", YEARS, mask) for mask in (whole, gappy)]
+
+
+@pytest.mark.parametrize("phi", [-0.4, 0.0, 0.5])
+def test_worlds_without_extremes_are_flagged_no_more_than_stated(phi):
+    """200 independent worlds, every other one with gaps; the rate is within its stated bound."""
+    filters = whole_and_gappy()
+    rng = np.random.default_rng(11)
+    flagged, stated, below = [], [], []
+    for world in range(200):
+        treated = filters[world % 2]
+        series = np.where(treated.mask, CYCLE + ar1(phi, rng=rng), np.nan)
+        seen = detect_extremes(series, treated, QUANTILE, DRAWS, np.random.default_rng(world))
+        n = treated.mask.sum()
+        counts = seen.false_alarms * n
+        flagged.append(seen.flagged.sum() / n)
+        stated.append(counts.mean() / n)
+        below.append(seen.flagged.sum() <= np.quantile(counts, 0.95, method="higher"))
+    error = np.std(flagged) / np.sqrt(len(flagged))
+    assert np.mean(stated) == pytest.approx(QUANTILE, abs=0.002)
+    assert np.mean(flagged) == pytest.approx(np.mean(stated), abs=3 * error)
+    # "At most by chance" holds in 95 % of such records or more: counts are whole.
+    assert np.mean(below) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200)
+
+
+def test_planted_months_are_found():
+    whole, _ = whole_and_gappy()
+    rng = np.random.default_rng(12)
+    found = []
+    for world in range(100):
+        series = CYCLE + ar1(0.3, rng=rng)
+        planted = rng.choice(YEARS.size, 2, replace=False)
+        series[planted] -= 6.0
+        seen = detect_extremes(series, whole, QUANTILE, DRAWS, np.random.default_rng(world))
+        found += list(seen.flagged[planted])
+    assert np.mean(found) >= 0.9
+
+
+def test_the_melt_season_of_2019_is_found_in_the_planted_weather():
+    """Elevation of the regime that melts most, by the world's own histories, with noise."""
+    days = np.arange(np.datetime64("2018-10-01"), np.datetime64("2025-01-01"))
+    height = build_histories(7, days)[0]
+    patterns = len(height) // len(REGIMES)
+    (melting,) = [
+        i for i, r in enumerate(REGIMES) if r.melt_m_yr == max(q.melt_m_yr for q in REGIMES)
+    ]
+    own = height[melting * patterns]
+    months = days.astype("datetime64[M]")
+    monthly = np.array([own[months == m].mean() for m in np.unique(months)])
+    change = np.diff(monthly, prepend=np.nan)
+    treated = build_filter("deseasonalised", YEARS, np.isfinite(change))
+    noise = 0.02 * np.diff(np.random.default_rng(0).normal(size=YEARS.size + 1))
+    seen = detect_extremes(change + noise, treated, QUANTILE, 1000, np.random.default_rng(1))
+    flagged = MONTHS[seen.flagged].astype("datetime64[M]").astype(str)
+    summer = {"2019-06", "2019-07", "2019-08"}
+    assert summer & set(flagged)
+    anomaly = dict(zip(MONTHS.astype("datetime64[M]").astype(str), seen.anomaly, strict=True))
+    assert min(anomaly, key=lambda m: np.nan_to_num(anomaly[m], nan=np.inf)) in summer
+    years = [sum(anomaly[f"{y}-0{m}"] for m in (6, 7, 8)) for y in (2019, 2020, 2021)]
+    assert years[0] < years[1] < years[2]
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.8])
+def test_stationary_worlds_warn_about_one_time_in_twenty(phi):
+    whole, gappy = whole_and_gappy()
+    rng = np.random.default_rng(13)
+    p = {name: [] for name in STATISTICS}
+    for world in range(400):
+        treated = (whole, gappy)[world % 2]
+        series = np.where(treated.mask, CYCLE + ar1(phi, rng=rng), np.nan)
+        found = measure_rise(series, treated, 36, 99, np.random.default_rng(world))
+        for name in STATISTICS:
+            p[name].append(found[name]["p"])
+    for name, values in p.items():
+        rejected = np.mean(np.array(values) <= 0.05)
+        # 400 worlds: a binomial σ of 1.1 %.
+        assert 0.015 <= rejected <= 0.085, (name, rejected)
+
+
+def test_a_planted_slowing_down_is_found_more_often():
+    """φ from 0.1 to 0.95 over the record, innovations the same: variance rises, too."""
+    whole, _ = whole_and_gappy()
+    rng = np.random.default_rng(14)
+    phi = np.linspace(0.1, 0.95, YEARS.size)
+    rejected = {name: [] for name in STATISTICS}
+    for world in range(200):
+        noise = rng.normal(size=YEARS.size)
+        for t in range(1, YEARS.size):
+            noise[t] += phi[t] * noise[t - 1]
+        found = measure_rise(CYCLE + noise, whole, 36, 99, np.random.default_rng(world))
+        for name in STATISTICS:
+            rejected[name].append(found[name]["p"] <= 0.05)
+    for name, found in rejected.items():
+        # Chance alone: 5 %, with a binomial σ of 1.5 %.
+        assert np.mean(found) > 0.08, name
