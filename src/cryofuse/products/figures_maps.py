@@ -585,14 +585,15 @@ def draw_lakes_map(
     )
     span = style.months_text(months["month"])
     note = (
-        f"{counts.get('candidate', 0)} candidates{drawn}; {counts.get('lookalike', 0)} look-alikes; "
+        f"{counts.get('candidate', 0)} candidates{drawn}; "
+        f"{counts.get('lookalike', 0)} look-alikes; "
         f"{len(searched):,} nodes searched, {span}. Close-ups: how far each node moved apart from "
-        "the ice 2.5 to 5 km around it. "
+        "the ring of ice around it. "
     )
     if rows:
         note += (
             "Series: volume against its median (positive: the lake stands higher), with 1σ; bands: "
-            "fills (blue) and drains (orange), with their volume."
+            "fills (blue) and drains (orange); the largest draining is written out."
         )
     if (matches["outcome"] == "not_compared").any():
         note += f" Not compared: {style.first_reason(matches['reason'])}."
@@ -701,8 +702,8 @@ def _draw_volumes(
             said = f"drains {drain['start']:%Y-%m} to {drain['end']:%Y-%m}: "
             said += f"{drain['volume_km3']:.3f} ± {drain['volume_sigma_km3']:.3f} km³"
             axes.annotate(
-                said.replace("-0.", "−0."), (0.99, 0.04), xycoords="axes fraction", ha="right",
-                fontsize=5.8, color=style.INK, path_effects=style.halo(), gid="drain_text",
+                said.replace("-0.", "−0."), (1.0, 1.02), xycoords="axes fraction", ha="right",
+                va="bottom", fontsize=5.8, color=style.INK, gid="drain_text",
             )  # fmt: skip
         low = series["volume_km3"] - series["volume_sigma_km3"]
         high = series["volume_km3"] + series["volume_sigma_km3"]
@@ -714,5 +715,7 @@ def _draw_volumes(
         axes.axhline(0, color=style.FAINT, lw=0.4, zorder=1)
         axes.set_title(_name_lake(lake), fontsize=7)
         style.month_axis(axes)
+    for axes in panels[: len(largest)][-2:]:
+        axes.tick_params(labelbottom=True)
     for axes in panels[::2]:
         axes.set_ylabel("volume (km³)", fontsize=6.5)
