@@ -144,7 +144,8 @@ def measure_departures(
             )
         )
     if not parts:
-        return pd.DataFrame(columns=["node", "month", "departure_m", "ring_mad_m", "noise_m"])
+        names = ["node", "month", "departure_m", "ring_mad_m", "noise_m"]
+        return pd.DataFrame(np.zeros((0, len(names))), columns=names).astype({"node": np.int64})
     table = pd.concat(parts, ignore_index=True).sort_values(["node", "month"], ignore_index=True)
     groups = table.groupby("node")
     table["departure_m"] -= groups["departure_m"].transform("median")

@@ -656,7 +656,8 @@ def _mark_lakes(panels: list[Axes], lakes: pd.DataFrame, matches: pd.DataFrame) 
     """Mark lakes of the inventory by outcome, look-alikes and candidates; return the handles."""
     from matplotlib.lines import Line2D
 
-    kinds = []
+    kinds: list[tuple[pd.DataFrame, str, dict[str, Any], str, list[Axes]]] = []
+    look: dict[str, Any]
     known = matches[matches["inventory_row"].notna()]
     for outcome, (face, label) in INVENTORY_MARKS.items():
         part = known[known["outcome"] == outcome]
