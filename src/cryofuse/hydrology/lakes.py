@@ -556,8 +556,9 @@ def grow_groups(
 
     if not groups:
         return groups
-    rows = dict(list(departures.groupby("node")[["month", "departure_m", "noise_m"]]))
-    seen = np.array(sorted(node for node, own in rows.items() if len(own) >= MIN_MONTHS_SEEN))
+    rows: dict[Any, pd.DataFrame] = dict(list(departures.groupby("node")))
+    counts = departures.groupby("node").size()
+    seen = counts.index[counts >= MIN_MONTHS_SEEN].to_numpy()
     tree = cKDTree(nodes.loc[seen, ["x_m", "y_m"]].to_numpy(np.float64))
     grown = []
     for core in groups:

@@ -555,8 +555,10 @@ def draw_lakes_map(
     rows = (len(largest) + 1) // 2
     top = min(4.9, 0.62 * style.PAGE_WIDTH_IN * base.aspect)
     figure = style.new_figure(top + 1.15 * rows + 0.9)
-    parts = figure.subfigures(1 + bool(rows), 1, height_ratios=[top, 1.15 * rows][: 1 + bool(rows)])
-    upper, lower = (parts[0], parts[1]) if rows else (parts, None)
+    parts = np.ravel(
+        figure.subfigures(1 + bool(rows), 1, height_ratios=[top, 1.15 * rows][: 1 + bool(rows)])
+    )
+    upper = parts[0]
     frames = _close_ups(lakes, searched)
     grid = upper.add_gridspec(max(len(frames), 1), 2, width_ratios=(2.2, 1))
     axes = upper.add_subplot(grid[:, 0] if frames else grid[:, :])
@@ -572,8 +574,8 @@ def draw_lakes_map(
     for place in close:
         _draw_outlines(place, lakes, base)
     handles = _mark_lakes([axes, *close], lakes, matches)
-    if lower is not None:
-        _draw_volumes(lower, largest, months, events, rows)
+    if rows:
+        _draw_volumes(parts[1], largest, months, events, rows)
     style.legend_below(figure, handles, 3, fontsize=6.3)
     if lakes.empty:
         style.state_reason(
