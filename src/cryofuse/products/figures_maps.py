@@ -555,9 +555,8 @@ def draw_lakes_map(
     rows = (len(largest) + 1) // 2
     top = min(4.9, 0.62 * style.PAGE_WIDTH_IN * base.aspect)
     figure = style.new_figure(top + 1.15 * rows + 0.9)
-    parts = np.ravel(
-        figure.subfigures(1 + bool(rows), 1, height_ratios=[top, 1.15 * rows][: 1 + bool(rows)])
-    )
+    heights = [top, 1.15 * rows][: 1 + bool(rows)]
+    parts: Any = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     upper = parts[0]
     frames = _close_ups(lakes, searched)
     grid = upper.add_gridspec(max(len(frames), 1), 2, width_ratios=(2.2, 1))
