@@ -914,7 +914,7 @@ LAKES = Table(
         "longitude": _LON,
         "area_km2": Column(F8, "area of the outline", low=0),
         "n_nodes": Column(I4, "nodes", low=1),
-        "volume_range_km3": Column(F8, "largest minus smallest volume", low=0),
+        "volume_range_km3": Column(F8, "largest minus smallest volume of well-seen months", low=0),
         "first_fill": _null(TIME, "month the first filling starts"),
         "first_drain": _null(TIME, "month the first draining starts"),
         "mascon_id": _null(I4, "mascon that holds it"),

@@ -293,11 +293,12 @@ def _near_searched(x: np.ndarray, y: np.ndarray, searched: pd.DataFrame) -> np.n
     from scipy.spatial import cKDTree
 
     near = np.zeros(x.size, bool)
-    for spacing, nodes in searched.groupby("spacing_m"):
-        tree = cKDTree(nodes[["x_m", "y_m"]].to_numpy(np.float64))
-        near |= np.isfinite(
-            tree.query(np.column_stack([x, y]), distance_upper_bound=SEARCHED_REACH * spacing)[0]
-        )
+    spacings = searched["spacing_m"].to_numpy(np.float64)
+    for spacing in np.unique(spacings):
+        tree = cKDTree(searched.loc[spacings == spacing, ["x_m", "y_m"]].to_numpy(np.float64))
+        reach = SEARCHED_REACH * float(spacing)
+        gap = tree.query(np.column_stack([x, y]), distance_upper_bound=reach)[0]
+        near |= np.isfinite(gap)
     return near
 
 

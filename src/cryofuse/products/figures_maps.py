@@ -636,8 +636,9 @@ def draw_lakes_map(
     rows = (len(largest) + 1) // 2
     top = min(4.9, 0.62 * style.PAGE_WIDTH_IN * base.aspect)
     figure = style.new_figure(top + 1.15 * rows + 0.9)
-    parts = figure.subfigures(1 + bool(rows), 1, height_ratios=[top, 1.15 * rows][: 1 + bool(rows)])
-    upper, lower = (parts[0], parts[1]) if rows else (parts, None)
+    heights = [top, 1.15 * rows][: 1 + bool(rows)]
+    parts: Any = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    upper = parts[0]
     frames = _close_ups(lakes, searched)
     grid = upper.add_gridspec(max(len(frames), 1), 2, width_ratios=(2.2, 1))
     axes = upper.add_subplot(grid[:, 0] if frames else grid[:, :])
@@ -653,8 +654,8 @@ def draw_lakes_map(
     for place in close:
         _draw_outlines(place, lakes, base)
     handles = _mark_lakes([axes, *close], lakes, matches)
-    if lower is not None:
-        _draw_volumes(lower, largest, months, events, rows)
+    if rows:
+        _draw_volumes(parts[1], largest, months, events, rows)
     style.legend_below(figure, handles, 3, fontsize=6.3)
     if lakes.empty:
         style.state_reason(
@@ -666,14 +667,15 @@ def draw_lakes_map(
     )
     span = style.months_text(months["month"])
     note = (
-        f"{counts.get('candidate', 0)} candidates{drawn}; {counts.get('lookalike', 0)} "
-        f"look-alikes; {len(searched):,} nodes searched, {span}. Close-ups: how far each node "
-        "moved apart from the ice 2.5 to 5 km around it. "
+        f"{counts.get('candidate', 0)} candidates{drawn}; "
+        f"{counts.get('lookalike', 0)} look-alikes; "
+        f"{len(searched):,} nodes searched, {span}. Close-ups: how far each node moved apart from "
+        "the ring of ice around it. "
     )
     if rows:
         note += (
             "Series: volume against its median (positive: the lake stands higher), with 1σ; bands: "
-            "fills (blue) and drains (orange), with their volume."
+            "fills (blue) and drains (orange); the largest draining is written out."
         )
     if (matches["outcome"] == "not_compared").any():
         note += f" Not compared: {style.first_reason(matches['reason'])}."
@@ -736,7 +738,8 @@ def _mark_lakes(panels: list[Axes], lakes: pd.DataFrame, matches: pd.DataFrame) 
     """Mark lakes of the inventory by outcome, look-alikes and candidates; return the handles."""
     from matplotlib.lines import Line2D
 
-    kinds = []
+    kinds: list[tuple[pd.DataFrame, str, dict[str, Any], str, list[Axes]]] = []
+    look: dict[str, Any]
     known = matches[matches["inventory_row"].notna()]
     for outcome, (face, label) in INVENTORY_MARKS.items():
         part = known[known["outcome"] == outcome]
@@ -782,8 +785,8 @@ def _draw_volumes(
             said = f"drains {drain['start']:%Y-%m} to {drain['end']:%Y-%m}: "
             said += f"{drain['volume_km3']:.3f} ± {drain['volume_sigma_km3']:.3f} km³"
             axes.annotate(
-                said.replace("-0.", "−0."), (0.99, 0.04), xycoords="axes fraction", ha="right",
-                fontsize=5.8, color=style.INK, path_effects=style.halo(), gid="drain_text",
+                said.replace("-0.", "−0."), (1.0, 1.02), xycoords="axes fraction", ha="right",
+                va="bottom", fontsize=5.8, color=style.INK, gid="drain_text",
             )  # fmt: skip
         low = series["volume_km3"] - series["volume_sigma_km3"]
         high = series["volume_km3"] + series["volume_sigma_km3"]
@@ -795,5 +798,7 @@ def _draw_volumes(
         axes.axhline(0, color=style.FAINT, lw=0.4, zorder=1)
         axes.set_title(_name_lake(lake), fontsize=7)
         style.month_axis(axes)
+    for axes in panels[: len(largest)][-2:]:
+        axes.tick_params(labelbottom=True)
     for axes in panels[::2]:
         axes.set_ylabel("volume (km³)", fontsize=6.5)

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import shapely
 
-from cryofuse.geo import project, reproject
-from cryofuse.hydrology.inventory import match_inventory, read_inventory
+from cryofuse.config import RegionSettings
+from cryofuse.geo import project, reproject, unproject
+from cryofuse.hydrology.inventory import inside_region, match_inventory, read_inventory
 from cryofuse.logs import UserError
+from cryofuse.tables import INVENTORY_MATCHES, SEARCHED_NODES, check, from_pandas
 
 CRS = "EPSG:3413"
 
@@ -110,32 +112,106 @@ def test_workbook_without_lake_sheets_says_what_to_do(tmp_path: Path) -> None:
         read_inventory(write_workbook(tmp_path / "lakes.xlsx", sheet="Other"))
 
 
-def test_hits_misses_and_new() -> None:
-    x0, y0 = (float(v) for v in project(-47.5, 66.5, CRS))
-    centres = np.array([[0.0, 0.0], [0.0, 9000.0]])
-    outlines = [shapely.Point(x0 + x, y0 + y).buffer(1000.0) for x, y in centres]
-    lakes = gpd.GeoDataFrame(
-        {"lake_id": [1, 2], "inventory_name": [None, None], "inventory_distance_m": [np.nan] * 2},
+X0, Y0 = (float(v) for v in project(-47.5, 66.5, CRS))
+
+
+def make_lakes() -> gpd.GeoDataFrame:
+    """Two candidates and a look-alike, discs of 1 km, 9 km apart."""
+    centres = X0 + np.zeros(3), Y0 + np.array([0.0, 9000.0, 18_000.0])
+    outlines = [shapely.Point(x, y).buffer(1000.0) for x, y in zip(*centres, strict=True)]
+    longitude, latitude = unproject(*centres, CRS)
+    return gpd.GeoDataFrame(
+        {
+            "lake_id": [1, 2, 3],
+            "status": ["candidate", "candidate", "lookalike"],
+            "x_m": centres[0],
+            "y_m": centres[1],
+            "latitude": latitude,
+            "longitude": longitude,
+            "inventory_name": pd.Series([None] * 3, dtype="str"),
+            "inventory_distance_m": [np.nan] * 3,
+        },
         geometry=[reproject(g, CRS, "EPSG:4326") for g in outlines],
         crs="EPSG:4326",
     )
-    # Near the first lake, nearer still, far inside the search, outside it.
-    places = shapely.points([x0 + 3000, x0 + 2000, x0 - 9000, x0 + 900_000], [y0] * 4)
-    points = [reproject(p, CRS, "EPSG:4326") for p in places]
-    inventory = pd.DataFrame(
+
+
+def make_inventory(*places: tuple[str | None, float, float, str | None]) -> pd.DataFrame:
+    """An inventory of lakes at offsets (m) from the first candidate."""
+    x, y = X0 + np.array([p[1] for p in places]), Y0 + np.array([p[2] for p in places])
+    longitude, latitude = unproject(x, y, CRS)
+    return pd.DataFrame(
         {
-            "name": ["far", None, "missed", "elsewhere"],
-            "longitude": [p.x for p in points],
-            "latitude": [p.y for p in points],
-            "kind": None,
+            "name": pd.Series([p[0] for p in places], dtype="str"),
+            "longitude": longitude,
+            "latitude": latitude,
+            "kind": pd.Series([p[3] for p in places], dtype="str"),
         }
     )
-    searched = shapely.box(x0 - 10_000, y0 - 10_000, x0 + 10_000, y0 + 10_000)
-    matched, table = match_inventory(lakes, inventory, searched, CRS, 5000.0)
-    assert table["status"].tolist() == ["miss", "hit", "miss", "not_searched"]
-    assert table["lake_id"].iloc[1] == 1
-    # The distance runs to the outline, 1 km from the centre.
-    assert matched["inventory_distance_m"].iloc[0] == pytest.approx(1000.0, abs=10)
-    assert matched["inventory_name"].iloc[0] == "inventory row 2"
-    assert pd.isna(matched["inventory_name"].iloc[1])
-    assert np.isnan(matched["inventory_distance_m"].iloc[1])
+
+
+def make_searched() -> pd.DataFrame:
+    """Nodes of 1 km from 10 km south to 20 km north of the first candidate."""
+    x, y = np.meshgrid(np.arange(-10, 11) * 1e3, np.arange(-10, 21) * 1e3)
+    return pd.DataFrame({"x_m": X0 + x.ravel(), "y_m": Y0 + y.ravel(), "spacing_m": 1000.0})
+
+
+def test_hits_misses_new_and_not_searched() -> None:
+    inventory = make_inventory(
+        ("far", 3000, 0, "Active"),
+        (None, 2000, 0, "Active"),
+        ("missed", -9000, 0, "Stable"),
+        ("by a look-alike", 0, 18_500, "Active"),
+        ("elsewhere", 900_000, 0, None),
+    )
+    # Rows keep the numbers they have in their file.
+    inventory.index += 10
+    lakes, table = match_inventory(make_lakes(), inventory, make_searched(), CRS, 5000.0)
+    check(from_pandas(table), INVENTORY_MATCHES)
+    assert table["outcome"].tolist() == ["miss", "hit", "miss", "miss", "not_searched", "new"]
+    assert table["inventory_row"].iloc[:5].tolist() == [11, 12, 13, 14, 15]
+    assert table["candidate_id"].iloc[[1, 5]].tolist() == [1, 2]
+    assert table["candidate_id"].iloc[[0, 2, 3, 4]].isna().all()
+    assert table["reason"].iloc[4] == "no searched node near"
+    # Distances run to the outline, 1 km from the centre; of the new one, back to the inventory.
+    np.testing.assert_allclose(
+        table["distance_km"], [2.0, 1.0, 8.0, 8.5, 899.0, np.hypot(2, 9) - 1], atol=0.02
+    )
+    np.testing.assert_allclose(table["x_m"].iloc[[0, 5]], [X0 + 3000, X0], atol=0.1)
+    assert lakes["inventory_distance_m"].iloc[0] == pytest.approx(1000.0, abs=10)
+    assert lakes["inventory_name"].iloc[0] == "inventory row 12"
+    assert lakes["inventory_name"].iloc[1:].isna().all()
+
+
+def test_a_lake_whose_nearest_candidate_is_taken_gets_the_next() -> None:
+    inventory = make_inventory(("a", 0, 500, None), ("b", 0, 4400, None))
+    _, table = match_inventory(make_lakes(), inventory, make_searched(), CRS, 5000.0)
+    assert table["outcome"].tolist() == ["hit", "hit"]
+    assert table["candidate_id"].tolist() == [1, 2]
+
+
+def test_without_candidates_or_nodes_or_inventory() -> None:
+    lakes, inventory = make_lakes(), make_inventory(("a", 0, 0, "Active"))
+    _, table = match_inventory(lakes.iloc[:0], inventory, make_searched(), CRS, 5000.0)
+    assert table["outcome"].tolist() == ["miss"] and table["distance_km"].isna().all()
+    nothing = SEARCHED_NODES.empty().to_pandas()
+    _, table = match_inventory(lakes.iloc[:0], inventory, nothing, CRS, 5000.0)
+    assert table["outcome"].tolist() == ["not_searched"]
+    _, table = match_inventory(lakes, inventory.iloc[:0], make_searched(), CRS, 5000.0)
+    assert table["outcome"].tolist() == ["new", "new"] and table["distance_km"].isna().all()
+    same, table = match_inventory(lakes, None, make_searched(), CRS, 5000.0)
+    check(from_pandas(table), INVENTORY_MATCHES)
+    assert table["outcome"].tolist() == ["not_compared"] * 2
+    assert set(table["reason"]) == {"the region names no inventory"}
+    assert same["inventory_name"].isna().all()
+    _, table = match_inventory(lakes.iloc[:0], None, nothing, CRS, 5000.0)
+    check(from_pandas(table), INVENTORY_MATCHES)
+    assert len(table) == 0
+
+
+def test_lakes_of_other_ice_sheets_are_left_out() -> None:
+    region = RegionSettings(
+        title="box", crs=CRS, outline={"west": -50, "south": 66, "east": -45, "north": 68}
+    )
+    table = pd.DataFrame({"longitude": [-47.0, 120.0, -44.95], "latitude": [67.0, -75.0, 67.0]})
+    assert inside_region(table, region, 5000.0).tolist() == [True, False, True]

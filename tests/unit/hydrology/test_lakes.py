@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from scipy.stats import studentized_range
 
 from cryofuse.config import HydrologySettings
 from cryofuse.geo import project, unproject
@@ -11,9 +12,12 @@ from cryofuse.hydrology.lakes import (
     find_events,
     find_lakes,
     fit_history,
+    grow_groups,
+    is_steady,
     measure_departures,
+    measure_jitter,
 )
-from cryofuse.tables import LAKE_EVENTS, LAKE_MONTHS, LAKES, check, from_pandas
+from cryofuse.tables import LAKE_EVENTS, LAKE_MONTHS, LAKES, SEARCHED_NODES, check, from_pandas
 
 CRS = "EPSG:3413"
 SETTINGS = HydrologySettings()
@@ -101,6 +105,7 @@ def test_drain_is_dated_within_a_repeat(found) -> None:
 def test_tables_keep_their_contracts(found) -> None:
     check(from_pandas(found.months), LAKE_MONTHS)
     check(from_pandas(found.events), LAKE_EVENTS)
+    check(from_pandas(found.nodes), SEARCHED_NODES)
     check(from_pandas(pd.DataFrame(found.lakes.drop(columns="geometry"))), LAKES)
 
 
@@ -109,6 +114,9 @@ def test_no_lake_no_candidate() -> None:
     assert len(nothing.lakes) == len(nothing.months) == len(nothing.events) == 0
     check(from_pandas(nothing.months), LAKE_MONTHS)
     check(from_pandas(nothing.events), LAKE_EVENTS)
+    check(from_pandas(nothing.nodes), SEARCHED_NODES)
+    # The search took place: its nodes are listed.
+    assert len(nothing.nodes) > 200 and not nothing.nodes["departing"].any()
     check(from_pandas(pd.DataFrame(nothing.lakes.drop(columns="geometry"))), LAKES)
 
 
@@ -173,3 +181,107 @@ def test_surface_water_is_a_lookalike() -> None:
     assert explain_lookalike(month, winter, sigma, 900.0, SETTINGS) is None
     season = np.cos(2 * np.pi * month / 12)
     assert "annual" in str(explain_lookalike(month, season, sigma, 900.0, SETTINGS))
+
+
+def test_searched_nodes_say_how_far_they_departed(found) -> None:
+    nodes = found.nodes.set_index("node_id")
+    x, y = nodes["x_m"] - CENTRE[0] + 4000, nodes["y_m"] - CENTRE[1] - 2000
+    apart = np.hypot(x, y)
+    # A paraboloid of 4 m and 2.5 km, its range between the 5 and 95 % quantiles of the history.
+    shape = np.clip(1 - apart**2 / 2500.0**2, 0, 1)
+    swing = 4 * np.ptp(np.quantile(FILL_AND_DRAIN, [0.05, 0.95]))
+    inner = apart < 2000
+    assert inner.sum() > 8
+    np.testing.assert_allclose(
+        nodes["departure_range_m"][inner], swing * shape[inner], rtol=0.25, atol=0.3
+    )
+    far = apart > 8000
+    assert nodes["departure_range_m"][far].max() < 0.5
+    assert nodes["lake_id"][far].isna().all() and (nodes["lake_id"][apart < 1500] == 1).all()
+
+
+@pytest.mark.parametrize("edge", ["no nodes", "one node", "all null", "one month"])
+def test_edges_give_tables_without_a_lake(edge: str) -> None:
+    nodes, months = make_world((-4000.0, 2000.0, 2500.0, 4.0))
+    if edge == "no nodes":
+        nodes, months = nodes.iloc[:0], months.iloc[:0]
+    elif edge == "one node":
+        nodes = nodes.iloc[:1]
+        months = months[months["node_id"].isin(nodes["node_id"])]
+    elif edge == "all null":
+        nodes = nodes.assign(rate_m_yr=np.nan)
+    else:
+        months = months[months["month"] == MONTHS[3]]
+    nothing = find_lakes(nodes, months, MASCONS, SETTINGS, CRS)
+    assert len(nothing.lakes) == len(nothing.months) == len(nothing.nodes) == 0
+    check(from_pandas(nothing.nodes), SEARCHED_NODES)
+
+
+def test_order_of_rows_changes_nothing(found) -> None:
+    nodes, months = make_world((-4000.0, 2000.0, 2500.0, 4.0))
+    again = find_lakes(
+        nodes.sample(frac=1, random_state=1), months.sample(frac=1, random_state=2), MASCONS,
+        SETTINGS, CRS,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(again.months, found.months)
+    pd.testing.assert_frame_equal(again.nodes, found.nodes)
+
+
+def test_jitter_is_the_spread_of_single_months_not_of_a_drainage() -> None:
+    rng = np.random.default_rng(5)
+    slow = np.concatenate([np.linspace(0, 8, 300), np.linspace(8, 0, 5), np.linspace(0, 2, 300)])
+    assert measure_jitter(slow) == pytest.approx(0.0, abs=1e-12)
+    assert measure_jitter(slow + rng.normal(0, 0.3, slow.size)) == pytest.approx(0.3, rel=0.15)
+    assert measure_jitter(slow[:5]) == 0.0
+
+
+def test_events_of_noise_are_as_rare_as_its_range_says() -> None:
+    """Turns of Gaussian noise: its range beyond four σ of a difference (studentized range)."""
+    rng = np.random.default_rng(6)
+    months, series = 70, 1500
+    month = np.arange(months)
+    found = [
+        bool(find_events(month, value, np.ones(months), 1e-9))
+        for value in rng.normal(size=(series, months))
+    ]
+    expected = studentized_range.sf(4 * np.sqrt(2), months, np.inf)
+    assert 0.01 < expected < 0.1
+    assert abs(np.mean(found) - expected) < 3 * np.sqrt(expected * (1 - expected) / series)
+
+
+def test_rim_joins_and_halves_are_one_lake() -> None:
+    """A row of nodes 1 km apart: two cores, a rim between and beside them, still ice beyond."""
+    rng = np.random.default_rng(7)
+    share = np.array([0.0, 0.2, 1.0, 1.0, 0.3, 1.0, 1.0, 0.2, 0.0, 0.0])
+    nodes = pd.DataFrame({"x_m": np.arange(10) * 1000.0, "y_m": 0.0})
+    month = np.arange(40)
+    history = np.where(month < 25, month / 10.0, 0.0)
+    departures = pd.DataFrame(
+        {
+            "node": np.repeat(np.arange(10), 40),
+            "month": np.tile(month, 10),
+            "departure_m": (share[:, None] * history + rng.normal(0, 0.03, (10, 40))).ravel(),
+            "noise_m": 0.03,
+        }
+    )
+    groups = [np.array([2, 3]), np.array([5, 6])]
+    (grown,) = grow_groups(nodes, departures, groups, SETTINGS)
+    assert grown.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    # Halves with histories of their own stay apart.
+    other = departures["node"] >= 4
+    departures.loc[other, "departure_m"] = (
+        share[4:, None] * np.roll(history[::-1], 3) + rng.normal(0, 0.03, (6, 40))
+    ).ravel()
+    first, second = grow_groups(nodes, departures, groups, SETTINGS)
+    assert first.tolist() == [1, 2, 3] and second.tolist() == [4, 5, 6, 7]
+
+
+def test_a_steady_drift_is_no_lake_and_a_turn_is() -> None:
+    month = np.arange(60)
+    rng = np.random.default_rng(8)
+    drift = 0.03 * month + rng.normal(0, 0.1, 60)
+    fill, drain = {"kind": "fill"}, {"kind": "drain"}
+    assert is_steady(month, drift, [fill])
+    assert not is_steady(month, drift, [fill, drain])
+    assert not is_steady(month, np.where(month < 40, 0.0, 2.0), [fill])
+    assert not is_steady(month, np.zeros(60), [])

@@ -302,6 +302,75 @@ def stability():
     )
 
 
+def lake_months():
+    months = month_range("2018-10", "2024-12")[::3]
+    step = np.arange(months.size)
+    parts = [
+        pd.DataFrame(
+            {
+                "lake_id": lake,
+                "month": months,
+                "departure_m": scale * (step % 9),
+                "departure_sigma_m": 0.05,
+                "volume_km3": 2.5e-3 * scale * (step % 9),
+                "volume_sigma_km3": 1e-3,
+                "n_nodes": 4,
+            }
+        )
+        for lake, scale in ((1, 1.0), (2, 0.3))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def lake_events():
+    return pd.DataFrame(
+        {
+            "lake_id": [1, 1, 2],
+            "kind": ["fill", "drain", "fill"],
+            "start": np.array(["2019-05", "2021-08", "2020-07"], dtype="datetime64[us]"),
+            "end": np.array(["2021-05", "2021-11", "2020-09"], dtype="datetime64[us]"),
+            "volume_km3": [0.018, -0.021, 0.006],
+            "volume_sigma_km3": [0.002, 0.003, 0.001],
+        }
+    )
+
+
+def searched_nodes():
+    table = nodes()
+    table = table[table["window"].notna() & table["rate_m_yr"].notna()]
+    table = table[["node_id", "window", "spacing_m", "x_m", "y_m"]].reset_index(drop=True)
+    return table.assign(
+        n_months=20,
+        departure_range_m=0.1 + 0.01 * np.arange(len(table)),
+        noise_m=0.03,
+        departing=False,
+        lake_id=pd.array([pd.NA] * len(table), dtype="Int32"),
+    )
+
+
+def inventory_matches():
+    x, y = (
+        np.array([33.5e3, 120e3, -60e3, 33e3]),
+        np.array([-1_997e3, -1_900e3, -2_050e3, -1_996e3]),
+    )
+    longitude, latitude = unproject(x, y, CRS)
+    return pd.DataFrame(
+        {
+            "inventory_row": pd.array([1, 2, 3, None], dtype="Int32"),
+            "inventory_name": pd.Series(["Old Lake", None, "Still Lake", None], dtype="str"),
+            "kind": pd.Series(["Active", "Active", "Stable", None], dtype="str"),
+            "candidate_id": pd.array([1, None, None, 4], dtype="Int32"),
+            "outcome": ["hit", "not_searched", "miss", "new"],
+            "distance_km": [0.0, 88.0, 107.0, 1.1],
+            "x_m": x,
+            "y_m": y,
+            "latitude": latitude,
+            "longitude": longitude,
+            "reason": pd.Series([None, "no searched node near", None, None], dtype="str"),
+        }
+    )
+
+
 def lakes():
     x, y = np.array([33e3, 36e3]), np.array([-1_997e3, -1_994e3])
     shapes = []
@@ -401,7 +470,9 @@ def world():
         "importance": importance(), "explained": explained(), "coupling": coupling(),
         "regimes": regimes(), "regime_mascons": regime_mascons(),
         "centroids": centroids(), "stability": stability(),
-        "lakes": lakes(), "filter_report": filter_report(),
+        "lakes": lakes(), "lake_months": lake_months(), "lake_events": lake_events(),
+        "searched": searched_nodes(), "matches": inventory_matches(),
+        "filter_report": filter_report(),
     }  # fmt: skip
     columns = ["mascon_id", "month", "lwe_cm", "lwe_sigma_cm", "mass_gt", "mass_sigma_gt"]
     found["mass"] = found["fusion"][[*columns, "mass_change_gt", "mass_change_sigma_gt"]]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.dates import num2date
 
@@ -258,14 +259,66 @@ def test_regime_map_names_every_regime(world):
     np.testing.assert_array_equal(patches.get_array(), [0, 1])
 
 
+def lakes_figure(world, **changed):
+    names = ("lakes", "lake_months", "lake_events", "searched", "matches", "base")
+    return figures_maps.draw_lakes_map(*((world | changed)[name] for name in names))
+
+
 def test_lakes_stand_where_they_are(world):
-    figure = figures_maps.draw_lakes_map(world["lakes"], world["nodes"], world["base"])
+    figure = lakes_figure(world)
     np.testing.assert_allclose(
         artists(figure, "lakes_candidate")[0].get_xydata(), [[33.0, -1997.0]]
     )
-    outlines = [p for p in artists(figure, "lake") if p.axes is figure.axes[1]]
+    np.testing.assert_allclose(
+        artists(figure, "lakes_lookalike")[0].get_xydata(), [[36.0, -1994.0]]
+    )
+    closer = next(axes for axes in figure.findobj(Axes) if "jakobshavn" in axes.get_title("left"))
+    outlines = [p for p in artists(figure, "lake") if p.axes is closer]
     ring = outlines[0].get_path().vertices
     assert np.hypot(ring[:, 0] - 33, ring[:, 1] + 1997).max() == pytest.approx(0.9, abs=0.01)
+    (image,) = [i for i in artists(figure, "nodes") if i.axes is closer]
+    shown = np.sort(np.ma.compressed(image.get_array()))
+    mine = world["searched"][world["searched"]["window"] == "jakobshavn"]
+    assert set(np.sort(mine["departure_range_m"])) <= set(shown)
+    assert "range of departure from the ring (m)" in texts(figure)
+
+
+def test_inventory_lakes_are_marked_by_outcome(world):
+    figure = lakes_figure(world)
+    for outcome, place in (("hit", [33.5, -1997]), ("not_searched", [120, -1900])):
+        marks = artists(figure, f"inventory_{outcome}")
+        np.testing.assert_allclose(marks[0].get_xydata(), [place])
+    said = texts(figure)
+    assert "inventory lake with a candidate (1)" in said
+    assert "inventory lake, not searched (1)" in said
+
+
+def test_volumes_are_the_tables_with_sigma_and_dated_events(world):
+    figure = lakes_figure(world)
+    (line,) = artists(figure, "volume_1")
+    mine = world["lake_months"][world["lake_months"]["lake_id"] == 1]
+    np.testing.assert_array_equal(line.get_ydata(), mine["volume_km3"])
+    np.testing.assert_array_equal(line.get_xdata(), mine["month"].to_numpy())
+    (bars,) = [c for c in line.axes.collections if hasattr(c, "get_segments")]
+    spread = np.array([np.ptp(part[:, 1]) for part in bars.get_segments()])
+    np.testing.assert_allclose(spread, 2 * mine["volume_sigma_km3"])
+    (band,) = artists(figure, "event_drain_1")
+    first, last = (num2date(x) for x in (band.get_x(), band.get_x() + band.get_width()))
+    assert (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}") == ("2021-08-01", "2021-12-01")
+    assert "drains 2021-08 to 2021-11: −0.021 ± 0.003 km³" in texts(figure)
+    # A look-alike has no series.
+    assert not artists(figure, "volume_2")
+
+
+def test_lakes_without_windows_are_enlarged_where_they_lie(world):
+    searched = world["searched"].assign(
+        window=pd.Series([None] * len(world["searched"]), dtype="str")
+    )
+    figure = lakes_figure(world, searched=searched)
+    closer = next(axes for axes in figure.findobj(Axes) if "lake 1" in axes.get_title("left"))
+    assert closer.get_xlim() == pytest.approx((23.0, 43.0))
+    # The look-alike lies in the same frame.
+    assert not any("lake 2" in axes.get_title("left") for axes in figure.findobj(Axes))
 
 
 def test_mascon_series_break_at_gaps(world):
@@ -554,7 +607,9 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
         "12 nodes are too few": figures_maps.draw_regime_map(
             regimes, nodes, world["regime_mascons"], world["centroids"].iloc[:0], shapes, base
         ),
-        "no lake candidate found": figures_maps.draw_lakes_map(lakes, nodes, base),
+        "no lake candidate found": lakes_figure(
+            world, lakes=lakes, lake_months=world["lake_months"].iloc[:0]
+        ),
         "no node seen": figures_series.draw_mascon_series(fusion, world["mascons"], "Testland"),
         "no gravity": figures_series.draw_case_study(study, "Testland", (6, 7, 8)),
     }

@@ -14,6 +14,7 @@ from cryofuse.products.summary import (
     describe_early_warning,
     describe_explained,
     describe_filters,
+    describe_lakes,
     describe_rapid_melt,
     describe_sensitivity,
     describe_validation,
@@ -23,7 +24,18 @@ from cryofuse.products.summary import (
     report_run,
 )
 
-from .conftest import centroids, checks, coupling, explained, filter_report, lakes, stability
+from .conftest import (
+    centroids,
+    checks,
+    coupling,
+    explained,
+    filter_report,
+    inventory_matches,
+    lake_events,
+    lakes,
+    searched_nodes,
+    stability,
+)
 
 NASTY = 'a <script>alert("x")</script> & <img src="http://elsewhere.org/x.png">'
 
@@ -204,6 +216,9 @@ def page(**changed):
         "early_warning": early_warning(),
         "sensitivity": sensitivity(),
         "lakes": lakes(),
+        "lake_events": lake_events(),
+        "searched_nodes": searched_nodes(),
+        "inventory_matches": inventory_matches(),
         "features_ledger": pd.DataFrame(
             {
                 "feature": ["dh_m", "speed_m_yr"],
@@ -418,13 +433,16 @@ def test_empty_tables_leave_a_sentence():
         stability=stability().iloc[:0],
         comparison=comparison().iloc[:0],
         lakes=lakes().iloc[:0],
+        lake_events=lake_events().iloc[:0],
+        searched_nodes=searched_nodes().iloc[:0],
+        inventory_matches=inventory_matches().iloc[:0],
         features_ledger=pd.DataFrame({"feature": [], "n_null": [], "reason": []}),
         filter_report=filter_report().iloc[:0],
     )
     read(text)
     assert "No regimes of nodes: 12 nodes." in text
     assert "No regimes of mascons: 1 mascon." in text
-    assert "Not searched: no node has a fit." in text
+    assert "Not searched: no finely spaced node" in text
 
 
 def test_the_mean_of_all_mascons_stands_with_its_interval():
@@ -437,9 +455,9 @@ def test_the_number_of_regimes_is_explained():
 
 def test_candidates_are_listed_and_lookalikes_counted():
     text = page()
-    assert "1 candidates, 1 look-alikes." in text
+    assert "1 candidates of active subglacial lakes, 1 look-alikes." in text
     row = next(r for r in read(text).rows if r[0] == "1")
-    assert row[3:] == ["2.5", "0.021", "2021-08"]
+    assert row[3:] == ["2.5", "0.021", "2021-08", "2021-11", "-0.021", "0.003", "–", "–"]
 
 
 def test_make_demo_ends_with_what_holds_and_where_to_look(tmp_path):
@@ -512,3 +530,31 @@ def test_choices_are_told_with_their_range():
     assert "between −263 and −256 Gt/yr (2 mascon rules, 2002-04 to 2024-08)." in said
     rows = [row[0] for row in read(said).rows]
     assert "ice_fraction_of_land >= 0.25 (this run)" in rows and "product_set" in rows
+
+
+def test_lakes_and_inventory_are_told_in_sentences():
+    text = describe_lakes(lakes(), lake_events(), searched_nodes(), inventory_matches())
+    assert "1 candidates of active subglacial lakes, 1 look-alikes" in text
+    assert "comes in summer and goes (1)" in text
+    rows = read(text).rows
+    assert rows[1][0] == "1" and rows[1][5:9] == ["2021-08", "2021-11", "-0.021", "0.003"]
+    assert "has 3 lakes here, 2 of them known to be active" in text
+    assert "1 lie where no node was searched" in text
+    assert "1 have a candidate (hits) and 1 have none (misses" in text
+    assert "among active ones, 1 of 1" in text
+    assert "1 candidates are in no inventory (new)" in text
+
+
+def test_no_search_and_no_inventory_say_why():
+    matches = (
+        inventory_matches()
+        .iloc[3:]
+        .assign(outcome="not_compared", reason="the region names no inventory")
+    )
+    text = describe_lakes(lakes(), lake_events(), searched_nodes(), matches)
+    assert "Not compared with an inventory: the region names no inventory." in text
+    text = describe_lakes(
+        lakes().iloc[:0], lake_events().iloc[:0], searched_nodes().iloc[:0], matches.iloc[:0]
+    )
+    assert "Not searched: no finely spaced node" in text
+    assert "Not compared with an inventory" in text

@@ -1,0 +1,49 @@
+"""Active lakes from segments to candidates, anywhere on the ice: found, false, dates, volumes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+
+from tests.planted_lakes import CROSSED_NODES, make_world, observe_nodes, score, search
+
+#: A world without surface water; one low on the ice with a pond in each window.
+WORLDS = ({"seed": 101}, {"seed": 302, "per_window": 1, "ponds": 1})
+#: What each crossed lake has to be found with, and the error of a count that is still chance.
+FOUND, CHANCE = 0.8, 0.01
+REPEAT_DAYS = 91
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """Scores of what was planted, with the candidates that are nothing planted."""
+    scores, false = [], 0
+    for options in WORLDS:
+        world = make_world(**options)
+        nodes, months = observe_nodes(world)
+        table, others = score(world, nodes, search(nodes, months))
+        scores.append(table)
+        false += len(others)
+    return pd.concat(scores, ignore_index=True), false
+
+
+def test_lakes_are_found_and_little_else(scored):
+    table, false = scored
+    lakes = table[~table["pond"].astype(bool) & (table["nodes"] >= CROSSED_NODES)]
+    found = int((lakes["found"] > 0).sum())
+    assert len(lakes) >= 8
+    # Expected at the share asked for: n·p ± √(n·p·(1 − p)); fewer than this quantile is no chance.
+    assert found >= binom.ppf(CHANCE, len(lakes), FOUND)
+    assert found >= FOUND * len(lakes)
+    assert false <= 0.2 * (found + false)
+    assert (table["found"][table["pond"].astype(bool)] == 0).all()
+
+
+def test_drains_are_dated_and_measured(scored):
+    table, _ = scored
+    errors = table["drain_error_days"].dropna().abs()
+    assert len(errors) >= 8
+    assert (errors <= REPEAT_DAYS).all()
+    ratio = (table["drained_km3"] / table["volume_km3"]).dropna()
+    assert 0.7 < ratio.median() < 1.1
+    assert np.abs(np.log(ratio)).max() < np.log(3.0)
