@@ -51,9 +51,9 @@ test-statistics: setup-dev ## test fits, learning and coupling against known tru
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/statistics
 
 # Slurm beside the others: its jobs wait for most of the time.
-test-engines: .venv/engines.done ## test runs against an archive and a Slurm on loopback, and Spark (installs 450 MB; needs Java 17)
+test-engines: .venv/engines.done ## test runs against an archive and a Slurm on loopback, Spark, and the dashboard in a browser (installs 600 MB; needs Java 17 and chromium)
 	@mkdir -p logs; $(BIN)/python -m pytest tests/slurm > logs/tests-slurm.txt 2>&1 & slurm=$$!; \
-	$(BIN)/python -m pytest tests/engines; engines=$$?; \
+	$(BIN)/python -m pytest tests/engines tests/browser; engines=$$?; \
 	wait $$slurm; slurm=$$?; cat logs/tests-slurm.txt; test $$engines = 0 && test $$slurm = 0
 
 lint: setup-dev ## check style, types and the workflow
@@ -75,7 +75,7 @@ docs: setup-dev ## make the files generated from the models, and the rule graph,
 lock: ## resolve the locks again from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o envs/lock.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -c envs/lock.txt pyproject.toml -o envs/lock-dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra spark -c envs/lock-dev.txt pyproject.toml -o envs/lock-engines.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra spark --extra browser -c envs/lock-dev.txt pyproject.toml -o envs/lock-engines.txt
 
 clean: ## remove what the demo made
 	rm -rf results/demo resources/demo logs/demo

@@ -38,6 +38,7 @@ localrules:
     hydrology,
     applications,
     figures,
+    dashboard,
     product,
     summary,
     validation,
@@ -53,6 +54,7 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        rules.dashboard.input,
         rules.product.input,
         rules.summary.input,
         rules.predict.input,

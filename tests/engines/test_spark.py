@@ -6,26 +6,16 @@ Not part of `make test`: Spark is 450 MB and needs Java 17. `make test-engines` 
 import numpy as np
 import pytest
 
+from cryofuse.learning.spark.session import open_session
 from tests.partitions import COLUMNS, read_with, write_regions
 
 
 @pytest.fixture(scope="module")
 def spark(spark_is_there):
-    from pyspark.sql import SparkSession
-
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
+    with open_session("local[1]", "features", cores=1, memory_mb=1500) as session:
         # A zone far from UTC: months must not move.
-        "spark.sql.session.timeZone": "America/Los_Angeles",
-    }
-    builder = SparkSession.builder.master("local[1]")
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    session = builder.getOrCreate()
-    yield session
-    session.stop()
+        session.conf.set("spark.sql.session.timeZone", "America/Los_Angeles")
+        yield session
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import json
 import os
 import runpy
 import socket
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -232,6 +233,16 @@ def test_a_session_that_starts_too_slowly_is_given_up(spark_is_there, monkeypatc
     with pytest.raises(UserError) as error, open_session("local[1]", "test", 1, 1500):
         pass
     assert str(error.value) == "Spark did not start on local[1]: not within 0 s (more in the log)"
+
+
+def test_a_jvm_that_was_killed_is_not_used_again(spark_is_there, monkeypatch):
+    from pyspark import SparkContext
+
+    dead = SimpleNamespace(proc=subprocess.Popen(["true"]))
+    dead.proc.wait()
+    monkeypatch.setattr(SparkContext, "_gateway", dead)
+    with open_session("local[1]", "test", cores=1, memory_mb=1500) as session:
+        assert session.range(3).count() == 3
 
 
 def test_a_session_leaves_nothing_behind(spark_is_there, tmp_path, monkeypatch):

@@ -122,6 +122,11 @@ def data(name):
     return lib_path(PACKAGE / "data" / name)
 
 
+def page_files(package):
+    """Return the template, style and script of a page that the package carries."""
+    return [lib_path(path) for path in sorted((PACKAGE / package).glob("page.[chj]*"))]
+
+
 def per_period(pattern):
     """Return an input function: a file of every period of the region."""
     return lambda wildcards: expand(

@@ -9,6 +9,7 @@ localrules:
     draw_learning,
     write_product,
     write_summary,
+    write_dashboard,
 
 
 rule study_melt_seasons:
@@ -120,6 +121,7 @@ rule draw_altimetry:
         region=region_settings,
         elevation=settings("elevation"),
         period=settings("period"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing elevation change"
     script:
@@ -157,6 +159,7 @@ rule draw_maps:
         period=settings("period"),
         skill=settings("skill"),
         coupling=settings("coupling"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing the maps of regimes, skill and coupling"
     script:
@@ -189,6 +192,7 @@ rule draw_series:
         region=region_settings,
         period=settings("period"),
         case_study=settings("case_study"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing series and totals"
     script:
@@ -220,6 +224,7 @@ rule draw_learning:
         period=settings("period"),
         skill=settings("skill"),
         explained=settings("explained"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing skill, importance and calibration"
     script:
@@ -353,6 +358,52 @@ rule write_summary:
         "../scripts/write_summary.py"
 
 
+rule write_dashboard:
+    input:
+        product=rules.predict_months.output.months,
+        fusion=rules.fuse_mascons.output.retrospective,
+        mascons=rules.read_mascons.output.mascons,
+        regimes=rules.cluster_regimes.output.mascons,
+        centroids=rules.cluster_regimes.output.centroids,
+        scores=rules.score_skill.output.scores,
+        explained=rules.explain_variance.output.mascons,
+        coupling=rules.correlate_series.output.coupling,
+        case_study=rules.study_melt_seasons.output.case_study,
+        totals=rules.sum_totals.output.totals,
+        sea_level=rules.sum_totals.output.sea_level,
+        lakes=rules.find_lakes.output.lakes,
+        lib=lib("products/dashboard/data", "products/dashboard/page", "learning/skill"),
+        page=page_files("products/dashboard"),
+        region=region_files("outline", "coast"),
+    output:
+        dashboard=report(
+            "results/{region}/dashboard.html",
+            caption="../report/dashboard.rst",
+            category="0 Summary",
+            labels={"figure": "dashboard", "region": "{region}"},
+        ),
+    log:
+        "logs/{region}/write_dashboard.log",
+    benchmark:
+        "logs/{region}/write_dashboard.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(10),
+    params:
+        coupling=settings("coupling"),
+        period=settings("period"),
+        region=region_settings,
+        skill=settings("skill"),
+        source=CONFIG.source,
+    message:
+        "Writing the dashboard of {wildcards.region}"
+    script:
+        "../scripts/write_dashboard.py"
+
+
 rule applications:
     input:
         every_region(
@@ -371,6 +422,11 @@ rule figures:
                 for name in group
             )
         ),
+
+
+rule dashboard:
+    input:
+        every_region(rules.write_dashboard.output.dashboard),
 
 
 rule product:

@@ -16,7 +16,7 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]):
         region = RegionSettings.model_validate(snakemake.params.region)
         base = base_map(region)
-        shapes = cut_mascons(read_geo_table(snakemake.input.mascons), base)
+        shapes = cut_mascons(read_geo_table(snakemake.input.mascons), base, snakemake.params.unit)
         nodes = pd.concat(map(read_table, snakemake.input.nodes), ignore_index=True)
         columns = ["node_id", "month", "n_segments"]
         months = pd.concat(

@@ -5,7 +5,7 @@ from typing import Any
 from cryofuse.config import RegionSettings
 from cryofuse.logs import job_log
 from cryofuse.products import figures_learning as figures
-from cryofuse.products.style import save_outputs
+from cryofuse.products.style import months_text, save_outputs
 from cryofuse.tables import read_table
 
 
@@ -15,17 +15,20 @@ def main(snakemake: Any) -> None:
         given = snakemake.input
         title = RegionSettings.model_validate(snakemake.params.region).title
         scores, predictions = read_table(given.scores), read_table(given.predictions)
+        unit, months = snakemake.params.unit, months_text(predictions["month"])
         nominal = getattr(snakemake.params, "skill", {}).get("coverage", 0.9)
         save_outputs(
             snakemake.output,
             {
-                "skill_bars": figures.draw_skill_bars(scores, title),
+                "skill_bars": figures.draw_skill_bars(scores, title, months, unit),
                 "learning_curve": figures.draw_learning_curve(
-                    read_table(given.learning_curve), title
+                    read_table(given.learning_curve), title, months, unit
                 ),
-                "predicted_observed": figures.draw_predicted_observed(predictions, scores, title),
-                "importance": figures.draw_importance(read_table(given.importance), title),
-                "calibration": figures.draw_calibration(predictions, title, nominal),
+                "predicted_observed": figures.draw_predicted_observed(
+                    predictions, scores, title, unit
+                ),
+                "importance": figures.draw_importance(read_table(given.importance), title, months),
+                "calibration": figures.draw_calibration(predictions, title, nominal, unit),
                 "regime_selection": figures.draw_regime_selection(
                     read_table(given.stability), title
                 ),

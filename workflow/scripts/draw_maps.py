@@ -7,7 +7,7 @@ import pandas as pd
 from cryofuse.config import RegionSettings
 from cryofuse.logs import job_log
 from cryofuse.products import figures_maps as figures
-from cryofuse.products.style import base_map, cut_mascons, save_outputs
+from cryofuse.products.style import base_map, cut_mascons, months_text, save_outputs
 from cryofuse.tables import read_geo_table, read_table
 
 
@@ -16,8 +16,9 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]):
         given = snakemake.input
         base = base_map(RegionSettings.model_validate(snakemake.params.region))
-        shapes = cut_mascons(read_geo_table(given.mascons), base)
+        shapes = cut_mascons(read_geo_table(given.mascons), base, snakemake.params.unit)
         nodes = pd.concat(map(read_table, given.nodes), ignore_index=True)
+        months = months_text(nodes["first"], nodes["last"])
         lakes = read_geo_table(given.lakes)
         coupling = read_table(given.coupling)
         regimes = read_table(given.regime_nodes)
@@ -29,12 +30,14 @@ def main(snakemake: Any) -> None:
                 "regime_map": figures.draw_regime_map(
                     regimes, nodes, read_table(given.regime_mascons), centroids, shapes, base
                 ),
-                "skill_map": figures.draw_skill_map(read_table(given.scores), shapes, base),
+                "skill_map": figures.draw_skill_map(read_table(given.scores), shapes, base, months),
                 "explained_map": figures.draw_explained_map(
-                    read_table(given.explained), shapes, base
+                    read_table(given.explained), shapes, base, months
                 ),
-                "coupling_map": figures.draw_coupling_map(coupling, lakes, shapes, base, fdr),
-                "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base, fdr),
+                "coupling_map": figures.draw_coupling_map(
+                    coupling, lakes, shapes, base, months, fdr
+                ),
+                "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base, months, fdr),
                 "lakes_map": figures.draw_lakes_map(lakes, nodes, base),
             },
         )

@@ -17,13 +17,14 @@ def main(snakemake: Any) -> None:
         given = snakemake.input
         region = RegionSettings.model_validate(snakemake.params.region)
         references = read_references(region.reference_series, ice_sheet_of(region.crs))
+        unit = snakemake.params.unit
         fusion, mascons = read_table(given.fusion), read_table(given.mascons)
         totals, comparison = read_table(given.totals), read_table(given.comparison)
         save_outputs(
             snakemake.output,
             {
-                "mascon_series": figures.draw_mascon_series(fusion, mascons, region.title),
-                "totals": figures.draw_totals(totals, comparison, references, region.title),
+                "mascon_series": figures.draw_mascon_series(fusion, mascons, region.title, unit),
+                "totals": figures.draw_totals(totals, comparison, references, region.title, unit),
                 "sheet_coupling": draw_sheet_coupling(
                     totals, references, read_table(given.sheet_coupling), region.title
                 ),

@@ -330,6 +330,7 @@ class Transfers:
         target, part = folder / wanted.name, _Part(folder, wanted.name)
         if target.is_file():
             if self._problem(target, wanted) is None:
+                part.drop()
                 self._tell(wanted, target.stat().st_size, fetched=False)
                 return Outcome(wanted, target, None)
             part.take_bad(target)
@@ -560,6 +561,8 @@ class _Part:
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f".{name}.part"
         self._mark = folder / f".{name}.etag"
+        # Of one name, so that what a kill leaves is found again.
+        self._new_mark = folder / f".{name}.etag.tmp"
         self._bad = folder / f".{name}.bad"
 
     def size(self) -> int:
@@ -578,7 +581,8 @@ class _Part:
         """Begin anew, and remember the mark before the bytes that it stands for."""
         self.path.unlink(missing_ok=True)
         if mark and mark.isprintable() and mark.isascii():
-            write_atomic(self._mark, mark)
+            self._new_mark.write_text(mark, encoding="utf-8")
+            os.replace(self._new_mark, self._mark)
         else:
             self._mark.unlink(missing_ok=True)
 
@@ -598,7 +602,7 @@ class _Part:
 
     def drop(self) -> None:
         """Remove everything."""
-        for path in (self.path, self._mark, self._bad):
+        for path in (self.path, self._mark, self._new_mark, self._bad):
             path.unlink(missing_ok=True)
 
 

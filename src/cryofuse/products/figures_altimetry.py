@@ -38,7 +38,8 @@ def draw_rate_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
     base
         Base map of the region.
     """
-    figure, axes, close = style.map_with_windows(base, nodes)
+    height = min(base.panel_height(1.45) + 1.6, 6.8)
+    figure, axes, close = style.map_with_windows(base, nodes, height, style.UNSEEN)
     months = style.months_text(nodes["first"], nodes["last"])
     rate = nodes["rate_m_yr"].to_numpy(dtype=float)
     if not np.isfinite(rate).any():
@@ -58,22 +59,35 @@ def draw_rate_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
             location="bottom",
         )
     fitted = int(np.isfinite(rate).sum())
+    style.legend_below(figure, [style.unseen_handle("ice without a fit")], 1)
     style.head(
         figure,
         f"{base.title}: rate of elevation change",
         f"ICESat-2 ATL06, {months}. {fitted:,} of {len(nodes):,} nodes fitted; each cell is one "
-        "node at its own spacing. White: ice without a fit.",
+        "node at its own spacing. "
+        + ("Squares: close-ups, drawn larger than they are." if close else ""),
     )
     return figure
 
 
 @style.styled
 def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
-    """Draw the annual amplitude of elevation and the month in which it is highest."""
-    figure = style.new_figure(min(3.25 * base.aspect + 1.15, 8.0))
+    """Draw the annual amplitude of elevation and the month in which it is highest.
+
+    Parameters
+    ----------
+    nodes
+        Table ``altimetry/nodes``.
+    base
+        Base map of the region.
+    """
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.patches import Patch
+
+    figure = style.new_figure(min(base.panel_height(2) + 1.43, 8.2))
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
-        style.draw_base(axes, base)
+        style.draw_base(axes, base, ice=style.UNSEEN)
     left.set_title("a  amplitude")
     right.set_title("b  month of the highest surface")
     table = nodes.copy()
@@ -93,8 +107,9 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
         share = np.mod(table["phase_rad"].to_numpy(dtype=float) / (2 * np.pi), 1.0)
         large = (table["amplitude_m"] >= MIN_AMPLITUDE_M).to_numpy(dtype=bool)
         table["peak_month"] = np.where(large, 12 * share, np.nan)
-        from matplotlib.colors import Normalize
-
+        table["small"] = np.where(known & ~large, 1.0, np.nan)
+        for image in style.draw_nodes(right, table, "small", ListedColormap([style.ICE]), None):
+            image.set_gid("small")
         peaks = style.draw_nodes(right, table, "peak_month", style.CYCLIC, Normalize(0, 12))
         if peaks:
             bar = style.colour_bar(
@@ -104,12 +119,20 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
             bar.ax.tick_params(length=0)
         else:
             style.state_reason(right, f"no amplitude above {MIN_AMPLITUDE_M} m")
+    small = f"b: amplitude below {MIN_AMPLITUDE_M} m, no month"
+    style.legend_below(
+        figure,
+        [
+            style.unseen_handle("ice without a fit"),
+            Patch(facecolor=style.ICE, edgecolor=style.EDGE, lw=0.4, label=small),
+        ],
+        2,
+    )
     style.head(
         figure,
         f"{base.title}: seasonal cycle of elevation",
         f"ICESat-2 ATL06, {style.months_text(nodes['first'], nodes['last'])}. Annual cosine and "
-        f"sine of every node's fit; the month is drawn for amplitudes of {MIN_AMPLITUDE_M} m and "
-        "more.",
+        "sine of every node's fit; the amplitude is half the way from low to high.",
     )
     return figure
 
@@ -118,7 +141,7 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
 def draw_coverage(
     nodes: pd.DataFrame, node_months: pd.DataFrame, base: BaseMap, shapes: MasconShapes
 ) -> Figure:
-    """Draw how many segments stand behind every node, and what each month sampled.
+    """Draw how many segments and passes stand behind every node, and what each month sampled.
 
     Parameters
     ----------
@@ -133,50 +156,63 @@ def draw_coverage(
     """
     from matplotlib.patches import PathPatch
 
-    figure = style.new_figure(5.6)
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1.4))
-    axes = figure.add_subplot(grid[:, 0])
-    style.draw_base(axes, base)
-    axes.set_title("a  segments behind each node")
-    for footprint in shapes.footprint:
-        axes.add_patch(
-            PathPatch(
-                style.outline_path(footprint),
-                facecolor="none",
-                edgecolor=style.INK,
-                lw=0.3,
-                zorder=6,
-            )
-        )
-    segments = nodes["n_segments"].to_numpy(dtype=float)
-    table = nodes.assign(drawn=np.where(segments > 0, segments, np.nan))
-    if table["drawn"].notna().any():
-        norm = style.log_norm(table["drawn"])
-        images = style.draw_nodes(axes, table, "drawn", style.SEQUENTIAL, norm)
-        style.colour_bar(figure, images[0], axes, "segments in the fit", location="bottom")
-    else:
-        style.state_reason(axes, "no segment reached a node")
-    upper = figure.add_subplot(grid[0, 1])
-    lower = figure.add_subplot(grid[1, 1], sharex=upper)
-    _draw_monthly_sampling(upper, lower, nodes, node_months)
+    height = min(base.panel_height(2), 5.2)
+    figure = style.new_figure(height + 3.4)
+    grid = figure.add_gridspec(2, 2, height_ratios=(height + 0.7, 1.7))
     empty = int((nodes["n_segments"] == 0).sum())
+    for place, (column, label) in enumerate(
+        (
+            ("n_segments", "segments behind the node's fit"),
+            ("n_epochs", "passes behind the node's fit"),
+        )
+    ):
+        axes = figure.add_subplot(grid[0, place])
+        style.draw_base(axes, base, ice=style.UNSEEN)
+        axes.set_title(f"{'ab'[place]}  {label}")
+        for footprint in shapes.footprint:
+            axes.add_patch(
+                PathPatch(
+                    style.outline_path(footprint),
+                    facecolor="none",
+                    edgecolor=style.INK,
+                    lw=0.3,
+                    zorder=6,
+                )
+            )
+        count = nodes[column].to_numpy(dtype=float)
+        table = nodes.assign(drawn=np.where(count > 0, count, np.nan))
+        if table["drawn"].notna().any():
+            many = column == "n_segments"
+            norm = style.log_norm(count) if many else style.range_norm(count, low=0.0)
+            images = style.draw_nodes(axes, table, "drawn", style.SEQUENTIAL, norm)
+            unit = f"{label.split()[0]} per node (number)"
+            bar = style.colour_bar(figure, images[0], axes, unit, table["drawn"], location="bottom")
+            bar.ax.xaxis.set_major_formatter("{x:,g}")
+        else:
+            style.state_reason(axes, "no segment reached a node")
+    upper = figure.add_subplot(grid[1, 0])
+    lower = figure.add_subplot(grid[1, 1])
+    _draw_monthly_sampling(upper, lower, nodes, node_months)
+    style.legend_below(figure, [style.unseen_handle("ice without a segment")], 1)
     style.head(
         figure,
         f"{base.title}: coverage by ICESat-2",
         f"{style.months_text(node_months['month'])}. {len(nodes):,} nodes, {empty:,} without any "
-        "segment. A month without a bar has no data. Thin lines: mascon footprints.",
+        f"segment. A month without a bar has no data. Thin lines: {shapes.unit} footprints.",
     )
     return figure
 
 
 def _draw_monthly_sampling(upper, lower, nodes: pd.DataFrame, node_months: pd.DataFrame) -> None:  # noqa: ANN001
-    upper.set_title("b  segments per month")
-    lower.set_title("c  share of the ice area seen in the month")
+    upper.set_title("c  segments per month")
+    lower.set_title("d  share of the ice area seen in the month")
     upper.set_ylabel("segments (thousands)")
     lower.set_ylabel("share of node area (%)")
     if node_months.empty:
-        style.state_reason(upper, "no month with data")
-        style.state_reason(lower, "no month with data")
+        for axes in (upper, lower):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            style.state_reason(axes, "no month with data")
         return
     area = nodes.set_index("node_id")["area_km2"]
     monthly = (
@@ -193,8 +229,8 @@ def _draw_monthly_sampling(upper, lower, nodes: pd.DataFrame, node_months: pd.Da
     for bar in lower.bar(middle, share, width=width, color=style.CATEGORIES[2]):
         bar.set_gid("share_month")
     lower.set_ylim(0, max(5.0, 1.1 * float(share.max())))
-    style.month_axis(lower)
-    upper.tick_params(labelbottom=False)
+    for axes in (upper, lower):
+        style.month_axis(axes)
 
 
 @style.styled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pandas as pd
 
 from cryofuse.learning.controls import BLIND, PERMUTED
 from cryofuse.products import style
-from cryofuse.products.figures_maps import SPLIT_NAMES, best_model
+from cryofuse.products.figures_maps import best_model
+from cryofuse.products.style import MONTH_NAMES, SPLIT_NAMES, TARGET_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -20,10 +24,12 @@ KIND_COLOURS = {
     "baseline": style.CATEGORIES[4],
     "control": style.CATEGORIES[3],
 }
-TARGET_NAMES = {"change": "monthly change", "cumulative": "cumulative anomaly"}
-#: R² below this is drawn as an arrow at the axis with its value written out.
+#: Points up to which a scatter stays vector graphics: about 1 MB of PDF.
+MOST_VECTOR_POINTS = 20_000
+#: No axis of R² reaches lower.
 _R2_FLOOR = -1.0
 _MODEL_COLOURS = style.CATEGORIES
+_MARKERS = "osD^vP"
 
 
 def _splits(table: pd.DataFrame) -> list[str]:
@@ -35,8 +41,11 @@ def _targets(table: pd.DataFrame) -> list[str]:
 
 
 @style.styled
-def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
+def draw_skill_bars(scores: pd.DataFrame, title: str, months: str, unit: str = "mascon") -> Figure:
     """Draw pooled R² of every model, baseline and control under every split.
+
+    Every target has an axis of its own, as far below zero as it reaches above; what lies lower is
+    an arrow with its value.
 
     Parameters
     ----------
@@ -44,6 +53,10 @@ def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
         Table ``skill/scores``.
     title
         Name of the region.
+    months
+        First and last month that was predicted, in words.
+    unit
+        What was left out: mascon or basin.
     """
     from matplotlib.lines import Line2D
 
@@ -52,18 +65,19 @@ def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
     # A twin stands, hollow, on the line of its model.
     names = [n for n in dict.fromkeys(_ordered(pooled)) if not n.endswith(BLIND)]
     figure = style.new_figure(1.5 + len(targets) * max(1.2, 0.19 * len(names) + 0.4))
-    panels = figure.subplots(len(targets), len(splits), sharex=True, sharey=True, squeeze=False)
+    panels = figure.subplots(len(targets), len(splits), sharex="row", sharey=True, squeeze=False)
     for row, target in enumerate(targets):
+        known = pooled[(pooled["target"] == target) & pooled["value"].notna()]
+        reach = -_R2_FLOOR if known.empty else _r2_reach(known)
         for column, split in enumerate(splits):
             axes = panels[row, column]
             part = pooled[(pooled["split"] == split) & (pooled["target"] == target)]
-            _draw_scores(axes, part, names)
+            _draw_scores(axes, part, names, reach)
             if row == 0:
-                axes.set_title(SPLIT_NAMES[split], fontsize=7.2)
+                axes.set_title(style.split_name(split, unit), fontsize=7.2)
             if column == 0:
                 axes.set_ylabel(TARGET_NAMES[target])
-            if row == len(targets) - 1:
-                axes.set_xlabel("R² (1)")
+            axes.set_xlabel("R² (1)")
     handles = [
         Line2D([], [], marker="o", ls="none", color=colour, label=kind)
         for kind, colour in KIND_COLOURS.items()
@@ -79,9 +93,9 @@ def draw_skill_bars(scores: pd.DataFrame, title: str) -> Figure:
     style.head(
         figure,
         f"{title}: predictive skill by split",
-        "Pooled held-out R² of GRACE mass (cm water equivalent) with 95 % block-bootstrap intervals"
-        f"{independent}. An arrow marks a value below "
-        f"−{-_R2_FLOOR:g}. Random folds leak: read the others. Blind twin: the same model "
+        f"{months}. Pooled held-out R² of GRACE mass (cm water equivalent) with 95 % "
+        f"block-bootstrap intervals{independent}; the axes of the rows differ. An arrow marks a "
+        "value below the axis. Random folds leak: read the others. Blind twin: the same model "
         "without elevation change. Controls: place, season, time and noise; labels of other years "
         "(range over permutations).",
     )
@@ -95,21 +109,30 @@ def _ordered(pooled: pd.DataFrame) -> list[str]:
     return table.sort_values("rank", kind="stable")["model"].tolist()
 
 
-def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
+def _r2_reach(part: pd.DataFrame) -> float:
+    """Return how far an axis of R² reaches to both sides of zero.
+
+    It holds the intervals of all scores but those more than twice as far below zero as the best
+    lies above it.
+    """
+    top = max(float(part["value"].max()), 0.05)
+    near = part.loc[part["value"] >= -2 * top, ["value", "lower", "upper"]].to_numpy(dtype=float)
+    return min(style.nice_ceiling(max(float(np.nanmax(np.abs(near))), top)), -_R2_FLOOR)
+
+
+def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str], reach: float) -> None:
+    floor = -reach
     place = {name: len(names) - 1.0 - i for i, name in enumerate(names)}
     ticks = list(place.values())
     axes.axvline(0, color=style.FAINT, lw=0.5)
-    axes.set_xlim(_R2_FLOOR - 0.08, 1.05)
+    axes.set_xlim(floor - 0.08 * reach, 1.05 * reach)
     axes.set_yticks(ticks, [n.replace("_", " ") for n in place], fontsize=6.5)
     place |= {name + BLIND: y - 0.3 for name, y in place.items()}
     axes.set_ylim(-0.6, len(names) - 0.4)
     known = part.dropna(subset=["value"])
     if known.empty:
         reason = style.first_reason(part["reason"], default="no score")
-        axes.text(
-            0.5, 0.5, style.fold(reason, 20), transform=axes.transAxes, ha="center", va="center",
-            fontsize=7.5, fontweight="bold", color="#8b1a1a", gid="reason",
-        )  # fmt: skip
+        style.state_reason(axes, reason)
         return
     rows: list[Any] = list(known.itertuples())
     for row in rows:
@@ -118,15 +141,16 @@ def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
         face = "white" if twin else colour
         if pd.notna(row.lower) and pd.notna(row.upper):
             axes.plot(
-                np.clip([row.lower, row.upper], _R2_FLOOR, 1.0), [y, y], color=colour,
+                np.clip([row.lower, row.upper], floor, reach), [y, y], color=colour,
                 lw=1.0 if twin else 1.6, alpha=0.55, solid_capstyle="butt",
                 gid=f"interval {row.model}",
             )  # fmt: skip
-        if row.value < _R2_FLOOR:
-            axes.plot(_R2_FLOOR, y, "<", ms=4, color=colour, mfc=face, gid=f"below {row.model}")
+        if row.value < floor:
+            axes.plot(floor, y, "<", ms=4, color=colour, mfc=face, gid=f"below {row.model}")
             axes.text(
-                _R2_FLOOR + 0.08, y, f"{row.value:.1f}".replace("-", "−"), fontsize=5.5, va="center"
-            )
+                floor + 0.08 * reach, y, f"{row.value:.1f}".replace("-", "−"), fontsize=5.5,
+                va="center",
+            )  # fmt: skip
         else:
             axes.plot(
                 row.value, y, "o", ms=2.8 if twin else 3.6, color=colour, mfc=face, mew=0.8,
@@ -135,7 +159,9 @@ def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
 
 
 @style.styled
-def draw_learning_curve(curve: pd.DataFrame, title: str) -> Figure:
+def draw_learning_curve(
+    curve: pd.DataFrame, title: str, months: str, unit: str = "mascon"
+) -> Figure:
     """Draw held-out R² against training months and training mascons, a row for each target.
 
     Parameters
@@ -144,10 +170,14 @@ def draw_learning_curve(curve: pd.DataFrame, title: str) -> Figure:
         Table ``skill/learning_curve``.
     title
         Name of the region.
+    months
+        First and last month that was predicted, in words.
+    unit
+        What was left out: mascon or basin.
     """
     from matplotlib.lines import Line2D
 
-    units = {"forward": "training months", "leave_mascon_out": "training mascons"}
+    units = {"forward": "training months", "leave_mascon_out": f"training {unit}s"}
     targets = _targets(curve) or ["change"]
     models = [m for m in dict.fromkeys(curve["model"]) if not m.endswith(BLIND)]
     figure = style.new_figure(1.2 + 1.9 * len(targets))
@@ -156,13 +186,13 @@ def draw_learning_curve(curve: pd.DataFrame, title: str) -> Figure:
         # The smallest shares may fall without end: the axis is for the others.
         steady = curve.loc[(curve["target"] == target) & (curve["share"] >= 0.5), "r2"].min()
         floor = max(_R2_FLOOR, min(-0.05, float(np.nan_to_num(steady)) - 0.05))
-        for column, (split, unit) in enumerate(units.items()):
+        for column, (split, counted) in enumerate(units.items()):
             axes = panels[row, column]
             part = curve[(curve["target"] == target) & (curve["split"] == split)]
             if row == 0:
-                axes.set_title(f"{'ab'[column]}  {SPLIT_NAMES[split]}")
+                axes.set_title(f"{'ab'[column]}  {style.split_name(split, unit)}")
             if row == len(targets) - 1:
-                axes.set_xlabel(f"{unit}, mean over folds")
+                axes.set_xlabel(f"{counted}, mean over folds")
             if column == 0:
                 axes.set_ylabel(f"R² (1), {TARGET_NAMES[target]}")
             if part["r2"].notna().sum() == 0:
@@ -206,15 +236,17 @@ def draw_learning_curve(curve: pd.DataFrame, title: str) -> Figure:
     style.head(
         figure,
         f"{title}: learning curves",
-        "Pooled held-out R² of models trained on nested shares of the months (forward in time) or "
-        f"mascons (left out); points are means, bars the range over {draws:g} draws. A triangle "
-        "marks a value below the axis.",
+        f"{months}. Pooled held-out R² of models trained on nested shares of the months (forward "
+        f"in time) or {unit}s (left out); points are means, bars the range over {draws:g} draws. "
+        "A triangle marks a value below the axis.",
     )
     return figure
 
 
 @style.styled
-def draw_predicted_observed(predictions: pd.DataFrame, scores: pd.DataFrame, title: str) -> Figure:
+def draw_predicted_observed(
+    predictions: pd.DataFrame, scores: pd.DataFrame, title: str, unit: str = "mascon"
+) -> Figure:
     """Draw predicted against observed monthly change, a panel for each split.
 
     Parameters
@@ -225,6 +257,8 @@ def draw_predicted_observed(predictions: pd.DataFrame, scores: pd.DataFrame, tit
         Table ``skill/scores``, which names the best model of each split.
     title
         Name of the region.
+    unit
+        What was left out: mascon or basin.
     """
     target = "change"
     splits = list(SPLIT_NAMES)
@@ -241,13 +275,13 @@ def draw_predicted_observed(predictions: pd.DataFrame, scores: pd.DataFrame, tit
         if len(part):
             values = np.abs(part[["observed_cm", "predicted_cm"]].to_numpy(dtype=float))
             reach = max(reach, float(np.quantile(values, 0.998)))
-    for axes, split, part in zip(panels, splits, used, strict=True):
-        axes.set_title(SPLIT_NAMES[split])
+    for letter, axes, split, part in zip("abcd", panels, splits, used, strict=True):
+        axes.set_title(f"{letter}  {style.split_name(split, unit)}")
         axes.set_xlim(-reach, reach)
         axes.set_ylim(-reach, reach)
         axes.set_aspect("equal")
         axes.set_xlabel("GRACE (cm water equivalent per month)")
-        axes.set_ylabel("predicted (cm per month)")
+        axes.set_ylabel("predicted (cm water equivalent per month)")
         axes.axhline(0, color="#cccccc", lw=0.4)
         axes.axvline(0, color="#cccccc", lw=0.4)
         axes.plot([-reach, reach], [-reach, reach], color=style.FAINT, lw=0.7, ls="--")
@@ -259,7 +293,7 @@ def draw_predicted_observed(predictions: pd.DataFrame, scores: pd.DataFrame, tit
         predicted = part["predicted_cm"].to_numpy(dtype=float)
         axes.plot(
             observed, predicted, ".", ms=2.2, alpha=0.35, color=style.CATEGORIES[0], mew=0,
-            rasterized=True, gid="pairs",
+            rasterized=len(part) > MOST_VECTOR_POINTS, gid="pairs",
         )  # fmt: skip
         outside = int(((np.abs(observed) > reach) | (np.abs(predicted) > reach)).sum())
         error = predicted - observed
@@ -267,7 +301,7 @@ def draw_predicted_observed(predictions: pd.DataFrame, scores: pd.DataFrame, tit
             str(part["model"].iloc[0]).replace("_", " "),
             f"R² {1 - error @ error / np.sum((observed - observed.mean()) ** 2):.2f}",
             f"RMSE {np.sqrt(np.mean(error**2)):.2f} cm",
-            f"n {len(part):,} ({part['mascon_id'].nunique()} mascons)",
+            f"n {len(part):,} ({part['mascon_id'].nunique()} {unit}s)",
         ]
         if outside:
             lines.append(f"{outside} outside the frame")
@@ -285,7 +319,7 @@ def draw_predicted_observed(predictions: pd.DataFrame, scores: pd.DataFrame, tit
 
 
 @style.styled
-def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
+def draw_importance(importance: pd.DataFrame, title: str, months: str) -> Figure:
     """Draw feature groups by permutation and by SHAP values, a column for each target.
 
     Parameters
@@ -294,6 +328,8 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
         Table ``explained/importance``.
     title
         Name of the region.
+    months
+        First and last month that was predicted, in words.
     """
     methods = {
         "permutation": "rise of held-out RMSE (cm)",
@@ -307,7 +343,9 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
         for column, target in enumerate(targets):
             axes = panels[row, column]
             part = importance[(importance["method"] == method) & (importance["target"] == target)]
-            axes.set_title(f"{method}, {TARGET_NAMES[target]}")
+            letter = "abcd"[row * len(targets) + column]
+            name = {"shap": "SHAP values"}.get(method, method)
+            axes.set_title(f"{letter}  {name}, {TARGET_NAMES[target]}", fontsize=7.2)
             axes.set_xlabel(label)
             known = part.dropna(subset=["importance"]).sort_values(
                 ["kind", "importance", "group"], ascending=[False, True, False]
@@ -334,25 +372,34 @@ def draw_importance(importance: pd.DataFrame, title: str) -> Figure:
             axes.set_yticks(
                 np.arange(len(known)),
                 [
-                    f"ALL {g.upper()}" if kind == "family" else g.replace("_", " ")
+                    f"ALL {g.upper()}" if kind == "family" else _group_name(g)
                     for kind, g in zip(known["kind"], known["group"], strict=True)
                 ],
                 fontsize=6,
             )
             axes.set_ylim(-0.6, len(known) - 0.4)
+            axes.locator_params(axis="x", nbins=6)
     style.head(
         figure,
         f"{title}: importance of feature groups",
-        "XGBoost on held-out data. Pale, above: whole families moved together (place: position, "
-        "relief, ice); below: groups, each a feature with all its lags. Lines: 2.5 to 97.5 "
-        "percentile over folds and seeds, a spread and no confidence interval. Below 0: permuting "
-        "helps, that is, it carries nothing.",
+        f"{months}. XGBoost on held-out data; cm of water equivalent. Pale, above: whole families "
+        "moved together (place: position, relief, ice); below: groups, each a feature with all "
+        "its lags. Lines: 2.5 to 97.5 percentile over folds and seeds, a spread and no confidence "
+        "interval. Below 0: permuting helps, that is, it carries nothing.",
     )
     return figure
 
 
+def _group_name(group: str) -> str:
+    """Return a feature group in words; ``1m`` at its end is a month, no metre."""
+    text = re.sub(r"_(\d+)m$", r", \1 months", group).replace("_", " ")
+    return text.replace(", 1 months", ", 1 month")
+
+
 @style.styled
-def draw_calibration(predictions: pd.DataFrame, title: str, nominal: float = 0.9) -> Figure:
+def draw_calibration(
+    predictions: pd.DataFrame, title: str, nominal: float = 0.9, unit: str = "mascon"
+) -> Figure:
     """Draw measured coverage of the conformal intervals by model, split and calendar month.
 
     Parameters
@@ -363,81 +410,101 @@ def draw_calibration(predictions: pd.DataFrame, title: str, nominal: float = 0.9
         Name of the region.
     nominal
         Nominal coverage.
+    unit
+        What was left out: mascon or basin.
     """
     figure = style.new_figure(4.4)
     left, right = figure.subplots(1, 2, sharey=True)
     models_only = ~predictions["model"].astype(str).str.endswith(BLIND)
     known = predictions[(predictions["target"] == "change") & models_only]
     known = known.dropna(subset=["lower_cm", "upper_cm"])
-    inside = (known["observed_cm"] >= known["lower_cm"]) & (
-        known["observed_cm"] <= known["upper_cm"]
-    )
-    known = known.assign(inside=inside)
-    left.set_title("a  by split")
-    right.set_title("b  by calendar month")
+    left.set_title("a  by split and model")
+    right.set_title("b  by split and calendar month, all models")
     for axes in (left, right):
         axes.axhline(100 * nominal, color=style.INK, lw=0.7, ls="--")
-    inside_floor = 0.0 if known.empty else 100 * float(measured_coverage(known)["coverage"].min())
-    left.set_ylim(min(50.0, 10 * np.floor(inside_floor / 10) - 10), 102)
     left.set_ylabel("observations inside the interval (%)")
+    said = ""
     if known.empty:
         for axes in (left, right):
             axes.set_xticks([])
+            axes.set_yticks([])
             style.state_reason(axes, "no prediction with an interval")
     else:
-        coverage = measured_coverage(known)
+        by_model = measured_coverage(known)
+        calendar = known.assign(calendar_month=known["month"].dt.month)
+        by_month = measured_coverage(calendar, ["split", "calendar_month"])
+        lowest = 100 * min(by_model["coverage"].min(), by_month["coverage"].min(), nominal)
+        left.set_ylim(5 * np.floor(lowest / 5 - 0.5), 101)
         splits, models = _splits(known), list(dict.fromkeys(known["model"]))
         for number, model in enumerate(models):
             part = (
-                coverage[coverage["model"] == model].set_index("split")["coverage"].reindex(splits)
+                by_model[by_model["model"] == model].set_index("split")["coverage"].reindex(splits)
             )
             shift = 0.12 * (number - (len(models) - 1) / 2)
             left.plot(
-                np.arange(len(splits)) + shift, 100 * part.to_numpy(dtype=float), "o", ms=4,
-                color=_MODEL_COLOURS[number % 8], label=model.replace("_", " "),
-                gid=f"coverage {model}",
+                np.arange(len(splits)) + shift, 100 * part.to_numpy(dtype=float), ls="none", ms=4.5,
+                marker=_MARKERS[number % len(_MARKERS)], color=_MODEL_COLOURS[number % 8],
+                label=model.replace("_", " "), gid=f"coverage {model}",
             )  # fmt: skip
-        left.set_xticks(
-            range(len(splits)), [style.fold(SPLIT_NAMES[s], 12) for s in splits], fontsize=6.5
-        )
+        names = [style.split_name(s, unit) for s in splits]
+        left.set_xticks(range(len(splits)), [style.fold(n, 12) for n in names], fontsize=6.5)
         left.set_xlim(-0.5, len(splits) - 0.5)
-        left.legend(loc="lower left", ncols=2)
-        for number, split in enumerate(splits):
-            part = known[known["split"] == split]
-            by_month = part.groupby(part["month"].dt.month)["inside"].mean().reindex(range(1, 13))
+        for number, (split, name) in enumerate(zip(splits, names, strict=True)):
+            part = by_month[by_month["split"] == split].set_index("calendar_month")["coverage"]
             right.plot(
-                by_month.index, 100 * by_month.to_numpy(dtype=float), marker=".", ms=4, lw=0.8,
-                color=style.CATEGORIES[4 + number], label=SPLIT_NAMES[split], gid=f"month {split}",
+                range(1, 13), 100 * part.reindex(range(1, 13)).to_numpy(dtype=float),
+                marker=_MARKERS[number % len(_MARKERS)], ms=3.5, lw=0.9,
+                color=style.CATEGORIES[4 + number], label=name, gid=f"month {split}",
             )  # fmt: skip
         right.set_xticks(range(1, 13), list("JFMAMJJASOND"))
-        right.legend(loc="lower left")
-    left.annotate(
-        f"nominal {100 * nominal:g} %", (0, 100 * nominal), xycoords=("axes fraction", "data"),
-        xytext=(3, -9), textcoords="offset points", ha="left", fontsize=6.5,
-    )  # fmt: skip
+        left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+        said = _months_that_differ(by_month, unit)
+        left.annotate(
+            f"nominal {100 * nominal:g} %", (0, 100 * nominal),
+            xycoords=("axes fraction", "data"), xytext=(3, -9), textcoords="offset points",
+            ha="left", fontsize=6.5,
+        )  # fmt: skip
     style.head(
         figure,
         f"{title}: calibration of the prediction intervals",
         f"{style.months_text(known['month'])}. Conformal intervals of monthly change, calibrated "
-        "inside the training folds; b pools the models.",
+        f"inside the training folds. {said}",
     )
     return figure
 
 
-def measured_coverage(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of observations inside their interval by model and split.
+def _months_that_differ(by_month: pd.DataFrame, unit: str) -> str:
+    """Return the calendar months of lowest and highest coverage in every split that is no leak."""
+    parts = []
+    for split, rows in by_month[by_month["split"] != "random"].groupby("split", sort=False):
+        ends = rows.sort_values(["coverage", "calendar_month"])
+        low, high = (
+            f"{100 * share:.0f} % in {MONTH_NAMES[month - 1]}"
+            for share, month in ends[["coverage", "calendar_month"]]
+            .iloc[[0, -1]]
+            .itertuples(index=False)
+        )
+        parts.append(f"{style.split_name(str(split), unit)} {low}, {high}")
+    return f"Lowest and highest of b: {'; '.join(parts)}." if parts else ""
+
+
+def measured_coverage(
+    predictions: pd.DataFrame, by: Sequence[str] = ("model", "split")
+) -> pd.DataFrame:
+    """Return the share of observations inside their interval, by model and split or as asked.
 
     Returns
     -------
     pandas.DataFrame
-        Columns model, split, coverage (0 to 1), n.
+        Columns ``by``, coverage (0 to 1), n.
     """
     inside = (predictions["observed_cm"] >= predictions["lower_cm"]) & (
         predictions["observed_cm"] <= predictions["upper_cm"]
     )
     return (
         predictions.assign(inside=inside)
-        .groupby(["model", "split"], sort=False, as_index=False)
+        .groupby(list(by), sort=False, as_index=False)
         .agg(coverage=("inside", "mean"), n=("inside", "size"))
     )
 
@@ -459,7 +526,7 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
     parts = (
         ("silhouette", "mean silhouette (1)", None),
         ("gap", "gap statistic (1)", "gap_sigma"),
-        ("adjusted_rand", "bootstrap Rand (1)", None),
+        ("adjusted_rand", "Rand index (1)", None),
     )
     places = [(level, *part) for level in levels for part in parts]
     for letter, axes, place in zip("abcdef", panels.flat, places, strict=False):
@@ -478,18 +545,17 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
             table["k"], value, yerr=error, marker="o", ms=3.5, color=style.CATEGORIES[0], capsize=2,
             gid=column,
         )  # fmt: skip
-        for k in table.loc[table["chosen"], "k"]:
-            axes.axvline(k, color=style.CATEGORIES[1], lw=0.9, ls="--", gid="chosen")
-            axes.annotate(
-                f"chosen: {k}", (k, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
-                textcoords="offset points", fontsize=6.5, color=style.CATEGORIES[1], va="top",
-            )  # fmt: skip
         axes.set_xticks(table["k"])
+        for k, label in zip(table["k"], axes.get_xticklabels(), strict=True):
+            if k in set(table.loc[table["chosen"], "k"]):
+                axes.axvline(k, color=style.CATEGORIES[1], lw=0.9, ls="--", zorder=0, gid="chosen")
+                label.set(color=style.CATEGORIES[1], fontweight="bold")
     reasons = stability.dropna(subset=["why"])
     style.head(
         figure,
         f"{title}: choice of the number of regimes",
-        "K-Means on standardised metrics; higher is better in every panel. Bars: 1σ. "
+        "K-Means on standardised metrics; higher is better in every panel. Dashed: the k in use. "
+        "Bars: 1σ. Rand index: agreement with the regimes of bootstrap draws, adjusted for chance. "
         + " ".join(
             f"{level.capitalize()}: {why}"
             for level, why in zip(reasons["level"], reasons["why"], strict=True)

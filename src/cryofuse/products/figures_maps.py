@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cryofuse.products import style
-from cryofuse.products.style import BaseMap, MasconShapes
+from cryofuse.products.style import TREATMENT_NAMES, BaseMap, MasconShapes
 
 if TYPE_CHECKING:
     import geopandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SPLIT_NAMES = {
-    "random": "random (a warning)",
-    "leave_mascon_out": "leave mascons out",
-    "forward": "forward in time",
-    "both": "mascons out, forward",
-}
-TREATMENTS = {"raw": "raw", "detrended": "detrended", "deseasonalised": "detrended, deseasonalised"}
+#: Mean rate (m/yr) within which a regime neither thins nor thickens.
+STEADY_M_YR = 0.05
 #: Lakes listed under the map, largest range of volume first.
 MOST_LAKES = 12
+#: White on every colour of a map.
+_LAKE_MARK: dict[str, Any] = {
+    "marker": "^", "ls": "none", "ms": 4.5, "mfc": "white", "mec": style.INK, "mew": 0.7,
+}  # fmt: skip
 LAKE_COLOURS = {"candidate": "#D55E00", "lookalike": "#7a7a7a"}
 
 
-def _panels(figure: Figure, base: BaseMap, titles: list[str], rows: int = 1) -> list[Axes]:
-    """Return panels with base maps and lettered titles."""
-    panels = list(np.ravel(figure.subplots(rows, len(titles) // rows)))
-    for letter, axes, title in zip("abcdefgh", panels, titles, strict=False):
-        style.draw_base(axes, base)
+def _panels(
+    figure: Figure, base: BaseMap, titles: list[str], ice: Sequence[str] = ()
+) -> list[Axes]:
+    """Return panels in a row with base maps and lettered titles."""
+    panels = list(figure.subplots(1, len(titles)))
+    for letter, axes, title, colour in zip(
+        "abcdefgh", panels, titles, ice or [style.ICE] * len(titles), strict=False
+    ):
+        style.draw_base(axes, base, ice=colour)
         axes.set_title(f"{letter}  {title}", fontsize=7.5)
     return panels
 
@@ -71,18 +75,20 @@ def draw_regime_map(
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.patches import Patch
 
+    unit = shapes.unit
     table = regimes.merge(
         nodes[["node_id", "spacing_m", "window", "first", "last"]], on="node_id", how="left"
     )
-    figure = style.new_figure(min(3.1 * base.aspect + 1.9, 8.2))
-    panels = _panels(figure, base, ["nodes", "mascons, by their mean metrics"])
+    figure = style.new_figure(min(base.panel_height(2) + 2.0, 8.2))
+    panels = _panels(
+        figure, base, ["nodes", f"{unit}s, by their mean metrics"], ice=(style.UNSEEN, style.ICE)
+    )
     kinds = {"nodes": regimes, "mascons": mascons}
     handles: dict[str, list[Patch]] = {}
     values = _by_mascon(mascons, "regime")
-    # One colour for a name on both maps, from thinning to thickening.
+    # One colour for a name on both maps.
     names = centroids.dropna(subset=["regime"]).groupby("regime_name")["rate_m_yr"].mean()
-    shades = style.SEQUENTIAL(np.linspace(0.02, 0.95, max(len(names), 1)))
-    colour_of = dict(zip(names.sort_values().index, shades, strict=False))
+    colour_of = regime_colours(names)
     for axes, (level, rows) in zip(panels, kinds.items(), strict=True):
         known = rows["regime"].dropna()
         handles[level] = []
@@ -96,39 +102,72 @@ def draw_regime_map(
         if level == "nodes":
             style.draw_nodes(axes, table, "regime", cmap, norm)
         else:
-            style.draw_mascons(axes, shapes, values, cmap, norm, number=".0f")
+            style.draw_mascons(axes, shapes, values, cmap, norm, number=style.decimals(0))
         handles[level] = [
             Patch(color=colour, label=_describe(row))
             for colour, row in zip(colours, _rows(described), strict=True)
         ]
     filled = max(len(part) for part in handles.values())
     columns = [part + [Patch(alpha=0)] * (filled - len(part)) for part in handles.values()]
-    style.legend_below(
-        figure,
-        columns[0] + columns[1] if filled else [],
-        2,
-        fontsize=5.9,
-        title="regime (left: nodes, right: mascons): ice area in thousand km², mean rate, "
-        "mean annual amplitude",
-        title_fontsize=6.5,
-        alignment="left",
-    )
+    if filled:
+        columns[0].append(style.unseen_handle("a: no fit, or a rate too uncertain to classify"))
+        none = Patch(
+            facecolor=style.NULL_FACE, edgecolor=style.NULL_EDGE, hatch=style.NULL_HATCH, lw=0,
+            label="b: not classified; pale: ice-free land",
+        )  # fmt: skip
+        columns[1].append(none)
+        style.legend_below(
+            figure,
+            columns[0] + columns[1],
+            2,
+            fontsize=5.9,
+            title=f"regime (left: nodes, right: {unit}s): ice area in thousand km², mean rate of "
+            "elevation change, mean annual amplitude",
+            title_fontsize=6.5,
+            alignment="left",
+        )
     months = style.months_text(table["first"], table["last"])
     style.head(
         figure,
         f"{base.title}: regimes of elevation change",
         f"K-Means on standardised metrics, {months}: {regimes['regime'].notna().sum():,} of "
-        f"{len(table):,} nodes and {mascons['regime'].notna().sum()} of {len(mascons)} mascons "
-        "classified (hatched: not). Names by rule; 0 thins fastest. The levels are clustered "
-        "apart; a colour means a name.",
+        f"{len(table):,} nodes and {mascons['regime'].notna().sum()} of {len(mascons)} {unit}s "
+        f"classified. Names by rule; 0 thins fastest. Nodes and {unit}s are clustered apart; a "
+        "colour means a name: brown to yellow thins, pale green is steady, blue thickens."
+        + ("" if shapes.selected.all() else " Dashed: footprints not in the totals."),
     )
     return figure
 
 
+def regime_colours(rates: pd.Series) -> dict[str, Any]:
+    """Return a colour for each regime: thinning, steady and thickening ones apart, by rank.
+
+    Parameters
+    ----------
+    rates
+        Mean rate of elevation change (m/yr) by the regime's name.
+
+    Returns
+    -------
+    dict
+        RGBA by name, from the two arms of a diverging map and its middle.
+    """
+    colours: dict[str, Any] = {}
+    ranked = rates.sort_values()
+    arms = {-1: (0.0, 0.34), 0: (0.46, 0.54), 1: (0.74, 0.97)}
+    side = np.sign(ranked) * (ranked.abs() > STEADY_M_YR)
+    for sign, (first, last) in arms.items():
+        here = ranked.index[side == sign]
+        places = np.linspace(first, last, len(here)) if len(here) > 1 else [(first + last) / 2]
+        colours |= dict(zip(here, style.DIVERGING_CLASSES(places), strict=False))
+    return colours
+
+
 def _describe(row: Any) -> str:
+    rate = style.decimals(2, "+")(row.rate_m_yr).replace("-", "−")
     return (
         f"{row.regime:.0f}  {row.regime_name}: {row.area_km2 / 1e3:,.0f}, "
-        + f"{row.rate_m_yr:+.2f} m/yr, {row.amplitude_m:.2f} m".replace("-", "−")
+        f"{rate} m/yr, {row.amplitude_m:.2f} m"
     )
 
 
@@ -158,21 +197,34 @@ def mascon_scores(scores: pd.DataFrame, model: str, split: str, target: str, sco
 
 
 @style.styled
-def draw_skill_map(scores: pd.DataFrame, shapes: MasconShapes, base: BaseMap) -> Figure:
-    """Draw R² of the monthly change by mascon, where mascons and where the future are left out."""
+def draw_skill_map(
+    scores: pd.DataFrame, shapes: MasconShapes, base: BaseMap, months: str
+) -> Figure:
+    """Draw R² of the monthly change by mascon, where mascons and where the future are left out.
+
+    Parameters
+    ----------
+    scores
+        Table ``skill/scores``.
+    shapes, base
+        Cut mascons and base map.
+    months
+        First and last month of altimetry, in words.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import TwoSlopeNorm
 
-    figure = style.new_figure(min(3.2 * base.aspect + 1.85, 8.0))
+    figure = style.new_figure(min(base.panel_height(2) + 1.85, 8.0))
     splits = ["leave_mascon_out", "forward"]
-    panels = _panels(figure, base, [SPLIT_NAMES[s] for s in splits])
+    unit = shapes.unit
+    panels = _panels(figure, base, [style.split_name(s, unit) for s in splits])
     cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
     every: list[float] = []
     drawn = []
     for axes, split in zip(panels, splits, strict=True):
         model = best_model(scores, split, "change")
         values = mascon_scores(scores, model, split, "change", "r2") if model else {}
-        style.draw_mascons(axes, shapes, values, cmap, norm, number=".2f")
+        style.draw_mascons(axes, shapes, values, cmap, norm, number=style.decimals(2))
         every += values.values()
         drawn.append(values)
         if model:
@@ -184,7 +236,7 @@ def draw_skill_map(scores: pd.DataFrame, shapes: MasconShapes, base: BaseMap) ->
         figure,
         ScalarMappable(norm, cmap),
         panels,
-        "R² of monthly mass change by mascon (1; below 0: worse than the mascon's own mean)",
+        f"R² of monthly mass change by {unit} (1; below 0: worse than the {unit}'s own mean)",
         every,
         location="bottom",
         shrink=0.6,
@@ -195,20 +247,33 @@ def draw_skill_map(scores: pd.DataFrame, shapes: MasconShapes, base: BaseMap) ->
     style.head(
         figure,
         f"{base.title}: predictive skill",
-        "Held-out predictions of GRACE mass change (cm water equivalent per month) from ICESat-2 "
-        "elevation, by the model with the lowest pooled RMSE in each split.",
+        f"{months}. Held-out predictions of GRACE mass change (cm water equivalent per month) from "
+        "ICESat-2 elevation change, by the model with the lowest pooled RMSE in each split. "
+        f"{style.beyond_text(every, norm)}",
     )
     return figure
 
 
 @style.styled
-def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: BaseMap) -> Figure:
-    """Draw explained variance of the monthly change: total, trend, seasonal, interannual."""
+def draw_explained_map(
+    explained: pd.DataFrame, shapes: MasconShapes, base: BaseMap, months: str
+) -> Figure:
+    """Draw explained variance of the monthly change: total, trend, seasonal, interannual.
+
+    Parameters
+    ----------
+    explained
+        Table ``explained/mascons``.
+    shapes, base
+        Cut mascons and base map.
+    months
+        First and last month of altimetry, in words.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import TwoSlopeNorm
 
     parts = ["total", "trend", "seasonal", "interannual"]
-    figure = style.new_figure(7.6)
+    figure = style.new_figure(min(2 * base.panel_height(3.4) + 2.6, 8.2))
     grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.05))
     cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
     drawn = []
@@ -221,11 +286,11 @@ def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: Base
         axes.set_title(f"{'abcd'[index]}  {part}", fontsize=7.5)
         values = _by_mascon(change, f"explained_{part}")
         drawn.append(values)
-        style.draw_mascons(axes, shapes, values, cmap, norm, number=".1f", panel_in=2.1)
+        style.draw_mascons(axes, shapes, values, cmap, norm, number=style.decimals(1), panel_in=2.1)
         if not np.isfinite(list(values.values()) or [np.nan]).any():
             style.state_reason(axes, style.first_reason(change["reason"], default="no value"))
     heat = figure.add_subplot(grid[:, 2])
-    _draw_heat(heat, explained, parts, cmap, norm)
+    _draw_heat(heat, explained, parts, shapes, cmap, norm)
     everything = explained[[f"explained_{p}" for p in parts]].to_numpy(dtype=float)
     style.colour_bar(
         figure,
@@ -238,30 +303,38 @@ def draw_explained_map(explained: pd.DataFrame, shapes: MasconShapes, base: Base
     )
     handles = style.mascon_handles(shapes, *drawn)
     style.legend_below(figure, list(handles), 4)
-    split = ", ".join(SPLIT_NAMES.get(s, s) for s in explained["split"].unique())
+    split = ", ".join(style.split_name(s, shapes.unit) for s in explained["split"].unique())
     style.head(
         figure,
         f"{base.title}: variance of GRACE mass that the model explains",
-        f"Out-of-fold predictions ({split or 'no split'}). Maps: monthly change. Heat map: monthly "
-        "change and cumulative anomaly, mascons by their total share of the monthly change, the "
-        "mean of all below; hatched: no value. Where the observed part hardly varies (a trend of "
-        "the interior) the share is far below 0.",
+        f"{months}. Out-of-fold predictions ({split or 'no split'}). a–d: monthly change; e: "
+        f"monthly change and cumulative anomaly, a row for each {shapes.unit} (number and centre), "
+        "the best of the monthly change above, the whole region below. "
+        "Where the observed part hardly varies, as a steady interior's trend, the share is far "
+        f"below 0. {style.beyond_text(everything, norm)}",
     )
     return figure
 
 
-def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any, norm: Any) -> None:
+def _draw_heat(
+    axes: Axes,
+    explained: pd.DataFrame,
+    parts: list[str],
+    shapes: MasconShapes,
+    cmap: Any,
+    norm: Any,
+) -> None:
     from matplotlib.patches import Rectangle
 
-    targets = [t for t in ("change", "cumulative") if (explained["target"] == t).any()]
+    targets = [t for t in style.TARGET_NAMES if (explained["target"] == t).any()]
     mascons = explained[explained["scope"] == "mascon"]
     first = mascons[mascons["target"] == targets[0]] if targets else mascons
     first = first.sort_values(["explained_total", "mascon_id"], ascending=[False, True])
     ids = [*first["mascon_id"].astype(int), -1]
     explained = explained.assign(mascon_id=explained["mascon_id"].astype(float).fillna(-1))
-    axes.set_title("e  by mascon", fontsize=7.5)
+    axes.set_title(f"e  by {shapes.unit}", fontsize=7.5, pad=24)
     if not targets or mascons.empty:
-        style.state_reason(axes, "no mascon")
+        style.state_reason(axes, f"no {shapes.unit}")
         return
     blocks = [
         explained[explained["target"] == t]
@@ -271,7 +344,10 @@ def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any,
         for t in targets
     ]
     cells = np.hstack(blocks)
-    axes.imshow(np.ma.masked_invalid(cells), cmap=cmap, norm=norm, aspect="auto", gid="heat")
+    axes.imshow(
+        np.ma.masked_invalid(cells), cmap=cmap, norm=norm, aspect="auto", interpolation="nearest",
+        gid="heat",
+    )  # fmt: skip
     for row, column in np.argwhere(~np.isfinite(cells)):
         axes.add_patch(
             Rectangle(
@@ -284,17 +360,23 @@ def _draw_heat(axes: Axes, explained: pd.DataFrame, parts: list[str], cmap: Any,
                 lw=0,
             )
         )
-    axes.set_yticks(range(len(ids)), [*map(str, ids[:-1]), "all"], fontsize=5.5)
+    if len(ids) <= style.MOST_NUMBERS:
+        names = [f"{i}: {shapes.place.get(i, '')}" for i in ids[:-1]]
+        axes.set_yticks(range(len(ids)), [*names, "region"], fontsize=5.5)
+    else:
+        axes.set_yticks([len(ids) - 1], ["region"], fontsize=5.5)
+        axes.set_ylabel(f"{len(ids) - 1} {shapes.unit}s, best above", fontsize=6.5)
+    axes.tick_params(length=0)
     axes.axhline(len(ids) - 1.5, color="white", lw=2)
     axes.set_xticks(range(cells.shape[1]), parts * len(targets), rotation=90, fontsize=6.5)
-    axes.set_ylabel("mascon", fontsize=6.5)
     for index, target in enumerate(targets):
-        axes.text(
-            (index + 0.5) * len(parts) - 0.5, -0.8, target, ha="center", va="bottom", fontsize=6.5
-        )
+        axes.annotate(
+            style.TARGET_NAMES[target].replace(" ", "\n"), ((index + 0.5) * len(parts) - 0.5, 1),
+            xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
+            ha="center", va="bottom", fontsize=6,
+        )  # fmt: skip
         if index:
             axes.axvline(index * len(parts) - 0.5, color="white", lw=2)
-    axes.set_title("e  by mascon", fontsize=7.5, pad=14)
 
 
 @style.styled
@@ -303,6 +385,7 @@ def draw_coupling_map(
     lakes: pd.DataFrame,
     shapes: MasconShapes,
     base: BaseMap,
+    months: str,
     fdr: float = 0.05,
 ) -> Figure:
     """Draw the correlation of elevation and mass at each mascon's best lag for three treatments.
@@ -315,6 +398,8 @@ def draw_coupling_map(
         Table ``hydrology/lakes``: mascons with candidates are marked.
     shapes, base
         Cut mascons and base map.
+    months
+        First and last month of altimetry, in words.
     fdr
         False discovery rate up to which a mascon is stippled.
     """
@@ -322,12 +407,13 @@ def draw_coupling_map(
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.lines import Line2D
 
-    figure = style.new_figure(min(2.1 * base.aspect + 1.85, 6.5))
-    panels = _panels(figure, base, list(TREATMENTS.values()))
+    figure = style.new_figure(min(base.panel_height(3) + 1.95, 6.5))
+    panels = _panels(figure, base, list(TREATMENT_NAMES.values()))
     cmap, norm = style.DIVERGING, TwoSlopeNorm(0.0, -1.0, 1.0)
     candidates = lakes[lakes["status"] == "candidate"]
+    marks = candidates[["x_m", "y_m"]].to_numpy(dtype=float)
     drawn = []
-    for axes, treatment in zip(panels, TREATMENTS, strict=True):
+    for axes, treatment in zip(panels, TREATMENT_NAMES, strict=True):
         mine = coupling[coupling["treatment"] == treatment]
         rows = mine[mine["best"]]
         values = _by_mascon(rows, "r")
@@ -339,32 +425,17 @@ def draw_coupling_map(
             cmap,
             norm,
             significant=_significant(rows, fdr),
-            number=".1f",
+            number=style.decimals(1),
+            avoid=marks,
             panel_in=2.1,
         )
         if len(candidates):
-            axes.plot(
-                candidates["x_m"] / 1e3,
-                candidates["y_m"] / 1e3,
-                "^",
-                ms=4,
-                mfc=LAKE_COLOURS["candidate"],
-                mec="white",
-                mew=0.4,
-                zorder=9,
-                ls="none",
-                gid="lake_candidates",
-            )
+            axes.plot(*(marks / 1e3).T, zorder=9, gid="lake_candidates", **_LAKE_MARK)
         if not np.isfinite(list(values.values()) or [np.nan]).any():
             style.state_reason(axes, style.first_reason(mine["reason"], default="no value"))
     handles: list[Any] = [_stipple(fdr)]
     if len(candidates):
-        handles.append(
-            Line2D(
-                [], [], marker="^", ls="none", ms=5, mfc=LAKE_COLOURS["candidate"], mec="white",
-                label="active-lake candidate",
-            )
-        )  # fmt: skip
+        handles.append(Line2D([], [], label="candidate of an active lake", **_LAKE_MARK))
     handles += style.mascon_handles(shapes, *drawn)
     style.legend_below(figure, handles, 3)
     style.colour_bar(
@@ -379,10 +450,10 @@ def draw_coupling_map(
     style.head(
         figure,
         f"{base.title}: coupling of elevation and mass",
-        "Pearson correlation of ICESat-2 elevation and GRACE mass by mascon, "
-        f"{_lag_text(coupling)}. Significant: more than the best of all lags of unrelated series "
-        "with the same memory and seasons, over the map. In panel a trends alone can make "
-        "unrelated series look related. " + _n_text(coupling),
+        f"{months}, {_n_text(coupling)}. Pearson correlation of ICESat-2 elevation and GRACE mass "
+        f"by {shapes.unit}, {_lag_text(coupling)}. Significant: more than the best of all lags of "
+        "unrelated series with the same memory and seasons, over the map. In panel a trends alone "
+        f"can make unrelated series look related. {_lakes_text(candidates, shapes.unit)}",
     )
     return figure
 
@@ -401,8 +472,8 @@ def _stipple(fdr: float) -> Any:
         facecolor="white",
         edgecolor=style.INK,
         hatch=style.SIGNIFICANT_HATCH,
-        lw=0,
-        label=f"significant: q ≤ {fdr:g} (false discovery rate)",
+        lw=0.3,
+        label=f"dots: significant, q ≤ {fdr:g} (false discovery rate)",
     )
 
 
@@ -413,12 +484,20 @@ def _lag_text(coupling: pd.DataFrame) -> str:
 
 def _n_text(coupling: pd.DataFrame) -> str:
     n = coupling["n"]
-    return f"{int(n.min())} to {int(n.max())} common months." if len(n) else "No common month."
+    low, high = (int(n.min()), int(n.max())) if len(n) else (0, 0)
+    return f"{high} common months" if low == high else f"{low} to {high} common months"
+
+
+def _lakes_text(candidates: pd.DataFrame, unit: str) -> str:
+    if candidates.empty:
+        return ""
+    ids = sorted(candidates["mascon_id"].dropna().astype(int).unique())
+    return f"{unit.capitalize()}s with lake candidates: {', '.join(map(str, ids))}."
 
 
 @style.styled
 def draw_lead_lag_map(
-    coupling: pd.DataFrame, shapes: MasconShapes, base: BaseMap, fdr: float = 0.05
+    coupling: pd.DataFrame, shapes: MasconShapes, base: BaseMap, months: str, fdr: float = 0.05
 ) -> Figure:
     """Draw the lag of the largest |r| (two treatments) and the effective density (detrended).
 
@@ -428,14 +507,16 @@ def draw_lead_lag_map(
         Table ``coupling/mascons``.
     shapes, base
         Cut mascons and base map.
+    months
+        First and last month of altimetry, in words.
     fdr
         False discovery rate up to which a mascon is stippled.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
 
-    figure = style.new_figure(min(2.1 * base.aspect + 1.95, 6.6))
-    titles = ["best lag, detrended", "best lag, deseasonalised", "density, detrended"]
+    figure = style.new_figure(min(base.panel_height(3) + 1.85, 6.6))
+    titles = ["lag, detrended", f"lag, {TREATMENT_NAMES['deseasonalised']}", "density, detrended"]
     panels = _panels(figure, base, titles)
     reach = max(int(coupling["lag_months"].abs().max()) if len(coupling) else 6, 1)
     cmap = style.DIVERGING
@@ -454,7 +535,7 @@ def draw_lead_lag_map(
             cmap,
             norm,
             significant=_significant(rows, fdr),
-            number="+.0f",
+            number=style.decimals(0, "+"),
             panel_in=2.1,
         )
         if not values:
@@ -472,7 +553,7 @@ def draw_lead_lag_map(
     rows = best[best["treatment"] == "detrended"]
     values = _by_mascon(rows, "density_kg_m3")
     finite = np.array([v for v in values.values() if np.isfinite(v)])
-    density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95)
+    density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95, low=0.0)
     style.draw_mascons(
         panels[2],
         shapes,
@@ -480,7 +561,7 @@ def draw_lead_lag_map(
         style.SEQUENTIAL,
         density_norm,
         significant=_significant(rows, fdr),
-        number=".0f",
+        number=style.decimals(0),
         panel_in=2.1,
     )
     if not finite.size:
@@ -505,9 +586,9 @@ def draw_lead_lag_map(
     style.head(
         figure,
         f"{base.title}: lead and lag of mass and elevation, effective density",
-        f"By mascon, {_lag_text(coupling)}. Without stipple neither lag nor density is told from "
-        "chance. Effective density: mass over ice area times elevation change, errors in both. "
-        + _n_text(coupling),
+        f"{months}, {_n_text(coupling)}. By {shapes.unit}, {_lag_text(coupling)}. Without dots "
+        "neither lag nor density is told from chance. Effective density: mass over ice area times "
+        "elevation change, errors in both.",
     )
     return figure
 

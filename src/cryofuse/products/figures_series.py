@@ -10,6 +10,7 @@ import pandas as pd
 
 from cryofuse.calendar import month_index, month_middle
 from cryofuse.products import style
+from cryofuse.products.style import MONTH_NAMES
 from cryofuse.units import GT_PER_MM_SEA_LEVEL
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from cryofuse.products.reference import Reference
 
-MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _COLUMNS = 4
+_GAP_ALPHA = 0.55
 #: Fewest months of the panel on the years of altimetry.
 SHORTEST_WINDOW_MONTHS = 36
 
@@ -44,7 +45,9 @@ def _draw_band(
 
 
 @style.styled
-def draw_mascon_series(fusion: pd.DataFrame, mascons: pd.DataFrame, title: str) -> Figure:
+def draw_mascon_series(
+    fusion: pd.DataFrame, mascons: pd.DataFrame, title: str, unit: str = "mascon"
+) -> Figure:
     """Draw elevation (left axis) and mass (right axis) of every selected mascon.
 
     Parameters
@@ -55,9 +58,16 @@ def draw_mascon_series(fusion: pd.DataFrame, mascons: pd.DataFrame, title: str) 
         Table ``gravimetry/mascons``.
     title
         Name of the region.
+    unit
+        What the rows are: mascon or basin.
     """
-    chosen = mascons[mascons["selected"]].sort_values(
-        ["latitude", "longitude"], ascending=[False, True]
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    chosen = mascons[mascons["selected"]]
+    # Row by row as on the map: neighbours of a parallel differ a little in latitude.
+    chosen = chosen.assign(parallel=chosen["latitude"].round()).sort_values(
+        ["parallel", "longitude", "mascon_id"], ascending=[False, True, True]
     )
     rows = max(1, -(-len(chosen) // _COLUMNS))
     figure = style.new_figure(1.0 + 1.12 * rows)
@@ -86,46 +96,56 @@ def draw_mascon_series(fusion: pd.DataFrame, mascons: pd.DataFrame, title: str) 
                 )  # fmt: skip
             else:
                 place.set_yticks([])
+            _mark_gaps(place, series["month"], series[column], column, colour)
             place.locator_params(axis="y", nbins=3)
         reason = _panel_reason(one)
         if reason:
             axes.text(
-                0.5, 0.06, style.fold(reason, 30), transform=axes.transAxes, ha="center",
+                0.5, 0.08, style.fold(reason, 30), transform=axes.transAxes, ha="center",
                 va="bottom", fontsize=5.3, color="#8b1a1a", gid="reason",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
             )  # fmt: skip
-        where = _place(mascon["latitude"], mascon["longitude"])
+        where = style.place_text(mascon["latitude"], mascon["longitude"])
         axes.set_title(f"{mascon['mascon_id']}", fontsize=6.5, pad=2)
-        axes.set_title(
-            where.replace("-", "−"), loc="right", fontsize=5.5, pad=2, fontweight="normal"
-        )
+        axes.set_title(where, loc="right", fontsize=5.5, pad=2, fontweight="normal")
         style.month_axis(axes, 2)
         axes.tick_params(axis="x", labelsize=6)
         if number + _COLUMNS >= len(chosen):
             axes.tick_params(axis="x", labelbottom=True)
-    from matplotlib.lines import Line2D
-
+    gap: dict[str, Any] = {"alpha": _GAP_ALPHA, "lw": 0}
     style.legend_below(
         figure,
         [
             Line2D([], [], color=dh_colour, label="elevation change dh (m, left axis)"),
             Line2D([], [], color=mass_colour, label="GRACE mass (cm water equivalent, right axis)"),
+            Patch(facecolor=dh_colour, label="bottom edge: month without dh", **gap),
+            Patch(facecolor=mass_colour, label="top edge: month without GRACE", **gap),
         ],
         2,
     )
     style.head(
         figure,
-        f"{title}: mascon series",
+        f"{title}: {unit} series",
         f"{style.months_text(fusion['month'])}; each series minus its own mean, bands are 1σ, axes "
         "differ between panels. Lines break where a month has no value. Number and centre "
-        "above each panel, from north to south.",
+        "above each panel, from north to south and from west to east.",
     )
     return figure
 
 
-def _place(latitude: float, longitude: float) -> str:
-    east = (longitude + 180) % 360 - 180
-    north_south, east_west = "N" if latitude >= 0 else "S", "E" if east >= 0 else "W"
-    return f"{abs(latitude):.0f}°{north_south} {abs(east):.0f}°{east_west}"
+def _mark_gaps(axes: Axes, month: pd.Series, value: pd.Series, column: str, colour: str) -> None:
+    """Mark the months without a value on the edge of a panel: elevation below, mass above."""
+    from matplotlib.dates import date2num
+
+    first = month[value.isna().to_numpy()]
+    if len(first):
+        start, stop = date2num(first), date2num(first + pd.offsets.MonthBegin(1))
+        axes.broken_barh(
+            list(zip(start, stop - start, strict=True)),
+            (0.0, 0.05) if column == "dh_m" else (0.95, 0.05),
+            color=colour, alpha=_GAP_ALPHA, lw=0, transform=axes.get_xaxis_transform(),
+            gid=f"gaps {column}",
+        )  # fmt: skip
 
 
 def _panel_reason(one: pd.DataFrame) -> str | None:
@@ -142,6 +162,7 @@ def draw_totals(
     comparison: pd.DataFrame,
     references: Sequence[Reference],
     title: str,
+    unit: str = "mascon",
 ) -> Figure:
     """Draw the region's total from gravity, altimetry and published series.
 
@@ -155,6 +176,8 @@ def draw_totals(
         Published series, as read.
     title
         Name of the region.
+    unit
+        What is added up: mascon or basin.
     """
     from matplotlib.dates import date2num
 
@@ -174,7 +197,7 @@ def draw_totals(
         upper.axhline(0, color=style.FAINT, lw=0.4)
         _shade_period(upper, asked)
     else:
-        style.state_reason(upper, "no month in which every selected mascon has a value")
+        style.state_reason(upper, f"no month in which every selected {unit} has a value")
     lower.set_title("c  monthly change")
     common = _common_months(totals)
     known = gravity.dropna(subset=["mass_gt"])
@@ -192,7 +215,7 @@ def draw_totals(
         _draw_sources(middle, totals, ["gravity", *sources], window, zero)
         _draw_references(middle, references, _within(gravity, window), window, zero)
         _shade_period(middle, asked)
-        _mark_altimetry(middle, totals)
+        _mark_altimetry(middle, totals, unit)
         middle.axhline(0, color=style.FAINT, lw=0.4)
         _draw_changes(lower, totals, ["gravity", *_best_altimetry(totals, sources)], window)
         half_month = np.timedelta64(15, "D")
@@ -215,11 +238,10 @@ def draw_totals(
         figure,
         f"{title}: total mass change",
         f"{months}; {len(common)} months common to gravity and altimetry. Shaded: months of "
-        "altimetry asked for; ticks on the bottom of b: months in which it saw any mascon. "
+        f"altimetry asked for; ticks on the bottom of b: months in which it saw any {unit}. "
         "Published series and altimetry are shifted to gravity's mean over the months that both "
         "have. Bands and bars: 1σ of a month, of cumulative sums since the panel's first. Lines "
-        "break where any selected mascon has no value. Densities in kg/m³. "
-        + _agreement(comparison),
+        f"break where any selected {unit} has no value. " + _agreement(comparison),
     )
     return figure
 
@@ -265,8 +287,9 @@ def _common_months(totals: pd.DataFrame) -> np.ndarray:
 def _label(totals: pd.DataFrame, source: str) -> str:
     density = _of(totals, source)["density_kg_m3"].iloc[0]
     if not np.isfinite(density):
-        return "gravity" if source == "gravity" else source.replace("_", " ")
-    return f"altimetry {density:.0f}" + (" (fitted)" if source.endswith("fitted") else "")
+        return "gravity (GRACE)" if source == "gravity" else source.replace("_", " ")
+    fitted = " (fitted)" if source.endswith("fitted") else ""
+    return f"altimetry at {density:.0f} kg/m³{fitted}"
 
 
 def _source_style(totals: pd.DataFrame, source: str) -> dict[str, Any]:
@@ -360,8 +383,8 @@ def _shade_period(axes: Axes, asked: pd.Series) -> None:
         axes.axvspan(*edges, color="#f3efe6", zorder=0, lw=0, gid="period")
 
 
-def _mark_altimetry(axes: Axes, totals: pd.DataFrame) -> None:
-    """Mark the months in which altimetry saw a mascon; say why there is no total."""
+def _mark_altimetry(axes: Axes, totals: pd.DataFrame, unit: str) -> None:
+    """Mark the months in which altimetry saw anything; say why there is no total."""
     measured = totals[totals["source"] != "gravity"]
     seen = measured.loc[measured["n_mascons"] > 0, "month"].drop_duplicates().to_numpy()
     axes.plot(
@@ -372,7 +395,7 @@ def _mark_altimetry(axes: Axes, totals: pd.DataFrame) -> None:
         most = int(measured["n_mascons"].max()) if len(measured) else 0
         axes.text(
             0.99, 0.97, "no altimetric total of this run: "
-            f"at most {most} of the selected mascons at once",
+            f"at most {most} of the selected {unit}s at once",
             transform=axes.transAxes, ha="right", va="top", color="#8b1a1a", fontweight="bold",
             gid="reason",
         )  # fmt: skip

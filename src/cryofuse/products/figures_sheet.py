@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cryofuse.products import style
 from cryofuse.products.sheet import OWN_MASS, OWN_VOLUME, list_pairs, treat_pairs
+from cryofuse.products.style import TREATMENT_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,13 +18,8 @@ if TYPE_CHECKING:
 
     from cryofuse.products.reference import Reference
 
-#: Pairs of series that fit beside each other.
+#: Pairs of series that fit below each other.
 MOST_PAIRS = 3
-_TREATMENTS = {
-    "raw": "raw",
-    "detrended": "detrended",
-    "deseasonalised": "detrended, deseasonalised",
-}
 _MONTH_COLOURS = {1: "#0072B2", 4: "#009E73", 7: "#D55E00", 10: "#E69F00"}
 
 
@@ -34,7 +30,7 @@ def draw_sheet_coupling(
     coupling: pd.DataFrame,
     title: str,
 ) -> Figure:
-    """Draw mass against volume of the whole sheet, one column a pair, one row a treatment.
+    """Draw mass against volume of the whole sheet, one row a pair, one column a treatment.
 
     Parameters
     ----------
@@ -53,29 +49,30 @@ def draw_sheet_coupling(
         for volume, mass, pairs in list_pairs(totals, references)
         if ((known["volume"] == volume) & (known["mass"] == mass)).any()
     ][:MOST_PAIRS]
-    columns = max(len(shown), 1)
-    figure = style.new_figure(2.2 * (len(_TREATMENTS) if shown else 1) + 1.2)
-    panels = figure.subplots(len(_TREATMENTS) if shown else 1, columns, squeeze=False)
+    figure = style.new_figure(2.3 * max(len(shown), 1) + 1.3)
     if not shown:
-        panels[0, 0].axis("off")
-        style.state_reason(panels[0, 0], style.first_reason(coupling["reason"]))
-    for column, (volume, mass, pairs) in enumerate(shown):
+        axes = figure.add_subplot()
+        axes.axis("off")
+        style.state_reason(axes, style.first_reason(coupling["reason"]))
+    parts: Any = figure.subfigures(len(shown), 1, squeeze=False)[:, 0] if shown else []
+    for part, (volume, mass, pairs) in zip(parts, shown, strict=True):
         rows = known[(known["volume"] == volume) & (known["mass"] == mass)]
-        for axes, (treatment, name) in zip(panels[:, column], _TREATMENTS.items(), strict=True):
+        part.suptitle(f"{_name(volume)} × {_name(mass)}", fontsize=8, x=0.01, ha="left")
+        panels = part.subplots(1, len(TREATMENT_NAMES))
+        for axes, (treatment, name) in zip(panels, TREATMENT_NAMES.items(), strict=True):
+            axes.set_title(name, fontsize=7)
+            axes.set_xlabel("volume (km³)")
             row = rows[rows["treatment"] == treatment]
             if row.empty:
                 style.state_reason(axes, "no value")
                 continue
             _draw_pairs(axes, treat_pairs(pairs, treatment), row.iloc[0])
-            axes.set_title(name, fontsize=7)
-            if column == 0:
-                axes.set_ylabel("mass (Gt)")
-        panels[0, column].set_title(f"{_name(volume)} × {_name(mass)}\nraw", fontsize=7)
-        panels[-1, column].set_xlabel("volume (km³)")
+        panels[0].set_ylabel("mass (Gt)")
     style.head(
         figure,
         f"{title}: coupling of the sheet's volume with its mass",
-        "Points: months, or quarters in blue (January), green (April), red (July) and orange "
+        f"{style.months_text(*(pairs['month'] for _, _, pairs in shown))}. Points: months, or "
+        "quarters in blue (January), green (April), red (July) and orange "
         "(October). A volume at an instant is paired with the mean of the monthly masses before "
         "and after it. Bars: 1σ. Line: errors in both and a scatter; shaded: 95 % interval of its "
         "slope, the effective density, for the effective number of pairs. r: 95 % interval, nₑ "
@@ -122,8 +119,8 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, row: pd.Series) -> None:
         f"n {row['n']}, nₑ {row['n_effective']:.1f}, p {row['p']:.3f}\n{density}"
     )
     axes.text(
-        0.03, 0.97, text.replace("-", "−"), transform=axes.transAxes, va="top", fontsize=6.3,
-        gid="numbers",
+        0.03, 0.97, text.replace("-", "−"), transform=axes.transAxes, va="top", fontsize=6,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}, gid="numbers",
     )  # fmt: skip
     axes.axhline(0, color=style.FAINT, lw=0.3, zorder=0)
     axes.axvline(0, color=style.FAINT, lw=0.3, zorder=0)

@@ -49,7 +49,9 @@ OCEAN, LAND, ICE, EDGE, INK, FAINT = (
     "#7a7a7a",
 )
 NULL_FACE, NULL_EDGE, NULL_HATCH = "#dddddd", "#888888", "/////"
-SIGNIFICANT_HATCH = "...."
+#: Ice under maps of nodes: darker than the middle of a diverging map, which means zero.
+UNSEEN = "#b9c0c7"
+SIGNIFICANT_HATCH = "..."
 #: Okabe and Ito 2008: told apart by colour-blind readers.
 CATEGORIES = (
     "#0072B2",
@@ -69,9 +71,24 @@ SOURCE_COLOURS = {
     "predicted": "#D55E00",
     "reference": "#E69F00",
 }
+SPLIT_NAMES = {
+    "random": "random (it leaks)",
+    "leave_mascon_out": "leave mascons out",
+    "forward": "forward in time",
+    "both": "mascons out, forward",
+}
+TREATMENT_NAMES = {
+    "raw": "raw",
+    "detrended": "detrended",
+    "deseasonalised": "detrended, deseasonalised",
+}
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+TARGET_NAMES = {"change": "monthly change", "cumulative": "cumulative anomaly"}
 SEQUENTIAL: Colormap = cm.batlow
 DIVERGING: Colormap = cm.vik
 CYCLIC: Colormap = cm.romaO
+#: Diverging without white, so that its middle is told from ice without a value.
+DIVERGING_CLASSES: Colormap = cm.roma
 RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
@@ -160,7 +177,8 @@ def head(figure: Figure, title: str, note: str) -> None:
             strip += 0.06 / figure.get_figheight()
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.set(rect=(0, strip, 1, 1 - strip))  # type: ignore[call-arg]
+        under_title = 0.06 / figure.get_figheight()
+        engine.set(rect=(0, strip, 1, 1 - strip - under_title))  # type: ignore[call-arg]
 
 
 def legend_below(figure: Figure, handles: list[Any], columns: int, **options: Any) -> None:
@@ -184,6 +202,11 @@ def months_text(*columns: pd.Series) -> str:
     return f"{found.min():%Y-%m} to {found.max():%Y-%m}"
 
 
+def split_name(split: str, unit: str = "mascon") -> str:
+    """Return a split in words, of mascons or of basins."""
+    return SPLIT_NAMES.get(split, split).replace("mascon", unit)
+
+
 def first_reason(*columns: pd.Series, default: str = "no values in the table") -> str:
     """Return the reason a table gives most often for its nulls."""
     reasons = pd.concat([c.dropna() for c in columns]) if columns else pd.Series(dtype=str)
@@ -191,21 +214,40 @@ def first_reason(*columns: pd.Series, default: str = "no values in the table") -
 
 
 def state_reason(axes: Axes, reason: str) -> None:
-    """Write on the axes, large, why nothing is drawn."""
+    """Write on the axes, as large as they have room, why nothing is drawn."""
+    width_in = slot_width(axes)
+    size = float(np.clip(3.6 * width_in, 6.0, 11.0))
+    # A bold letter is about two thirds as wide as it is high; 72 points make an inch.
+    letters = max(int(0.88 * width_in * 72 / (0.66 * size)), 12)
     axes.text(
         0.5,
         0.5,
-        fold(reason.replace("_", " "), 26),
+        fold(reason.replace("_", " "), letters),
         transform=axes.transAxes,
         ha="center",
         va="center",
-        fontsize=11,
+        fontsize=size,
         fontweight="bold",
         color="#8b1a1a",
         bbox={"facecolor": "white", "edgecolor": "#8b1a1a", "alpha": 0.9, "pad": 6},
         zorder=20,
         gid="reason",
     )
+
+
+def slot_width(axes: Axes) -> float:
+    """Return the width (inches) that axes will have in their place of a figure's grid.
+
+    Maps keep their aspect, and may be narrower than their place.
+    """
+    figure: Any = axes.get_figure(root=True)
+    place = axes.get_subplotspec()
+    box = place.get_position(figure) if place is not None else axes.get_position()
+    width, height = (float(v) for v in box.size * figure.get_size_inches())
+    if axes.get_aspect() == "auto":
+        return width
+    across, along = np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())
+    return min(width, height * float(across / along))
 
 
 def symmetric_norm(values: Any, quantile: float = 0.98, floor: float = 1e-9) -> TwoSlopeNorm:
@@ -229,14 +271,15 @@ def range_norm(values: Any, quantile: float = 0.98, low: float | None = None) ->
     return Normalize(bottom, nice_ceiling(top) if low is not None else top)
 
 
-def log_norm(values: Any) -> LogNorm:
-    """Return a logarithmic norm over the positive values, in whole decades."""
+def log_norm(values: Any, quantile: float = 0.98) -> LogNorm:
+    """Return a logarithmic norm over the inner ``quantile`` of the positive values, rounded."""
     positive = np.asarray(values, dtype=float)
     positive = positive[np.isfinite(positive) & (positive > 0)]
     if not positive.size:
         return LogNorm(1, 10)
-    low, high = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
-    return LogNorm(10**low, 10 ** max(high, low + 1))
+    low = nice_floor(float(np.quantile(positive, 1 - quantile)))
+    high = nice_ceiling(float(np.quantile(positive, quantile)))
+    return LogNorm(low, max(high, 10 * low))
 
 
 def nice_ceiling(value: float) -> float:
@@ -264,6 +307,24 @@ def colour_bar(
     bar.set_label(label)
     bar.outline.set_linewidth(0.4)
     return bar
+
+
+def beyond_text(values: Any, norm: Normalize) -> str:
+    """Return a sentence on the values that a colour bar does not reach, if there are any."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    parts = []
+    for found, end, extreme in (
+        (finite[finite < norm.vmin], norm.vmin, np.min),
+        (finite[finite > norm.vmax], norm.vmax, np.max),
+    ):
+        if found.size:
+            side, way = ("below", "down") if end == norm.vmin else ("above", "up")
+            parts.append(f"{found.size} {side} {end:g}, {way} to {extreme(found):,.3g}")
+    if not parts:
+        return ""
+    said = f"Of {finite.size} values the colour bar leaves out {' and '.join(parts)}."
+    return said.replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -295,6 +356,19 @@ class BaseMap:
         """Return height over width of the frame."""
         x_min, y_min, x_max, y_max = self.extent
         return (y_max - y_min) / (x_max - x_min)
+
+    @property
+    def holds_pole(self) -> bool:
+        """Return whether the pole of the projection lies in the frame."""
+        return _holds_pole(self.extent, self.crs)
+
+    def panel_height(self, columns: float) -> float:
+        """Return the height (inches) of a map that is one of so many beside each other.
+
+        Labels of the graticule stand to its left, around a pole to its right, too.
+        """
+        beside = 0.69 if self.holds_pole else 0.36
+        return (PAGE_WIDTH_IN / columns - beside) * self.aspect
 
 
 def base_map(region: RegionSettings) -> BaseMap:
@@ -354,6 +428,7 @@ def draw_base(
     *,
     window: tuple[float, float, float, float] | None = None,
     labels: bool = True,
+    ice: str = ICE,
 ) -> None:
     """Draw land, ice, graticule and scale bar, and set the frame.
 
@@ -367,6 +442,8 @@ def draw_base(
         Frame (m) in place of the region's, for a close-up.
     labels
         Whether the graticule is labelled.
+    ice
+        Colour of the ice; ``UNSEEN`` under nodes.
     """
     x_min, y_min, x_max, y_max = window or base.extent
     axes.set_facecolor(OCEAN)
@@ -376,13 +453,15 @@ def draw_base(
                 outline_path(base.land), facecolor=LAND, edgecolor="#a39d92", lw=0.4, zorder=1
             )
         )
-    axes.add_patch(PathPatch(outline_path(base.ice), facecolor=ICE, edgecolor="none", zorder=1.1))
+    axes.add_patch(PathPatch(outline_path(base.ice), facecolor=ice, edgecolor="none", zorder=1.1))
     axes.add_patch(
         PathPatch(outline_path(base.ice), facecolor="none", edgecolor=EDGE, lw=0.5, zorder=6)
     )
     axes.set_xlim(x_min / 1e3, x_max / 1e3)
     axes.set_ylim(y_min / 1e3, y_max / 1e3)
     axes.set_aspect("equal")
+    # A map lower than its place stands right below its title.
+    axes.set_anchor("N")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -406,15 +485,20 @@ def _label(value: float, positive: str, negative: str) -> str:
     return text + (positive if value > 0 else negative)
 
 
+def _holds_pole(frame: tuple[float, float, float, float], crs: str) -> bool:
+    x_min, y_min, x_max, y_max = frame
+    _, latitude = unproject((x_min + x_max) / 2, (y_min + y_max) / 2, crs)
+    x, y = project(0.0, float(np.copysign(90.0, latitude)), crs)
+    return bool(x_min < x < x_max and y_min < y < y_max)
+
+
 def _draw_graticule(
     axes: Axes, crs: str, frame: tuple[float, float, float, float], labels: bool
 ) -> None:
     x_min, y_min, x_max, y_max = frame
     grid_x, grid_y = np.meshgrid(np.linspace(x_min, x_max, 41), np.linspace(y_min, y_max, 41))
     lon, lat = unproject(grid_x, grid_y, crs)
-    pole = 90.0 if np.nanmean(lat) > 0 else -90.0
-    pole_x, pole_y = project(0.0, pole, crs)
-    whole = bool(x_min < pole_x < x_max and y_min < pole_y < y_max)
+    whole = _holds_pole(frame, crs)
     # Longitudes are measured from the frame's own middle, so that 180° is no border.
     middle = float(unproject((x_min + x_max) / 2, (y_min + y_max) / 2, crs)[0])
     away = (lon - middle + 180) % 360 - 180
@@ -460,6 +544,7 @@ def _draw_graticule(
                     ha="center",
                     va="center",
                     zorder=7,
+                    path_effects=halo(),
                 )
 
 
@@ -569,6 +654,10 @@ class MasconShapes:
         The footprint, its part on the outline's ice, its part on land (or the ice).
     selected
         Whether the mascon rule chose it.
+    place
+        Centre in words by mascon_id, such as ``66°N 41°W``.
+    unit
+        What the footprints are: mascon or basin.
     """
 
     mascon_id: np.ndarray
@@ -576,10 +665,31 @@ class MasconShapes:
     ice: list[BaseGeometry]
     land: list[BaseGeometry]
     selected: np.ndarray
+    place: dict[int, str]
+    unit: str
 
 
-def cut_mascons(mascons: geopandas.GeoDataFrame, base: BaseMap) -> MasconShapes:
-    """Return the footprints in the base map's CRS and their parts on ice and land."""
+def place_text(latitude: float, longitude: float) -> str:
+    """Return a place in whole degrees, such as ``66°N 41°W``."""
+    east = (longitude + 180) % 360 - 180
+    north_south, east_west = "N" if latitude >= 0 else "S", "E" if east >= 0 else "W"
+    return f"{abs(latitude):.0f}°{north_south} {abs(east):.0f}°{east_west}"
+
+
+def cut_mascons(
+    mascons: geopandas.GeoDataFrame, base: BaseMap, unit: str = "mascon"
+) -> MasconShapes:
+    """Return the footprints in the base map's CRS and their parts on ice and land.
+
+    Parameters
+    ----------
+    mascons
+        Table ``gravimetry/mascons``.
+    base
+        Base map of the region.
+    unit
+        What the footprints are: mascon or basin.
+    """
     frame = mascons.sort_values("mascon_id")
     source = "EPSG:4326" if frame.crs is None else str(frame.crs)
     step = 0.25 if source == "EPSG:4326" else 10_000
@@ -591,7 +701,13 @@ def cut_mascons(mascons: geopandas.GeoDataFrame, base: BaseMap) -> MasconShapes:
         ground = base.ice if base.land is None else shapely.union(base.ice, base.land)
         land.append(_polygons(shapely.intersection(moved, ground)))
     selected = frame["selected"].to_numpy(dtype=bool)
-    return MasconShapes(frame["mascon_id"].to_numpy(), footprint, ice, land, selected)
+    place = {
+        int(i): place_text(latitude, longitude)
+        for i, latitude, longitude in zip(
+            frame["mascon_id"], frame["latitude"], frame["longitude"], strict=True
+        )
+    }
+    return MasconShapes(frame["mascon_id"].to_numpy(), footprint, ice, land, selected, place, unit)
 
 
 def draw_mascons(
@@ -602,7 +718,8 @@ def draw_mascons(
     norm: Normalize,
     *,
     significant: Mapping[int, bool] | None = None,
-    number: str | None = None,
+    number: Callable[[float], str] | None = None,
+    avoid: np.ndarray | None = None,
     panel_in: float = 3.2,
 ) -> PatchCollection:
     """Draw one value per mascon: strong on its ice, pale on other land, footprint outlined.
@@ -620,8 +737,10 @@ def draw_mascons(
     significant
         Mascons to stipple.
     number
-        Format of the value written in each mascon with room for it, such as ``.2f``; None
-        writes none, and neither do maps of more than sixty mascons.
+        What is written of the value in each mascon with room for it; None writes none, and
+        neither do maps of more than sixty mascons.
+    avoid
+        Points x, y (m) of other marks, which numbers keep away from.
     panel_in
         Width of the panel (inches), which decides how much room a number takes.
 
@@ -691,12 +810,20 @@ def draw_mascons(
     if number is not None and len(given) <= MOST_NUMBERS:
         x_low, x_high = axes.get_xlim()
         room = 0.06 / panel_in * (x_high - x_low) * 1e3
-        for place, value in zip(_label_places(shapes, room), given, strict=True):
+        for place, value in zip(_label_places(shapes, room, avoid), given, strict=True):
             if place is not None and np.isfinite(value):
-                text = format(value, number)
-                text = text.lstrip("+-") if float(text) == 0 else text
-                write_value(axes, place, text, cmap(norm(value)))
+                write_value(axes, place, number(value), cmap(norm(value)))
     return collection
+
+
+def decimals(digits: int, sign: str = "") -> Callable[[float], str]:
+    """Return a formatter of numbers in a map: so many decimals, fewer from ten on, no −0."""
+
+    def write(value: float) -> str:
+        text = format(value, f"{sign}.{digits if abs(value) < 10 else 0}f")
+        return text.lstrip("+-") if float(text) == 0 else text
+
+    return write
 
 
 def ink_on(face: Any) -> str:
@@ -706,30 +833,41 @@ def ink_on(face: Any) -> str:
 
 
 def write_value(axes: Axes, place: tuple[float, float], text: str, face: Any) -> None:
-    """Write a small number on a coloured face, in the ink that can be read there."""
+    """Write a small number on a patch of its face's colour, in the ink that is read there."""
     axes.text(
         place[0] / 1e3,
         place[1] / 1e3,
         text.replace("-", "−"),
         ha="center",
         va="center",
-        fontsize=5.2,
+        fontsize=5.4,
         color=ink_on(face),
         zorder=8,
         clip_on=True,
-        path_effects=halo(face),
+        bbox={"boxstyle": "round,pad=0.18", "facecolor": face, "edgecolor": "none"},
+        gid="number",
     )
 
 
-def _label_places(shapes: MasconShapes, room: float) -> list[tuple[float, float] | None]:
-    """Return the centre of the largest circle in each mascon's ice (m), None below a radius."""
+def _label_places(
+    shapes: MasconShapes, room: float, avoid: np.ndarray | None = None
+) -> list[tuple[float, float] | None]:
+    """Return the centre of the largest circle in each mascon's ice (m), None below a radius.
+
+    The circles keep from the points to avoid, where they still have room then.
+    """
+    marks = shapely.MultiPoint(() if avoid is None else avoid).buffer(1.2 * room)
     places: list[tuple[float, float] | None] = []
     for geometry in shapes.ice:
         if geometry.is_empty:
             places.append(None)
             continue
         largest = max(shapely.get_parts(geometry), key=lambda part: part.area)
-        circle = shapely.maximum_inscribed_circle(largest, tolerance=np.sqrt(largest.area) / 30)
+        free = largest.difference(marks)
+        for part in (*sorted(shapely.get_parts(free), key=shapely.area)[-1:], largest):
+            circle = shapely.maximum_inscribed_circle(part, tolerance=np.sqrt(part.area) / 30)
+            if shapely.length(circle) >= room:
+                break
         point = shapely.get_coordinates(circle)[0]
         wide = shapely.length(circle) >= room
         places.append((float(point[0]), float(point[1])) if wide else None)
@@ -764,13 +902,17 @@ def mascon_handles(shapes: MasconShapes, *values: Mapping[int, float]) -> list[P
                 label="footprint not in the totals",
             )
         )
-    handles.append(Patch(facecolor="#8fb3c9", lw=0, label="strong: ice"))
-    handles.append(Patch(facecolor="#8fb3c9", alpha=0.35, lw=0, label="pale: land without ice"))
+    handles.append(Patch(facecolor="#8fb3c9", alpha=0.35, lw=0, label="pale: its ice-free land"))
     return handles
 
 
+def unseen_handle(label: str) -> Patch:
+    """Return the legend handle of ice without a value in a map of nodes."""
+    return Patch(facecolor=UNSEEN, edgecolor=EDGE, lw=0.4, label=label)
+
+
 def draw_nodes(
-    axes: Axes, nodes: pd.DataFrame, column: str, cmap: Colormap, norm: Normalize
+    axes: Axes, nodes: pd.DataFrame, column: str, cmap: Colormap, norm: Normalize | None
 ) -> list[AxesImage]:
     """Draw a node column as cells of each node's own spacing, finest on top.
 
@@ -863,7 +1005,7 @@ def mark_windows(
 
 
 def map_with_windows(
-    base: BaseMap, nodes: pd.DataFrame, height_in: float = 6.2
+    base: BaseMap, nodes: pd.DataFrame, height_in: float = 6.2, ice: str = ICE
 ) -> tuple[Figure, Axes, dict[str, Axes]]:
     """Return a figure with the region's map and up to three close-ups beside it.
 
@@ -876,29 +1018,31 @@ def map_with_windows(
     if not frames:
         figure = new_figure(height_in, min(PAGE_WIDTH_IN, height_in / base.aspect + 1.2))
         axes = figure.add_subplot()
-        draw_base(axes, base)
+        draw_base(axes, base, ice=ice)
         return figure, axes, {}
     figure = new_figure(height_in)
     grid = figure.add_gridspec(3, 2, width_ratios=(2.2, 1))
     axes = figure.add_subplot(grid[:, 0])
-    draw_base(axes, base)
+    draw_base(axes, base, ice=ice)
     letters = "ABC"[: len(frames)]
     mark_windows(axes, frames, letters)
     close = {}
     for row, (letter, (name, frame)) in enumerate(zip(letters, frames.items(), strict=True)):
         closer = figure.add_subplot(grid[row, 1])
-        draw_base(closer, base, window=frame)
+        draw_base(closer, base, window=frame, ice=ice)
         closer.set_title(f"{letter}  {name.replace('_', ' ')}", fontsize=7.5)
         close[name] = closer
     return figure, axes, close
 
 
 def month_axis(axes: Axes, years: int = 1) -> None:
-    """Set yearly ticks on a time axis."""
-    from matplotlib.dates import DateFormatter, YearLocator
+    """Set yearly ticks on a time axis, monthly ones where it spans less than two years."""
+    from matplotlib.dates import AutoDateLocator, DateFormatter, YearLocator
 
-    axes.xaxis.set_major_locator(YearLocator(years))
-    axes.xaxis.set_major_formatter(DateFormatter("%Y"))
+    short = float(np.ptp(axes.get_xlim())) < 730
+    locator = AutoDateLocator(minticks=2, maxticks=6) if short else YearLocator(years)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(DateFormatter("%Y-%m" if short else "%Y"))
 
 
 def with_gaps(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

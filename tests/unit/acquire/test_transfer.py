@@ -18,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cryofuse.acquire import transfer
 from cryofuse.acquire.transfer import Wanted, check_announced, describe, is_safe_name
 from cryofuse.logs import UserError
 from tests.archive import LoopbackArchive, Response
@@ -357,23 +356,27 @@ def test_another_file_under_the_name_starts_anew(large):
     assert large.arrived() == ["large.bin"]
 
 
-def test_killed_as_it_starts_anew_no_bytes_are_mixed(large, monkeypatch):
+@pytest.mark.parametrize("replaced", [True, False])
+def test_killed_as_it_starts_anew_no_bytes_are_mixed(large, monkeypatch, replaced):
     large.archive.fault("reset", "large", times=1, after_bytes=3 * BLOCK)
     get_large(large, bare=True, tries=1)
     change(large)
-    write = transfer.write_atomic
+    replace = os.replace
 
-    def write_and_die(path, text):
-        write(path, text)
-        if path.name.endswith(".etag"):
-            raise KeyboardInterrupt
+    def die_at_mark(source, target):
+        if not str(target).endswith(".etag"):
+            return replace(source, target)
+        if replaced:
+            replace(source, target)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(transfer, "write_atomic", write_and_die)
+    monkeypatch.setattr(os, "replace", die_at_mark)
     with pytest.raises(KeyboardInterrupt):
         get_large(large, bare=True)
     monkeypatch.undo()
     assert get_large(large, bare=True).reason is None
     assert large.arrived() == ["large.bin"]
+    assert large.left() == []
 
 
 @pytest.mark.parametrize("lie", ["mark", "place", "none"])

@@ -30,6 +30,8 @@ from cryofuse.products.sheet import couple_sheet
 from cryofuse.products.totals import compare_series, sum_totals
 
 MONTHS = month_range("2018-10", "2024-12")
+#: The months, as figures state them.
+SPAN = "2018-10 to 2024-12"
 
 
 def artists(figure, gid):
@@ -185,7 +187,7 @@ def test_periods_are_labelled_one_by_one_where_they_are_few_else_by_years(period
 
 
 def test_mascon_values_are_drawn_in_order_and_nulls_hatched(world):
-    figure = figures_maps.draw_skill_map(world["scores"], world["shapes"], world["base"])
+    figure = figures_maps.draw_skill_map(world["scores"], world["shapes"], world["base"], SPAN)
     collections = artists(figure, "mascons")
     assert len(collections) == 2
     # The best model by RMSE is xgboost; mascons 35, 50, 68 have r2 0.5, 0.4, 0.3, less 0.1 forward.
@@ -204,7 +206,9 @@ def test_mascons_are_cut_to_the_ice(world):
 
 
 def test_explained_map_and_heat(world):
-    figure = figures_maps.draw_explained_map(world["explained"], world["shapes"], world["base"])
+    figure = figures_maps.draw_explained_map(
+        world["explained"], world["shapes"], world["base"], SPAN
+    )
     np.testing.assert_allclose(artists(figure, "mascons")[0].get_array(), [0.5, 0.2])
     heat = artists(figure, "heat")[0].get_array()
     assert heat.shape == (4, 8)
@@ -215,7 +219,7 @@ def test_explained_map_and_heat(world):
 
 def test_coupling_map_stipples_what_is_significant(world):
     figure = figures_maps.draw_coupling_map(
-        world["coupling"], world["lakes"], world["shapes"], world["base"]
+        world["coupling"], world["lakes"], world["shapes"], world["base"], SPAN
     )
     first = artists(figure, "mascons")[0]
     # Each mascon at its best lag: 0, 1 and 2 months.
@@ -227,7 +231,7 @@ def test_coupling_map_stipples_what_is_significant(world):
 
 
 def test_lead_lag_map_draws_the_best_lag_and_density(world):
-    figure = figures_maps.draw_lead_lag_map(world["coupling"], world["shapes"], world["base"])
+    figure = figures_maps.draw_lead_lag_map(world["coupling"], world["shapes"], world["base"], SPAN)
     lags = artists(figure, "mascons")
     np.testing.assert_allclose(lags[0].get_array(), [0, 1, 2])
     np.testing.assert_allclose(lags[2].get_array(), [600, 650, 700])
@@ -246,9 +250,10 @@ def test_regime_map_names_every_regime(world):
     counts = np.unique(drawn_cells(images), return_counts=True)
     expected = world["regimes"]["regime"].dropna().value_counts().sort_index()
     np.testing.assert_array_equal(counts[1], expected.to_numpy())
-    labels = [t.get_text().split(":")[0][3:] for t in figure.legends[0].get_texts()]
-    assert labels[:3] == ["rapid thinning outlet", "seasonal melt", "stable interior"]
-    assert labels[3:] == ["rapid thinning outlet", "seasonal melt", ""]
+    labels = [t.get_text().split(":")[0] for t in figure.legends[0].get_texts()]
+    assert labels[:3] == ["0  rapid thinning outlet", "1  seasonal melt", "2  stable interior"]
+    # Two legends in one: the nodes' and the mascons', each with what is not classified.
+    assert labels[3:] == ["a", "0  rapid thinning outlet", "1  seasonal melt", "", "b"]
     (patches,) = artists(figure, "mascons")
     np.testing.assert_array_equal(patches.get_array(), [0, 1])
 
@@ -296,11 +301,11 @@ def test_totals_draw_every_source_on_the_common_mean(world):
     comparison = compare_series(totals, [other])
     figure = figures_series.draw_totals(totals, comparison, [other], "Testland")
     gravity = totals[totals["source"] == "gravity"]["mass_gt"].to_numpy()
-    whole, recent = artists(figure, "gravity")
+    whole, recent = artists(figure, "gravity (GRACE)")
     np.testing.assert_allclose(whole.get_ydata(), gravity)
     np.testing.assert_allclose(recent.get_ydata(), gravity - np.nanmean(gravity))
     wide = totals[totals["source"] == "altimetry_917"]["mass_gt"].to_numpy()
-    drawn = artists(figure, "altimetry 917")[0].get_ydata()
+    drawn = artists(figure, "altimetry at 917 kg/m³")[0].get_ydata()
     np.testing.assert_allclose(drawn, wide - wide[np.isfinite(gravity)].mean())
     marks = artists(figure, "reference Other at 850 kg/m³")
     np.testing.assert_allclose(np.diff(marks[0].get_ydata()), 0.85)
@@ -313,7 +318,7 @@ def test_totals_without_altimetry_still_draw_gravity(world):
     fusion = world["fusion"].assign(dh_m=np.nan, dh_sigma_m=np.nan)
     totals = sum_totals(fusion, world["mass"], world["mascons"], ApplicationSettings())
     figure = figures_series.draw_totals(totals, compare_series(totals, []), [], "Testland")
-    assert len(artists(figure, "gravity")) == 2
+    assert len(artists(figure, "gravity (GRACE)")) == 2
     assert "at most 0 of the selected" in texts(figure)
 
 
@@ -339,7 +344,7 @@ def test_few_months_of_altimetry_keep_the_common_record_of_gravity_and_published
     comparison = compare_series(totals, references)
     figure = figures_series.draw_totals(totals, comparison, references, "Testland")
     middle = figure.axes[1]
-    recent = artists(figure, "gravity")[1]
+    recent = artists(figure, "gravity (GRACE)")[1]
     # The window is the published volume's, January 2019 to October 2024.
     assert np.isfinite(recent.get_ydata()).sum() == 69
     line = next(a for a in artists(figure, "reference Summed") if a.axes is middle)
@@ -362,7 +367,7 @@ def test_few_months_of_altimetry_keep_the_common_record_of_gravity_and_published
     marks = artists(figure, "months of altimetry")[0]
     assert len(marks.get_xdata()) == 3
     labels = {t.get_text() for t in figure.legends[0].get_texts()}
-    assert {"gravity", "Summed", "Volume at 850 kg/m³"} <= labels
+    assert {"gravity (GRACE)", "Summed", "Volume at 850 kg/m³"} <= labels
 
 
 def test_bands_of_a_cumulative_series_start_with_the_panel(world):
@@ -422,7 +427,7 @@ def test_case_study_draws_the_tables_seasons(world):
 
 
 def test_skill_bars_draw_values_intervals_and_reasons(world):
-    figure = figures_learning.draw_skill_bars(world["scores"], "Testland")
+    figure = figures_learning.draw_skill_bars(world["scores"], "Testland", SPAN)
     # Panel order: targets down, splits across; the first is change under random folds.
     point = next(a for a in artists(figure, "score xgboost") if a.axes is figure.axes[0])
     assert point.get_xdata()[0] == pytest.approx(0.7)
@@ -443,7 +448,7 @@ def test_learning_curves_draw_means_ranges_and_what_falls_below():
     curve = pd.DataFrame(rows, columns=["model", "share", "n_units", "r2", "lower", "upper"])
     curve = curve.assign(split="forward", target="change", n_draws=3, reason=None)
     without = curve.assign(split="leave_mascon_out", r2=np.nan, reason="1 mascon")
-    figure = figures_learning.draw_learning_curve(pd.concat([curve, without]), "Testland")
+    figure = figures_learning.draw_learning_curve(pd.concat([curve, without]), "Testland", SPAN)
     line = artists(figure, "curve ridge")[0]
     np.testing.assert_allclose(line.get_xdata(), [8, 16, 32])
     np.testing.assert_allclose(line.get_ydata(), [-0.9, 0.2, 0.4])
@@ -459,7 +464,7 @@ def test_learning_curves_draw_means_ranges_and_what_falls_below():
 def test_a_blind_twin_stands_on_the_line_of_its_model(world):
     scores = world["scores"]
     twins = scores[scores["model"] == "xgboost"].assign(model="xgboost_blind", kind="control")
-    figure = figures_learning.draw_skill_bars(pd.concat([scores, twins]), "Testland")
+    figure = figures_learning.draw_skill_bars(pd.concat([scores, twins]), "Testland", SPAN)
     own, twin = (artists(figure, f"score {name}")[0] for name in ("xgboost", "xgboost_blind"))
     assert own.get_xdata()[0] == twin.get_xdata()[0]
     assert 0 < own.get_ydata()[0] - twin.get_ydata()[0] < 0.5
@@ -479,7 +484,7 @@ def test_predicted_observed_draws_the_best_models_pairs(world):
 
 
 def test_importance_bars(world):
-    figure = figures_learning.draw_importance(world["importance"], "Testland")
+    figure = figures_learning.draw_importance(world["importance"], "Testland", SPAN)
     widths = [b.get_width() for b in artists(figure, "group permutation change")]
     np.testing.assert_allclose(widths, np.sort([1.5 / (i + 1) - 0.4 for i in (0, 1, 3, 4)]))
     (family,) = artists(figure, "family permutation change")
@@ -527,9 +532,9 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
     )
     figures = {
         "fewer than 12 segments": figures_altimetry.draw_rate_map(nodes, base),
-        "fewer than 24 training months": figures_maps.draw_skill_map(scores, shapes, base),
-        "no common month": figures_maps.draw_coupling_map(coupling, lakes, shapes, base),
-        "no prediction": figures_maps.draw_explained_map(explained, shapes, base),
+        "fewer than 24 training months": figures_maps.draw_skill_map(scores, shapes, base, SPAN),
+        "no common month": figures_maps.draw_coupling_map(coupling, lakes, shapes, base, SPAN),
+        "no prediction": figures_maps.draw_explained_map(explained, shapes, base, SPAN),
         "12 nodes are too few": figures_maps.draw_regime_map(
             regimes, nodes, world["regime_mascons"], world["centroids"].iloc[:0], shapes, base
         ),
@@ -551,10 +556,10 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
         figures_altimetry.draw_filter_costs(
             world["filter_report"].query("stage != 'filter'"), "Testland"
         ),
-        figures_maps.draw_lead_lag_map(coupling, shapes, base),
-        figures_learning.draw_skill_bars(scores, "Testland"),
+        figures_maps.draw_lead_lag_map(coupling, shapes, base, SPAN),
+        figures_learning.draw_skill_bars(scores, "Testland", SPAN),
         figures_learning.draw_predicted_observed(predictions, scores, "Testland"),
-        figures_learning.draw_importance(importance, "Testland"),
+        figures_learning.draw_importance(importance, "Testland", SPAN),
         figures_learning.draw_calibration(predictions, "Testland"),
         figures_learning.draw_regime_selection(stability, "Testland"),
     ):
@@ -564,7 +569,7 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
 def test_files_are_the_same_twice_and_carry_no_date(world, tmp_path):
     digests = []
     for turn in ("a", "b"):
-        figure = figures_maps.draw_skill_map(world["scores"], world["shapes"], world["base"])
+        figure = figures_maps.draw_skill_map(world["scores"], world["shapes"], world["base"], SPAN)
         png, pdf = tmp_path / f"{turn}.png", tmp_path / f"{turn}.pdf"
         style.save(figure, png, pdf)
         assert b"CreationDate" not in pdf.read_bytes()

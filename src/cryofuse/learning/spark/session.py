@@ -182,9 +182,12 @@ def _gateway(settings: dict[str, str]) -> Iterator[JavaGateway]:
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
 
-    if SparkContext._gateway is not None:
-        yield SparkContext._gateway
+    running = SparkContext._gateway
+    if running is not None and (running.proc is None or running.proc.poll() is None):
+        yield running
         return
+    # Spark keeps a JVM that was killed in mind.
+    SparkContext._gateway = SparkContext._jvm = None
     reading, writing = os.pipe()
     listener = threading.Thread(target=_relay, args=(reading,), daemon=True)
     listener.start()
@@ -311,6 +314,7 @@ def _start(gateway: JavaGateway, settings: dict[str, str]) -> SparkSession:
     def give_up() -> None:
         late.set()
         gateway.proc.kill()
+        gateway.proc.wait()
 
     # A resource manager that does not answer would be waited for without end.
     timer = threading.Timer(START_S, give_up) if gateway.proc else None
