@@ -329,7 +329,12 @@ rule write_summary:
         case_study=rules.study_melt_seasons.output.case_study,
         lakes=rules.find_lakes.output.lakes,
         features_ledger=rules.build_features.output.ledger,
-        lib=lib("products/summary", "learning/skill", "acquire/manifest"),
+        lib=lib(
+            "products/summary",
+            "products/answers",
+            "learning/skill",
+            "acquire/manifest",
+        ),
     output:
         summary=report(
             "results/{region}/summary.html",
