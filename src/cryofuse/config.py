@@ -939,8 +939,35 @@ class CaseStudySettings(Settings):
     )
 
 
+class RapidMeltSettings(Settings):
+    """Months of rapid loss."""
+
+    quantile: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.02,
+        description="Climatological quantile below which a month's change is flagged: the nominal "
+        "rate of false alarms",
+    )
+    surrogates: Annotated[int, Field(ge=100)] = Field(
+        500,
+        description="Autoregressive surrogates; half set the threshold, half measure false alarms",
+    )
+    seed: int = Field(30, ge=0, description="Seed")
+
+
+class EarlyWarningSettings(Settings):
+    """Early-warning statistics, exploratory."""
+
+    window_months: Annotated[int, Field(ge=12)] = Field(
+        36, description="Running window of variance and lag-1 autocorrelation"
+    )
+    surrogates: Annotated[int, Field(ge=100)] = Field(
+        1000, description="Phase-randomised surrogates"
+    )
+    seed: int = Field(31, ge=0, description="Seed")
+
+
 class ApplicationSettings(Settings):
-    """Densities and totals."""
+    """Densities and totals, rapid melt, early warning."""
 
     densities_kg_m3: list[Positive] = Field(
         default_factory=lambda: [850.0, 917.0],
@@ -956,6 +983,17 @@ class ApplicationSettings(Settings):
         0.5,
         description="Smallest share of the selected ice in mascons seen by altimetry in a month "
         "with an altimetric total; the others follow their own fits",
+    )
+    ice_fractions: list[Fraction] = Field(
+        default_factory=lambda: [0.5, 0.25, 0.05],
+        description="Smallest ice fractions of land whose totals stand beside those of the "
+        "mascon rule in the table of sensitivity",
+    )
+    rapid_melt: RapidMeltSettings = Field(
+        default_factory=RapidMeltSettings, description="Months of rapid loss"
+    )
+    early_warning: EarlyWarningSettings = Field(
+        default_factory=EarlyWarningSettings, description="Early-warning statistics, exploratory"
     )
 
 

@@ -591,6 +591,9 @@ MASCONS = Table(
         "longitude": _LON,
         "selected": Column(FLAG, "chosen by the mascon rule"),
         "in_product_set": _null(FLAG, "in the product's own set for the region"),
+        "whole_ice_fraction": _null(
+            F8, "all its ice over land in the shipped footprints, which the rule asks first", low=0
+        ),
     },
     ("mascon_id",),
     geometry=True,
@@ -931,6 +934,7 @@ LAKE_MONTHS = Table(
         "departure_m": Column(F8, "mean change against the ring"),
         "departure_sigma_m": Column(F8, "its σ", low=0),
         "volume_km3": Column(F8, "departure × area"),
+        "volume_sigma_km3": Column(F8, "its σ, that of the departure alone", low=0),
         "n_nodes": Column(I4, "nodes seen", low=1),
     },
     ("lake_id", "month"),
@@ -944,6 +948,50 @@ LAKE_EVENTS = Table(
         "start": Column(TIME, "month before the change", month=True),
         "end": Column(TIME, "month after the change", month=True),
         "volume_km3": Column(F8, "change, positive for filling"),
+        "volume_sigma_km3": Column(F8, "its σ", low=0),
+    },
+)
+
+SEARCHED_NODES = Table(
+    "hydrology/searched_nodes",
+    {
+        "node_id": _NODE,
+        "window": _null(TEXT, "window the node belongs to"),
+        "spacing_m": Column(F8, "node spacing"),
+        "x_m": _X,
+        "y_m": _Y,
+        "n_months": Column(I4, "months with a departure", low=1),
+        "departure_range_m": Column(F8, "5 to 95 % range of its departures from the ring", low=0),
+        "noise_m": Column(F8, "σ of a departure", low=0),
+        "departing": Column(FLAG, "far enough and for long enough"),
+        "lake_id": _null(I4, "candidate or look-alike it belongs to"),
+    },
+    ("node_id",),
+)
+
+INVENTORY_MATCHES = Table(
+    "hydrology/inventory_matches",
+    {
+        "inventory_row": _null(I4, "row of the inventory, from 1; null for new candidates", low=1),
+        "inventory_name": _null(TEXT, "its name; null where unnamed"),
+        "kind": _null(TEXT, "its kind (Active, Stable …); null where the inventory does not say"),
+        "candidate_id": _null(I4, "lake_id of the candidate: of a hit, new or not compared one"),
+        "outcome": Column(
+            TEXT,
+            "hit; miss; not_searched (no searched node near); new (candidate without an inventory "
+            "lake); not_compared (no inventory)",
+        ),
+        "distance_km": _null(
+            F8,
+            "from the inventory lake to the nearest candidate's outline, or from a new candidate "
+            "to the nearest inventory lake",
+            low=0,
+        ),
+        "x_m": _X,
+        "y_m": _Y,
+        "latitude": _LAT,
+        "longitude": _LON,
+        "reason": _null(TEXT, "why it was not searched or not compared"),
     },
 )
 
@@ -1048,16 +1096,31 @@ CASE_STUDY = Table(
         "scope": Column(TEXT, "sheet, or mascon:<id>"),
         "mascon_id": _null(I4, "mascon"),
         "year": Column(I2, "melt season"),
-        "dh_season_m": _null(F8, "seasonal elevation change minus its climatology of other years"),
+        "dh_change_m": _null(F8, "elevation change of the season"),
+        "dh_change_sigma_m": _null(F8, "its σ, months taken as independent", low=0),
+        "dh_season_m": _null(F8, "the change minus its mean over the years not studied"),
+        "elevation_gt": _null(F8, "elevation change × ice area at 850 kg/m³, beside gravity's"),
+        "elevation_sigma_gt": _null(F8, "its σ, not that of the density", low=0),
         "observed_gt": _null(F8, "gravity: mass change of the season"),
         "observed_sigma_gt": _null(F8, "its σ", low=0),
+        "observed_anomaly_gt": _null(F8, "the change minus its mean over the years not studied"),
         "predicted_gt": _null(F8, "model trained on other years"),
         "predicted_lower_gt": _null(F8, "lower end of the conformal interval"),
         "predicted_upper_gt": _null(F8, "upper end"),
-        "observed_minimum": _null(
-            I1, "calendar month after which gravity's mass rises again", low=1, high=12
-        ),
-        "predicted_minimum": _null(I1, "the model's", low=1, high=12),
+        "observed_late_gt": _null(F8, "gravity: change until six months after the season"),
+        "observed_late_sigma_gt": _null(F8, "its σ", low=0),
+        "predicted_late_gt": _null(F8, "the model's"),
+        "predicted_late_lower_gt": _null(F8, "lower end of its conformal interval"),
+        "predicted_late_upper_gt": _null(F8, "upper end"),
+        **{
+            f"{name}_minimum{end}": _null(I1, f"{who}{about}", low=1, high=12)
+            for name, who in (("dh", "elevation"), ("observed", "gravity"), ("predicted", "model"))
+            for end, about in (
+                ("", ": calendar month of the minimum, after which it rises again"),
+                ("_first", ": the minimum lies not before this month (interval)"),
+                ("_last", ": nor after this one"),
+            )
+        },
         "n_months": Column(I1, "months of the season with gravity", low=0),
         "reason": _REASON,
     },
@@ -1091,6 +1154,125 @@ PRODUCT_MONTHS = Table(
         "reason": _null(TEXT, "why predicted values, or their intervals, are null"),
     },
     ("mascon_id", "month"),
+)
+
+CASE_STUDY_MONTHS = Table(
+    "applications/case_study_months",
+    {
+        "mascon_id": _MASCON,
+        "month": _MONTH,
+        "predicted_change_gt": Column(F8, "mass change since the month before, from elevation"),
+        "followed": Column(FLAG, "a month was not seen: elevation of the mascon's own fit"),
+        "all_other_years": Column(
+            FLAG, "of the model of all years not studied; else of one without the month's year"
+        ),
+    },
+    ("mascon_id", "month"),
+)
+
+_SOURCE = Column(TEXT, "dh, gravimetry or model")
+_SCOPE = Column(TEXT, "sheet, or mascon:<id>")
+_UNIT = Column(TEXT, "unit of the changes: m or Gt")
+
+RAPID_MELT = Table(
+    "applications/rapid_melt",
+    {
+        "scope": _SCOPE,
+        "mascon_id": _null(I4, "mascon"),
+        "source": _SOURCE,
+        "unit": _UNIT,
+        "month": _MONTH,
+        "change": _null(F8, "change since the month before, loss negative"),
+        "anomaly": _null(F8, "the change without trend, annual and semi-annual cycle"),
+        "threshold": _null(F8, "anomaly below which a month is flagged"),
+        "p": _null(F8, "share of surrogate months with as low an anomaly", low=0, high=1),
+        "flagged": _null(FLAG, "rapid loss: the anomaly lies below the threshold"),
+    },
+    ("scope", "source", "month"),
+)
+
+RAPID_MELT_RATES = Table(
+    "applications/rapid_melt_rates",
+    {
+        "scope": _SCOPE,
+        "mascon_id": _null(I4, "mascon"),
+        "source": _SOURCE,
+        "unit": _UNIT,
+        "start": Column(TIME, "first month with a change", null=True, month=True),
+        "end": Column(TIME, "last one", null=True, month=True),
+        "n": Column(I8, "months with a change", low=0),
+        "autocorrelation": _null(F8, "lag-1 autocorrelation of the anomalies", low=-1, high=1),
+        "threshold": _null(F8, "anomaly below which a month is flagged"),
+        "n_flagged": _null(I8, "flagged months", low=0),
+        "nominal_rate": Column(F8, "false-alarm rate that sets the threshold", low=0, high=1),
+        "false_alarm_rate": _null(F8, "rate measured on other surrogates", low=0, high=1),
+        "false_alarm_lower": _null(F8, "lower end of its 95 % interval", low=0),
+        "false_alarm_upper": _null(F8, "upper end"),
+        "most_by_chance": _null(I8, "flags that 95 % of surrogates do not exceed", low=0),
+        "p": _null(F8, "share of surrogates with as many flags", low=0, high=1),
+        "reason": _REASON,
+    },
+    ("scope", "source"),
+)
+
+EARLY_WARNING = Table(
+    "applications/early_warning",
+    {
+        "scope": _SCOPE,
+        "mascon_id": _null(I4, "mascon"),
+        "source": _SOURCE,
+        "statistic": Column(TEXT, "variance or autocorrelation (lag 1) in running windows"),
+        "start": Column(TIME, "first month", null=True, month=True),
+        "end": Column(TIME, "last one", null=True, month=True),
+        "n": Column(I8, "months with a value", low=0),
+        "n_windows": Column(I8, "windows", low=0),
+        "tau": _null(F8, "Kendall's tau of the statistic against time", low=-1, high=1),
+        "tau_lower": _null(F8, "lower end of the middle 95 % of surrogates", low=-1, high=1),
+        "tau_upper": _null(F8, "upper end", low=-1, high=1),
+        "p": _null(F8, "exploratory: share of surrogates with as large a tau", low=0, high=1),
+        "reason": _REASON,
+    },
+    ("scope", "source", "statistic"),
+)
+
+EARLY_WARNING_WINDOWS = Table(
+    "applications/early_warning_windows",
+    {
+        "scope": _SCOPE,
+        "mascon_id": _null(I4, "mascon"),
+        "source": _SOURCE,
+        "statistic": Column(TEXT, "variance (m² or Gt²) or autocorrelation"),
+        "month": Column(TIME, "last month of the window", month=True),
+        "value": Column(F8, "statistic of the window"),
+        "lower": Column(F8, "lower end of the middle 95 % of surrogates"),
+        "upper": Column(F8, "upper end"),
+    },
+    ("scope", "source", "statistic", "month"),
+)
+
+SENSITIVITY = Table(
+    "applications/sensitivity",
+    {
+        "choice": Column(TEXT, "mascon rule, or what rebound does"),
+        "source": Column(TEXT, "gravity, or altimetry at a density"),
+        "density_kg_m3": _null(F8, "density of the altimetric total"),
+        "configured": Column(FLAG, "the run's own mascon rule"),
+        "n_mascons": Column(I4, "mascons chosen", low=0),
+        "land_area_km2": Column(F8, "their land", low=0),
+        "ice_area_km2": Column(F8, "their ice", low=0),
+        "start": Column(TIME, "first month", month=True),
+        "end": Column(TIME, "last month", month=True),
+        "n": Column(I8, "months", low=0),
+        "trend_gt_yr": _null(F8, "trend"),
+        "trend_sigma_gt_yr": _null(F8, "its σ, for autocorrelated residuals", low=0),
+        "difference_gt_yr": _null(F8, "trend less that of the configured rule, same months"),
+        "change_gt": _null(F8, "trend × length of the record"),
+        "change_sigma_gt": _null(F8, "its σ", low=0),
+        "sea_level_mm_yr": _null(F8, "trend as sea level, rise positive"),
+        "sea_level_sigma_mm_yr": _null(F8, "its σ", low=0),
+        "reason": _REASON,
+    },
+    ("choice", "source", "start"),
 )
 
 #: Every contract by name.

@@ -2,6 +2,7 @@
 import re
 import sys
 import warnings
+from operator import attrgetter
 from os import environ, pathsep
 from pathlib import Path
 
@@ -62,10 +63,10 @@ wildcard_constraints:
     collection=r"[A-Za-z0-9_.@-]+",
 
 
-def settings(section):
-    """Return a params function: one section of the configuration as plain values."""
-    return lambda wildcards: getattr(REGIONAL[wildcards.region], section).model_dump(
-        mode="json"
+def settings(section, *left_out):
+    """Return a params function: a section of the configuration, but some keys, as plain values."""
+    return lambda wildcards: attrgetter(section)(REGIONAL[wildcards.region]).model_dump(
+        mode="json", exclude=set(left_out)
     )
 
 
@@ -412,12 +413,14 @@ FIGURES = {
         "calibration",
         "regime_selection",
     ],
+    "applications": ["rapid_melt", "early_warning", "sensitivity"],
 }
 FIGURE_TITLES = {
     "altimetry": "1 Elevation change",
     "maps": "2 Maps",
     "series": "3 Series",
     "learning": "4 Learning",
+    "applications": "5 Applications",
 }
 
 

@@ -7,11 +7,13 @@ rule find_lakes:
         node_months=per_tile(rules.fit_nodes.output.node_months),
         mascons=rules.read_mascons.output.mascons,
         lib=lib("hydrology/lakes", "hydrology/inventory"),
-        region=region_files("inventory"),
+        region=region_files("outline", "inventory"),
     output:
         lakes="results/{region}/hydrology/lakes.parquet",
         lake_months="results/{region}/hydrology/lake_months.parquet",
         lake_events="results/{region}/hydrology/lake_events.parquet",
+        searched_nodes="results/{region}/hydrology/searched_nodes.parquet",
+        inventory_matches="results/{region}/hydrology/inventory_matches.parquet",
     log:
         "logs/{region}/find_lakes.log",
     benchmark:

@@ -5,11 +5,21 @@
 localrules:
     sum_totals,
     couple_sheet,
+    detect_rapid_melt,
+    warn_early,
+    weigh_choices,
     draw_series,
     draw_learning,
+    draw_applications,
     write_product,
     write_summary,
     write_dashboard,
+
+
+# Whose errors the sums take, by which they are correlated.
+SAMPLE = CONFIG.mascons.product if CONFIG.fusion.unit == "mascon" else "basin"
+# Keys of the applications that no sum depends on.
+NOT_SUMMED = ("rapid_melt", "early_warning")
 
 
 rule study_melt_seasons:
@@ -19,6 +29,7 @@ rule study_melt_seasons:
         lib=lib("products/case_study"),
     output:
         case_study="results/{region}/applications/case_study.parquet",
+        months="results/{region}/applications/case_study_months.parquet",
     log:
         "logs/{region}/study_melt_seasons.log",
     benchmark:
@@ -32,6 +43,8 @@ rule study_melt_seasons:
     params:
         case_study=settings("case_study"),
         skill=settings("skill"),
+        applications=settings("applications", "ice_fractions", *NOT_SUMMED),
+        sample=SAMPLE,
     message:
         "Studying the melt seasons of {wildcards.region}"
     script:
@@ -60,9 +73,9 @@ rule sum_totals:
         mem_mb=memory(1500),
         runtime=minutes(10),
     params:
-        applications=settings("applications"),
+        applications=settings("applications", "ice_fractions", *NOT_SUMMED),
         period=settings("period"),
-        sample=CONFIG.mascons.product if CONFIG.fusion.unit == "mascon" else "basin",
+        sample=SAMPLE,
         region=region_settings,
     message:
         "Adding up the mass of {wildcards.region}"
@@ -95,6 +108,90 @@ rule couple_sheet:
         "Coupling the volume and the mass of {wildcards.region}"
     script:
         "../scripts/couple_sheet.py"
+
+
+rule detect_rapid_melt:
+    input:
+        fusion=rules.fuse_mascons.output.retrospective,
+        mass=rules.read_mascons.output.mass,
+        mascons=rules.read_mascons.output.mascons,
+        totals=rules.sum_totals.output.totals,
+        predicted=rules.study_melt_seasons.output.months,
+        lib=lib("products/rapid_melt"),
+    output:
+        months="results/{region}/applications/rapid_melt.parquet",
+        rates="results/{region}/applications/rapid_melt_rates.parquet",
+    log:
+        "logs/{region}/detect_rapid_melt.log",
+    benchmark:
+        "logs/{region}/detect_rapid_melt.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(15),
+    params:
+        rapid_melt=settings("applications.rapid_melt"),
+    message:
+        "Looking for months of rapid melt in {wildcards.region}"
+    script:
+        "../scripts/detect_rapid_melt.py"
+
+
+rule warn_early:
+    input:
+        fusion=rules.fuse_mascons.output.retrospective,
+        mascons=rules.read_mascons.output.mascons,
+        totals=rules.sum_totals.output.totals,
+        lib=lib("products/early_warning"),
+    output:
+        trends="results/{region}/applications/early_warning.parquet",
+        windows="results/{region}/applications/early_warning_windows.parquet",
+    log:
+        "logs/{region}/warn_early.log",
+    benchmark:
+        "logs/{region}/warn_early.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(15),
+    params:
+        early_warning=settings("applications.early_warning"),
+    message:
+        "Following variance and memory of {wildcards.region}"
+    script:
+        "../scripts/warn_early.py"
+
+
+rule weigh_choices:
+    input:
+        fusion=rules.fuse_mascons.output.retrospective,
+        mass=rules.read_mascons.output.mass,
+        mascons=rules.read_mascons.output.mascons,
+        lib=lib("products/sensitivity"),
+    output:
+        sensitivity="results/{region}/applications/sensitivity.parquet",
+    log:
+        "logs/{region}/weigh_choices.log",
+    benchmark:
+        "logs/{region}/weigh_choices.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(10),
+    params:
+        applications=settings("applications", *NOT_SUMMED),
+        select=settings("mascons.select"),
+        sample=SAMPLE,
+    message:
+        "Weighing the choices behind the mass of {wildcards.region}"
+    script:
+        "../scripts/weigh_choices.py"
 
 
 rule draw_altimetry:
@@ -137,6 +234,10 @@ rule draw_maps:
         explained=rules.explain_variance.output.mascons,
         coupling=rules.correlate_series.output.coupling,
         lakes=rules.find_lakes.output.lakes,
+        lake_months=rules.find_lakes.output.lake_months,
+        lake_events=rules.find_lakes.output.lake_events,
+        searched_nodes=rules.find_lakes.output.searched_nodes,
+        inventory_matches=rules.find_lakes.output.inventory_matches,
         mascons=rules.read_mascons.output.mascons,
         nodes=per_tile(rules.fit_nodes.output.nodes),
         lib=lib("products/figures_maps"),
@@ -231,6 +332,35 @@ rule draw_learning:
         "../scripts/draw_learning.py"
 
 
+rule draw_applications:
+    input:
+        rapid_melt=rules.detect_rapid_melt.output.months,
+        rates=rules.detect_rapid_melt.output.rates,
+        early_warning=rules.warn_early.output.trends,
+        windows=rules.warn_early.output.windows,
+        sensitivity=rules.weigh_choices.output.sensitivity,
+        lib=lib("products/figures_applications"),
+    output:
+        **figure_files("applications"),
+    log:
+        "logs/{region}/draw_applications.log",
+    benchmark:
+        "logs/{region}/draw_applications.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(20),
+    params:
+        region=region_settings,
+        early_warning=settings("applications.early_warning"),
+    message:
+        "Drawing rapid melt, early warning and sensitivity"
+    script:
+        "../scripts/draw_applications.py"
+
+
 VALIDATED = every_region("results/{region}/validation.json") if HAS_TRUTH else []
 
 if HAS_TRUTH:
@@ -250,6 +380,10 @@ if HAS_TRUTH:
             lakes=rules.find_lakes.output.lakes,
             lake_events=rules.find_lakes.output.lake_events,
             totals=rules.sum_totals.output.totals,
+            sea_level=rules.sum_totals.output.sea_level,
+            case_study=rules.study_melt_seasons.output.case_study,
+            rapid_melt=rules.detect_rapid_melt.output.months,
+            rapid_melt_rates=rules.detect_rapid_melt.output.rates,
             ledger=per_period(rules.filter_segments.output.ledger),
             lib=lib("products/validation", "simulate/world"),
             region=region_files("outline"),
@@ -257,7 +391,7 @@ if HAS_TRUTH:
             validation=report(
                 "results/{region}/validation.json",
                 caption="../report/validation.rst",
-                category="5 Recovery of the truth",
+                category="6 Recovery of the truth",
                 labels={"figure": "recovery of the truth", "region": "{region}"},
             ),
         log:
@@ -327,7 +461,14 @@ rule write_summary:
         totals=rules.sum_totals.output.totals,
         sheet_coupling=rules.couple_sheet.output.coupling,
         case_study=rules.study_melt_seasons.output.case_study,
+        rapid_melt=rules.detect_rapid_melt.output.months,
+        rapid_melt_rates=rules.detect_rapid_melt.output.rates,
+        early_warning=rules.warn_early.output.trends,
+        sensitivity=rules.weigh_choices.output.sensitivity,
         lakes=rules.find_lakes.output.lakes,
+        lake_events=rules.find_lakes.output.lake_events,
+        searched_nodes=rules.find_lakes.output.searched_nodes,
+        inventory_matches=rules.find_lakes.output.inventory_matches,
         features_ledger=rules.build_features.output.ledger,
         lib=lib(
             "products/summary",
@@ -354,6 +495,8 @@ rule write_summary:
         runtime=minutes(10),
     params:
         coupling=settings("coupling"),
+        case_study=settings("case_study"),
+        coverage=CONFIG.skill.coverage,
         period=settings("period"),
         region=region_settings,
         source=CONFIG.source,
@@ -415,6 +558,9 @@ rule applications:
             rules.sum_totals.output.sea_level,
             rules.couple_sheet.output.coupling,
             rules.study_melt_seasons.output.case_study,
+            rules.detect_rapid_melt.output.rates,
+            rules.warn_early.output.trends,
+            rules.weigh_choices.output.sensitivity,
         ),
 
 

@@ -38,7 +38,14 @@ def main(snakemake: Any) -> None:
                     coupling, lakes, shapes, base, months, fdr
                 ),
                 "lead_lag_map": figures.draw_lead_lag_map(coupling, shapes, base, months, fdr),
-                "lakes_map": figures.draw_lakes_map(lakes, nodes, base),
+                "lakes_map": figures.draw_lakes_map(
+                    lakes,
+                    read_table(given.lake_months),
+                    read_table(given.lake_events),
+                    read_table(given.searched_nodes),
+                    read_table(given.inventory_matches),
+                    base,
+                ),
             },
         )
 

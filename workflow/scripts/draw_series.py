@@ -28,7 +28,11 @@ def main(snakemake: Any) -> None:
                 "sheet_coupling": draw_sheet_coupling(
                     totals, references, read_table(given.sheet_coupling), region.title
                 ),
-                "case_study": figures.draw_case_study(read_table(given.case_study), region.title),
+                "case_study": figures.draw_case_study(
+                    read_table(given.case_study),
+                    region.title,
+                    snakemake.params.case_study["months"],
+                ),
             },
         )
 

@@ -4,15 +4,17 @@ from typing import Any
 
 import pandas as pd
 
-from cryofuse.config import HydrologySettings
-from cryofuse.hydrology.inventory import match_inventory, read_inventory
-from cryofuse.hydrology.lakes import find_lakes, searched_area
+from cryofuse.config import HydrologySettings, RegionSettings
+from cryofuse.hydrology.inventory import inside_region, match_inventory, read_inventory
+from cryofuse.hydrology.lakes import find_lakes
 from cryofuse.logs import job_log
 from cryofuse.provenance import provenance
 from cryofuse.tables import (
+    INVENTORY_MATCHES,
     LAKE_EVENTS,
     LAKE_MONTHS,
     LAKES,
+    SEARCHED_NODES,
     read_geo_table,
     read_table,
     write_geo_table,
@@ -26,7 +28,7 @@ def main(snakemake: Any) -> None:
     """Search the fine nodes of all tiles and compare with the region's inventory."""
     with job_log(snakemake.log[0]) as log:
         settings = HydrologySettings.model_validate(snakemake.params.hydrology)
-        region = snakemake.params.region
+        region = RegionSettings.model_validate(snakemake.params.region)
         nodes, months = [], []
         pairs = zip(snakemake.input.nodes, snakemake.input.node_months, strict=True)
         for node_file, month_file in pairs:
@@ -39,29 +41,30 @@ def main(snakemake: Any) -> None:
         searched = pd.concat(nodes, ignore_index=True)
         node_months = pd.concat(months, ignore_index=True) if months else None
         mascons = read_geo_table(snakemake.input.mascons)
-        found = find_lakes(searched, node_months, mascons, settings, region["crs"])
-        lakes = found.lakes
+        found = find_lakes(searched, node_months, mascons, settings, region.crs)
         source = provenance(snakemake)
-        log.info("%d nodes searched, %d candidates and look-alikes", len(searched), len(lakes))
-        if region.get("inventory"):
-            lakes, inventory = match_inventory(
-                lakes,
-                read_inventory(region["inventory"]),
-                searched_area(searched),
-                region["crs"],
-                settings.inventory_match_m,
-            )
-            counts = inventory["status"].value_counts().to_dict()
-            log.info("inventory: %s", counts)
-            listed = inventory[inventory["status"] != "not_searched"]
-            source["inventory"] = {
-                "file": region["inventory"],
-                "counts": counts,
-                "lakes": listed.astype(object).where(listed.notna(), None).to_dict("records"),
-            }
+        log.info(
+            "%d of %d nodes searched, %d candidates and look-alikes",
+            len(found.nodes),
+            len(searched),
+            len(found.lakes),
+        )
+        inventory = None
+        if region.inventory:
+            inventory = read_inventory(region.inventory)
+            here = inside_region(inventory, region, settings.inventory_match_m)
+            log.info("inventory: %d of %d lakes lie in the region", here.sum(), here.size)
+            source["inventory"] = {"file": region.inventory, "rows_outside": int((~here).sum())}
+            inventory = inventory[here]
+        lakes, matches = match_inventory(
+            found.lakes, inventory, found.nodes, region.crs, settings.inventory_match_m
+        )
+        log.info("inventory: %s", matches["outcome"].value_counts().to_dict())
         write_geo_table(lakes, snakemake.output.lakes, LAKES, source)
         write_table(found.months, snakemake.output.lake_months, LAKE_MONTHS, source)
         write_table(found.events, snakemake.output.lake_events, LAKE_EVENTS, source)
+        write_table(found.nodes, snakemake.output.searched_nodes, SEARCHED_NODES, source)
+        write_table(matches, snakemake.output.inventory_matches, INVENTORY_MATCHES, source)
 
 
 if __name__ == "__main__":

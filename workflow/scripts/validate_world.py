@@ -26,6 +26,10 @@ INPUTS = {
     "scores": "scores",
     "predictions": "predictions",
     "totals": "totals",
+    "sea_level": "sea_level",
+    "case_study": "case_study",
+    "rapid_melt": "rapid_melt",
+    "rapid_melt_rates": "rapid_melt_rates",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,12 +16,17 @@ from cryofuse.logs import UserError
 if TYPE_CHECKING:
     import geopandas
 
+    from cryofuse.config import RegionSettings
+
 #: Columns of an inventory.
 COLUMNS = ("name", "longitude", "latitude", "kind")
 #: Sheets of Livingstone et al. 2022 that hold lakes; "Combined" repeats the others.
 LIVINGSTONE_SHEETS = ("Antarctica", "Greenland", "Ice Caps", "Valley Glaciers")
 #: Kind of lake whose surface moves, in that inventory.
 ACTIVE = "Active"
+#: Searched nodes this near (in spacings) make an inventory lake a searched one.
+SEARCHED_REACH = 1.5
+NO_INVENTORY = "the region names no inventory"
 _SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 _CELL = re.compile(r"^([A-Z]+)\d+$")
@@ -187,22 +192,23 @@ def _lakes_of(rows: list[dict[str, str]], sheet: str) -> pd.DataFrame | None:
 
 def match_inventory(
     lakes: geopandas.GeoDataFrame,
-    inventory: pd.DataFrame,
-    searched: Any,
+    inventory: pd.DataFrame | None,
+    searched: pd.DataFrame,
     crs: str,
     match_m: float,
 ) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
-    """Match candidates with an inventory, each with its nearest and only once.
+    """Match candidates with an inventory: nearest pairs first, each lake once.
 
     Parameters
     ----------
     lakes
-        Candidates (``hydrology/lakes``).
+        Candidates and look-alikes (``hydrology/lakes``); look-alikes match nothing.
     inventory
-        Lakes as :func:`read_inventory` returns them.
+        Lakes as :func:`read_inventory` returns them, or some of these rows; None where there is
+        none.
     searched
-        The area that was searched, a shapely geometry in ``crs``; lakes farther from it than
-        ``match_m`` are neither hits nor misses.
+        ``hydrology/searched_nodes``. An inventory lake without such a node within
+        ``SEARCHED_REACH`` spacings is neither hit nor miss.
     crs
         Projected CRS of ``x_m`` and ``y_m``.
     match_m
@@ -211,42 +217,103 @@ def match_inventory(
     Returns
     -------
     tuple
-        The candidates with ``inventory_name`` and ``inventory_distance_m`` filled for hits (the
-        others are new), and the inventory with ``status`` (hit, miss, not_searched), ``lake_id``
-        and ``distance_m`` of the nearest candidate.
+        The lakes with ``inventory_name`` and ``inventory_distance_m`` filled for hits, and the
+        table ``hydrology/inventory_matches``: the inventory's lakes, then the other candidates.
     """
     import shapely
 
     from cryofuse.geo import project, reproject
 
-    table = inventory.copy()
-    x, y = project(table["longitude"].to_numpy(), table["latitude"].to_numpy(), crs)
-    points = shapely.points(x, y)
-    inside = shapely.distance(points, searched) <= match_m if len(table) else np.zeros(0, bool)
-    table["status"] = np.where(inside, "miss", "not_searched")
-    table["lake_id"] = pd.array([pd.NA] * len(table), dtype="Int32")
-    table["distance_m"] = np.nan
-    lakes = lakes.copy()
-    if not len(lakes) or not len(table):
-        return lakes, table
-    outlines = np.array([reproject(g, "EPSG:4326", crs) for g in lakes.geometry], dtype=object)
-    distance = shapely.distance(points[:, None], outlines[None, :])
-    nearest = distance.argmin(axis=1)
-    table["distance_m"] = distance.min(axis=1)
-    # Nearest pairs first, so that one candidate does not claim two lakes.
-    taken: set[int] = set()
-    names = lakes["inventory_name"].astype(object).to_numpy(copy=True)
-    gaps = lakes["inventory_distance_m"].to_numpy(dtype=np.float64, copy=True)
-    for row in np.argsort(table["distance_m"].to_numpy(), kind="stable"):
-        lake = int(nearest[row])
-        if distance[row, lake] > match_m or lake in taken:
+    candidates = lakes[lakes["status"] == "candidate"]
+    matched = lakes.copy()
+    if inventory is None:
+        return matched, _list_candidates(candidates, "not_compared", NO_INVENTORY)
+    x, y = project(inventory["longitude"].to_numpy(), inventory["latitude"].to_numpy(), crs)
+    x, y = np.atleast_1d(x), np.atleast_1d(y)
+    table = pd.DataFrame(
+        {
+            "inventory_row": inventory.index.to_numpy() + 1,
+            "inventory_name": inventory["name"].to_numpy(),
+            "kind": inventory["kind"].to_numpy(),
+            "candidate_id": pd.array([pd.NA] * len(inventory), dtype="Int32"),
+            "outcome": "miss",
+            "distance_km": np.nan,
+            "x_m": x,
+            "y_m": y,
+            "latitude": inventory["latitude"].to_numpy(),
+            "longitude": inventory["longitude"].to_numpy(),
+            "reason": pd.Series(None, index=range(len(inventory)), dtype="str"),
+        }
+    )
+    seen = _near_searched(x, y, searched)
+    table.loc[~seen, "outcome"] = "not_searched"
+    table.loc[~seen, "reason"] = "no searched node near"
+    outlines = np.array([reproject(g, "EPSG:4326", crs) for g in candidates.geometry], dtype=object)
+    apart = shapely.distance(shapely.points(x, y)[:, None], outlines[None, :]).astype(np.float64)
+    if apart.size:
+        table["distance_km"] = apart.min(axis=1) / 1e3
+    free_rows, free_lakes = np.ones(len(table), bool), np.ones(len(candidates), bool)
+    order = np.unravel_index(np.argsort(apart, axis=None, kind="stable"), apart.shape)
+    for row, lake in zip(*order, strict=True):
+        if apart[row, lake] > match_m:
+            break
+        if not (free_rows[row] and free_lakes[lake]):
             continue
-        taken.add(lake)
-        table.loc[row, "status"] = "hit"
-        table.loc[row, "lake_id"] = int(lakes["lake_id"].iloc[lake])
-        name = table["name"].iloc[row]
-        names[lake] = name if isinstance(name, str) else f"inventory row {row + 1}"
-        gaps[lake] = distance[row, lake]
-    lakes["inventory_name"] = pd.Series(names, index=lakes.index, dtype="str")
-    lakes["inventory_distance_m"] = gaps
-    return lakes, table
+        free_rows[row] = free_lakes[lake] = False
+        table.loc[row, ["outcome", "reason"]] = ["hit", None]
+        table.loc[row, "candidate_id"] = int(candidates["lake_id"].iloc[lake])
+        table.loc[row, "distance_km"] = apart[row, lake] / 1e3
+        name = table["inventory_name"].iloc[row]
+        place = candidates.index[lake]
+        matched.loc[place, "inventory_name"] = (
+            name if isinstance(name, str) else f"inventory row {table['inventory_row'].iloc[row]}"
+        )
+        matched.loc[place, "inventory_distance_m"] = apart[row, lake]
+    new = _list_candidates(candidates[free_lakes], "new", None)
+    if apart.shape[0]:
+        new["distance_km"] = apart[:, free_lakes].min(axis=0) / 1e3
+    return matched, pd.concat([table, new], ignore_index=True)
+
+
+def inside_region(inventory: pd.DataFrame, region: RegionSettings, match_m: float) -> np.ndarray:
+    """Return which lakes of an inventory lie within ``match_m`` of the region's outline."""
+    import shapely
+
+    from cryofuse.geo import load_outline, project
+
+    x, y = project(inventory["longitude"].to_numpy(), inventory["latitude"].to_numpy(), region.crs)
+    points = shapely.points(np.column_stack([np.atleast_1d(x), np.atleast_1d(y)]))
+    outline = load_outline(region)
+    shapely.prepare(outline)
+    return np.asarray(shapely.dwithin(outline, points, match_m))
+
+
+def _near_searched(x: np.ndarray, y: np.ndarray, searched: pd.DataFrame) -> np.ndarray:
+    """Return which points have a searched node within ``SEARCHED_REACH`` of its spacings."""
+    from scipy.spatial import cKDTree
+
+    near = np.zeros(x.size, bool)
+    for spacing, nodes in searched.groupby("spacing_m"):
+        tree = cKDTree(nodes[["x_m", "y_m"]].to_numpy(np.float64))
+        near |= np.isfinite(
+            tree.query(np.column_stack([x, y]), distance_upper_bound=SEARCHED_REACH * spacing)[0]
+        )
+    return near
+
+
+def _list_candidates(
+    candidates: geopandas.GeoDataFrame, outcome: str, reason: str | None
+) -> pd.DataFrame:
+    """Return rows of ``hydrology/inventory_matches`` for candidates without a match."""
+    from cryofuse.tables import INVENTORY_MATCHES
+
+    rows = INVENTORY_MATCHES.empty().to_pandas().reindex(range(len(candidates)))
+    rows["candidate_id"] = candidates["lake_id"].to_numpy()
+    rows["outcome"], rows["reason"] = outcome, reason
+    for name in ("x_m", "y_m", "latitude", "longitude"):
+        rows[name] = candidates[name].to_numpy()
+    for name in ("inventory_row", "candidate_id"):
+        rows[name] = rows[name].astype("Int32")
+    for name in ("inventory_name", "kind", "reason"):
+        rows[name] = rows[name].astype("str")
+    return rows

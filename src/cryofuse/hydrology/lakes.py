@@ -42,6 +42,8 @@ MAX_LAPSES = 0.25
 EVENT_SIGMAS = 2.0
 #: Share of an event's change by which its start and end may differ from the extremes.
 EVENT_TRIM = 0.15
+#: Quantiles between which a node's departures range on the map.
+RANGE_QUANTILES = (0.05, 0.95)
 #: Melt season in which supraglacial lakes fill (calendar months).
 MELT_MONTHS = (6, 7, 8, 9)
 #: Longest stay of a supraglacial lake (months).
@@ -58,11 +60,12 @@ PRIOR_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Lakes:
-    """Tables of a search: candidates with outlines, their monthly series and their events."""
+    """Tables of a search: candidates with outlines, their series and events, nodes searched."""
 
     lakes: geopandas.GeoDataFrame
     months: pd.DataFrame
     events: pd.DataFrame
+    nodes: pd.DataFrame
 
 
 def measure_departures(
@@ -264,8 +267,27 @@ def fit_history(
     residual = departure - constant[node] - shape[node] * history[month]
     freedom = max(departure.size - months - 2 * nodes, 1)
     scale = max(float(np.sum(weight * residual**2) / freedom), 1.0)
-    history_sigma = np.sqrt(scale / np.maximum(power, 1e-12))
+    # What the nodes of a month share (its passes' own errors, shapes that are a little wrong) is
+    # not in their scatter: it shows as months that jump about the line between their neighbours.
+    history_sigma = np.hypot(np.sqrt(scale / np.maximum(power, 1e-12)), measure_jitter(history))
     return history, history_sigma, shape, np.bincount(month, minlength=months)
+
+
+def measure_jitter(history: np.ndarray) -> float:
+    """Return the σ of single months about the line through their two neighbours (m).
+
+    A robust spread: the few months of a fast drainage do not count. 0 for fewer than
+    ``MIN_MONTHS_SEEN`` months.
+
+    Parameters
+    ----------
+    history
+        Values of successive months, shape (months,).
+    """
+    if history.size < MIN_MONTHS_SEEN:
+        return 0.0
+    apart = history[1:-1] - 0.5 * (history[:-2] + history[2:])
+    return float(MAD_TO_SIGMA * np.median(np.abs(apart)) / np.sqrt(1.5))
 
 
 def find_events(
@@ -285,7 +307,7 @@ def find_events(
     Returns
     -------
     list of dict
-        ``kind``, ``start``, ``end`` (indices into the series), ``volume_km3``.
+        ``kind``, ``start``, ``end`` (indices into the series), ``volume_km3`` and its σ.
     """
     turns = _turns(volume_km3, sigma_km3, min_event_km3)
     events = []
@@ -301,6 +323,7 @@ def find_events(
                 "start": first + int(before[-1]),
                 "end": first + half + int(after[0]),
                 "volume_km3": change,
+                "volume_sigma_km3": float(np.hypot(sigma_km3[first], sigma_km3[last])),
             }
         )
     return events
@@ -396,8 +419,9 @@ def find_lakes(
     Returns
     -------
     Lakes
-        ``hydrology/lakes`` (outlines in longitude and latitude), ``lake_months`` and
-        ``lake_events``; empty tables where nothing departs.
+        ``hydrology/lakes`` (outlines in longitude and latitude), ``lake_months``,
+        ``lake_events`` and ``searched_nodes``; tables without rows where nothing departs, or
+        nothing could be searched.
     """
     if node_months is None:
         return _nothing()
@@ -418,9 +442,37 @@ def find_lakes(
     )
     departing = find_departing(departures, settings)
     groups = _group_nodes(nodes, departing, settings)
+    searched = _list_searched(nodes, departures, departing, groups)
     if not groups:
-        return _nothing()
-    return _describe(nodes, departures, groups, mascons, settings, crs)
+        return _nothing(searched)
+    return _describe(nodes, departures, groups, mascons, settings, crs, searched)
+
+
+def _list_searched(
+    nodes: pd.DataFrame,
+    departures: pd.DataFrame,
+    departing: np.ndarray,
+    groups: list[np.ndarray],
+) -> pd.DataFrame:
+    """Return the nodes with enough departures to be judged, and how far each departed."""
+    by_node = departures.groupby("node")
+    low, high = (by_node["departure_m"].quantile(q) for q in RANGE_QUANTILES)
+    table = pd.DataFrame(
+        {
+            "n_months": by_node.size().astype(np.int32),
+            "departure_range_m": high - low,
+            "noise_m": by_node["noise_m"].first(),
+        }
+    )
+    table = table[table["n_months"] >= MIN_MONTHS_SEEN]
+    lake = pd.Series(pd.NA, index=table.index, dtype="Int32")
+    for number, members in enumerate(groups, start=1):
+        lake[members] = number
+    table["departing"] = table.index.isin(departing)
+    table["lake_id"] = lake
+    places = nodes.loc[table.index, ["node_id", "window", "spacing_m", "x_m", "y_m"]]
+    places["window"] = places["window"].astype("str")
+    return places.join(table).reset_index(drop=True)
 
 
 def _group_nodes(
@@ -445,6 +497,7 @@ def _describe(
     mascons: geopandas.GeoDataFrame,
     settings: HydrologySettings,
     crs: str,
+    searched: pd.DataFrame,
 ) -> Lakes:
     """Return the tables of candidates from the nodes of each."""
     import geopandas
@@ -472,6 +525,7 @@ def _describe(
                     "departure_m": history,
                     "departure_sigma_m": sigma,
                     "volume_km3": volume,
+                    "volume_sigma_km3": volume_sigma,
                     "n_nodes": count,
                 }
             )
@@ -519,24 +573,20 @@ def _describe(
     return Lakes(
         _typed(geopandas.GeoDataFrame(lakes, geometry="geometry", crs="EPSG:4326")),
         pd.concat(series, ignore_index=True),
-        pd.DataFrame(events, columns=["lake_id", "kind", "start", "end", "volume_km3"]),
+        pd.DataFrame(
+            events, columns=["lake_id", "kind", "start", "end", "volume_km3", "volume_sigma_km3"]
+        ),
+        searched,
     )
-
-
-def searched_area(nodes: pd.DataFrame) -> Any:
-    """Return the union of nodes' cells as a shapely geometry in their CRS."""
-    import shapely
-
-    half = nodes["spacing_m"].to_numpy(np.float64) / 2.0
-    x, y = nodes["x_m"].to_numpy(np.float64), nodes["y_m"].to_numpy(np.float64)
-    return shapely.union_all(shapely.box(x - half, y - half, x + half, y + half))
 
 
 def _outline(nodes: pd.DataFrame) -> Any:
     """Return the union of the nodes' cells, gaps between tracks closed."""
     import shapely
 
-    cells = searched_area(nodes)
+    half = nodes["spacing_m"].to_numpy(np.float64) / 2.0
+    x, y = nodes["x_m"].to_numpy(np.float64), nodes["y_m"].to_numpy(np.float64)
+    cells = shapely.union_all(shapely.box(x - half, y - half, x + half, y + half))
     reach = 0.75 * float(nodes["spacing_m"].max())
     closed = cells.buffer(reach, join_style="mitre").buffer(-reach, join_style="mitre")
     return shapely.union_all([closed, cells])
@@ -553,15 +603,16 @@ def _typed(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return frame
 
 
-def _nothing() -> Lakes:
-    """Return tables without a row."""
+def _nothing(searched: pd.DataFrame | None = None) -> Lakes:
+    """Return tables without a lake."""
     import geopandas
 
-    from cryofuse.tables import LAKE_EVENTS, LAKE_MONTHS, LAKES
+    from cryofuse.tables import LAKE_EVENTS, LAKE_MONTHS, LAKES, SEARCHED_NODES
 
     lakes = LAKES.empty().to_pandas()
     return Lakes(
         geopandas.GeoDataFrame(lakes, geometry=geopandas.GeoSeries([], crs="EPSG:4326")),
         LAKE_MONTHS.empty().to_pandas(),
         LAKE_EVENTS.empty().to_pandas(),
+        SEARCHED_NODES.empty().to_pandas() if searched is None else searched,
     )

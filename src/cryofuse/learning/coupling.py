@@ -140,7 +140,7 @@ def choose_lag(r: np.ndarray) -> np.ndarray:
     return np.where(-bottom > top + SIGN_MARGIN, low, high)
 
 
-def _autoregressive(phi: np.ndarray, months: int, rng: np.random.Generator) -> np.ndarray:
+def draw_autoregressive(phi: np.ndarray, months: int, rng: np.random.Generator) -> np.ndarray:
     """Return stationary AR(1) series of unit variance, one per φ, shape (draws, months)."""
     noise = rng.standard_normal((months, phi.size))
     step = np.sqrt(1.0 - phi**2)
@@ -161,7 +161,7 @@ def _surrogates(
     drawn = np.clip(
         phi + scatter * rng.standard_normal(draws), AUTOCORRELATIONS[0], AUTOCORRELATIONS[-1]
     )
-    noise = _autoregressive(drawn, years.size, rng)
+    noise = draw_autoregressive(drawn, years.size, rng)
     variance = np.mean(residual[treated.mask] ** 2) / np.interp(
         phi, AUTOCORRELATIONS, treated.residual_variance
     )

@@ -188,6 +188,7 @@ def join_basins(
         ice_area_km2=own[held],
         ice_fraction=1.0,
         in_product_set=pd.array([None] * len(listed), dtype="boolean"),
+        whole_ice_fraction=np.nan,
         selected=_selected(listed, select),
     )
     out = measure_footprints(out.set_crs("EPSG:4326", allow_override=True))

@@ -5,6 +5,10 @@ gravity of the studied years. A model of the monthly mass change (cm water equiv
 on every mascon in the other years, months within the longest lag of a studied year left out. Its
 intervals are conformal: absolute errors of left-out training years, summed over as many
 consecutive months as the season has.
+
+The month of the minimum has an interval, too: that of the lowest month of the series with its
+errors drawn again, independent normal ones of the tables' σ for elevation and gravity, and for the
+model every run of errors of left-out training years as long as the window.
 """
 
 from __future__ import annotations
@@ -17,16 +21,18 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, add_months, month_index
-from cryofuse.products.totals import follow_unseen, to_grid
-from cryofuse.units import lwe_to_mass
+from cryofuse.products.totals import correlate_errors, follow_unseen, to_grid
+from cryofuse.units import FIRN_MIX_DENSITY_KG_M3, lwe_to_mass, thickness_to_mass
 
 if TYPE_CHECKING:
-    from cryofuse.config import CaseStudySettings, SkillSettings
+    from cryofuse.config import ApplicationSettings, CaseStudySettings, SkillSettings
 
 #: Spans (months) of elevation change given to the model; the longest is the embargo.
 SPANS = (1, 2, 3)
 #: Months after the season in which the minimum may still come.
-AFTER_SEASON = 4
+AFTER_SEASON = 6
+#: Draws of the errors of a window, for the interval of its minimum.
+DRAWS = 1000
 #: Models tried; the one with the smallest error on left-out training years is used.
 CANDIDATES = ("ridge", "hist_gradient_boosting")
 #: Fewest windows of the season itself that calibrate an interval; else all windows do.
@@ -38,17 +44,31 @@ COLUMNS = [
     "scope",
     "mascon_id",
     "year",
+    "dh_change_m",
+    "dh_change_sigma_m",
     "dh_season_m",
+    "elevation_gt",
+    "elevation_sigma_gt",
     "observed_gt",
     "observed_sigma_gt",
+    "observed_anomaly_gt",
     "predicted_gt",
     "predicted_lower_gt",
     "predicted_upper_gt",
-    "observed_minimum",
-    "predicted_minimum",
+    "observed_late_gt",
+    "observed_late_sigma_gt",
+    "predicted_late_gt",
+    "predicted_late_lower_gt",
+    "predicted_late_upper_gt",
+    *(
+        f"{name}_minimum{end}"
+        for name in ("dh", "observed", "predicted")
+        for end in ("", "_first", "_last")
+    ),
     "n_months",
     "reason",
 ]
+MONTHS_COLUMNS = ["mascon_id", "month", "predicted_change_gt", "followed", "all_other_years"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +87,11 @@ class Prediction:
     Attributes
     ----------
     change_cm
-        Predicted monthly change, month × mascon.
+        Predicted monthly change, month × mascon: near studied years of the model of all other
+        years, in a year that it was trained on of one without that year.
     error_cm
-        Errors on left-out training years, month × mascon (empty where not predicted).
+        Errors on left-out training years, month × mascon (empty where not predicted), those of
+        mascons that follow their own fits among them.
     seen
         Where the mascon's own elevation change is behind the prediction, month × mascon.
     reason
@@ -109,7 +131,9 @@ def study_melt_seasons(
     mascons: pd.DataFrame,
     settings: CaseStudySettings,
     skill: SkillSettings,
-) -> pd.DataFrame:
+    applications: ApplicationSettings,
+    sample: str = "jpl",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return observed and predicted melt seasons of every selected mascon and of their sum.
 
     Parameters
@@ -122,14 +146,17 @@ def study_melt_seasons(
         Years, never trained on, and months of the season.
     skill
         Trees, seed, coverage of the intervals, fewest training months.
+    applications, sample
+        Correlation of mascon errors in the sheet's σ, as for the totals.
 
     Returns
     -------
-    pandas.DataFrame
-        Table ``applications/case_study``. A season's mass change runs from the month before it to
-        its last month; ``dh_season_m`` is the change of elevation over the same span minus its
-        mean over the years not studied. The sheet is the sum (dh: ice-area mean) of the selected
-        mascons, where a mascon without a track in a month follows its own fit
+    tuple of pandas.DataFrame
+        Tables ``applications/case_study`` and ``applications/case_study_months``. A season's change of mass and of elevation runs from the
+        month before it to its last month; ``dh_season_m`` and ``observed_anomaly_gt`` are the
+        change minus its mean over the years not studied. Gravity sees meltwater until it has run
+        off: ``…_late_gt`` is the change until the end of the window. The sheet is the sum (dh: ice-area mean)
+        of the selected mascons, where a mascon without a track in a month follows its own fit
         (:func:`cryofuse.products.totals.follow_unseen`); a mascon's own row is null then. Nulls
         carry a reason.
     """
@@ -137,24 +164,124 @@ def study_melt_seasons(
     ids = chosen["mascon_id"].to_numpy()
     table = fusion[fusion["mascon_id"].isin(ids)]
     if table.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    grids = {
-        name: _grid(table, name, ids) for name in ("dh_m", "mass_gt", "mass_sigma_gt", "lwe_cm")
-    }
+        return pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=MONTHS_COLUMNS)
+    names = ("dh_m", "dh_sigma_m", "mass_gt", "mass_sigma_gt", "lwe_cm")
+    grids = {name: _grid(table, name, ids) for name in names}
     # The sheet needs every mascon: those not seen follow their fits, and train nothing.
-    followed = grids | {"dh_m": _grid(follow_unseen(table), "dh_m", ids)}
-    land = chosen.set_index("mascon_id")["land_area_km2"].reindex(ids)
-    ice = chosen.set_index("mascon_id")["ice_area_km2"].reindex(ids)
+    filled = follow_unseen(table)
+    followed = grids | {name: _grid(filled, name, ids) for name in ("dh_m", "dh_sigma_m")}
+    areas = chosen.set_index("mascon_id")[["land_area_km2", "ice_area_km2"]]
+    land, ice = areas["land_area_km2"], areas["ice_area_km2"]
     samples = build_samples(followed, chosen)
     samples["seen"] = build_samples(grids, chosen).notna().drop(columns="change_cm").all(axis=1)
-    rows: list[dict] = []
     prediction = train_and_predict(samples, settings, skill)
+    series = _mascon_series(grids, prediction, land, ice)
+    correlation = correlate_errors(chosen, applications, sample)
+    series[_SHEET] = _sheet_series(followed, prediction, land, ice, correlation)
+    rng = np.random.default_rng(skill.seed)
+    rows: list[dict] = []
     for year in settings.years:
         season = season_of(year, settings.months)
-        rows += _rows_of_year(
-            year, season, settings, grids, followed["dh_m"], prediction, land, ice, skill.coverage
+        drawn = rng.standard_normal((DRAWS, season.window.size))
+        for scope, one in series.items():
+            row = _row(year, season, one, settings, skill.coverage, drawn, prediction.reason)
+            mascon = None if scope == _SHEET else int(scope)
+            rows.append(
+                {"scope": _SHEET if mascon is None else f"mascon:{mascon}", "mascon_id": mascon}
+                | row
+            )
+    return pd.DataFrame(rows, columns=COLUMNS), _tabulate_months(prediction, land, settings)
+
+
+def _tabulate_months(
+    prediction: Prediction, land: pd.Series, settings: CaseStudySettings
+) -> pd.DataFrame:
+    """Return the predicted change of every mascon and month that has one."""
+    if prediction.reason:
+        return pd.DataFrame(columns=MONTHS_COLUMNS)
+    change = _to_gt(prediction.change_cm, land)
+    table = pd.DataFrame(
+        {
+            "month": np.repeat(change.index.to_numpy(), change.shape[1]),
+            "mascon_id": np.tile(change.columns.to_numpy(), len(change)),
+            "predicted_change_gt": change.to_numpy().ravel(),
+            "followed": ~prediction.seen.to_numpy().ravel(),
+        }
+    )
+    table["all_other_years"] = is_unseen(table["month"].to_numpy(), settings)
+    return table.dropna(subset=["predicted_change_gt"])[MONTHS_COLUMNS]
+
+
+@dataclass(frozen=True)
+class _Series:
+    """Monthly series of a mascon or of the sheet, and the errors of its model.
+
+    Attributes
+    ----------
+    frame
+        Months as index; dh, dh_sigma (m), mass, mass_sigma (Gt), predicted (change, Gt).
+    errors
+        Errors of left-out training years in Gt, month × one or more columns.
+    ice_area_km2
+        Area over which the elevation changes.
+    """
+
+    frame: pd.DataFrame
+    errors: pd.DataFrame
+    ice_area_km2: float
+
+
+def _mascon_series(
+    grids: dict[str, pd.DataFrame], prediction: Prediction, land: pd.Series, ice: pd.Series
+) -> dict[int | str, _Series]:
+    """Return the series of every mascon, null where it was not seen."""
+    series: dict[int | str, _Series] = {}
+    seen = prediction.seen
+    predicted = _to_gt(prediction.change_cm.where(seen), land)
+    for mascon in grids["mass_gt"].columns:
+        frame = pd.DataFrame(
+            {
+                "dh": grids["dh_m"][mascon],
+                "dh_sigma": grids["dh_sigma_m"][mascon],
+                "mass": grids["mass_gt"][mascon],
+                "mass_sigma": grids["mass_sigma_gt"][mascon],
+            }
         )
-    return pd.DataFrame(rows, columns=COLUMNS)
+        frame["predicted"] = predicted[mascon] if mascon in predicted else np.nan
+        # Errors scale with land area, so mascons share those in cm.
+        errors = prediction.error_cm.where(seen) * lwe_to_mass(1.0, float(land[mascon]))
+        series[mascon] = _Series(frame, errors, float(ice[mascon]))
+    return series
+
+
+def _sheet_series(
+    grids: dict[str, pd.DataFrame],
+    prediction: Prediction,
+    land: pd.Series,
+    ice: pd.Series,
+    correlation: np.ndarray,
+) -> _Series:
+    """Return the series of the sheet: null where any mascon (dh: with ice) is."""
+    icy = ice[ice > 0]
+    weight = icy / icy.sum()
+    sigma = grids["mass_sigma_gt"].to_numpy(dtype=float)
+    frame = pd.DataFrame(
+        {
+            "dh": (grids["dh_m"][icy.index] * weight).sum(axis=1, skipna=False),
+            "dh_sigma": np.sqrt(
+                ((grids["dh_sigma_m"][icy.index] * weight) ** 2).sum(axis=1, skipna=False)
+            ),
+            "mass": grids["mass_gt"].sum(axis=1, skipna=False),
+            "mass_sigma": np.sqrt(np.einsum("mi,ij,mj->m", sigma, correlation, sigma)),
+        }
+    )
+    if icy.empty:
+        frame[["dh", "dh_sigma"]] = np.nan
+    if prediction.reason:
+        return _Series(frame.assign(predicted=np.nan), prediction.error_cm, float(icy.sum()))
+    frame["predicted"] = _to_gt(prediction.change_cm, land).sum(axis=1, skipna=False)
+    errors = _to_gt(prediction.error_cm, land).sum(axis=1, skipna=False).to_frame()
+    return _Series(frame, errors, float(icy.sum()))
 
 
 def _grid(table: pd.DataFrame, column: str, ids: np.ndarray) -> pd.DataFrame:
@@ -223,7 +350,10 @@ def train_and_predict(
     years = samples["month"].dt.year.to_numpy()
     complete = samples[features].notna().all(axis=1).to_numpy()
     unseen = is_unseen(months, settings)
-    train = ~unseen & samples["seen"].to_numpy() & samples["change_cm"].notna().to_numpy()
+    usable = ~unseen & complete
+    known = usable & samples["change_cm"].notna().to_numpy()
+    seen = samples["seen"].to_numpy()
+    train = known & seen
     n_months = len(np.unique(months[train]))
     if n_months < skill.min_train_months:
         return Prediction(
@@ -236,29 +366,30 @@ def train_and_predict(
     x, y = samples[features].to_numpy(dtype=float), samples["change_cm"].to_numpy(dtype=float)
     # Models are built without names, by which they would weigh by ice: elevation change here is.
     with single_threaded():
-        errors = {}
+        left_out = {}
         for name in CANDIDATES:
             parameters = list_candidates(skill.search.space(name), 1)[0]
             held = np.full(len(samples), np.nan)
-            for left in np.unique(years[train]):
+            for left in np.unique(years[usable]):
                 inner = train & (years != left)
-                test = train & (years == left)
+                test = usable & (years == left)
                 if inner.sum() < len(features) + 1:
                     continue
                 model = build(name, parameters, skill.trees, skill.seed)
                 model.fit(x[inner], y[inner])
-                held[test] = model.predict(x[test]) - y[test]
-            errors[name] = held
-        best = min(CANDIDATES, key=lambda name: _rms(errors[name]))
+                held[test] = model.predict(x[test])
+            left_out[name] = held
+        best = min(CANDIDATES, key=lambda name: _rms((left_out[name] - y)[train]))
         parameters = list_candidates(skill.search.space(best), 1)[0]
         model = build(best, parameters, skill.trees, skill.seed)
         model.fit(x[train], y[train])
-        predicted = np.full(len(samples), np.nan)
-        predicted[complete] = model.predict(x[complete])
+        predicted = left_out[best].copy()
+        near = unseen & complete
+        predicted[near] = model.predict(x[near])
     everything = np.unique(months)
     ids = np.unique(samples["mascon_id"])
     frame = samples[["month", "mascon_id"]].assign(
-        predicted=predicted, error=errors[best], seen=samples["seen"].astype(float)
+        predicted=predicted, error=left_out[best] - y, seen=samples["seen"].astype(float)
     )
     laid = {
         name: pd.DataFrame(
@@ -286,124 +417,107 @@ def _rms(errors: np.ndarray) -> float:
     return float(np.sqrt(np.mean(known**2))) if known.size else np.inf
 
 
-def _rows_of_year(
-    year: int,
-    season: Season,
-    settings: CaseStudySettings,
-    grids: dict[str, pd.DataFrame],
-    followed: pd.DataFrame,
-    prediction: Prediction,
-    land: pd.Series,
-    ice: pd.Series,
-    coverage: float,
-) -> list[dict]:
-    """Return the rows of a year: every mascon, then the sheet."""
-    dh = _season_anomaly(grids["dh_m"], settings, year)
-    mass, sigma = grids["mass_gt"], grids["mass_sigma_gt"]
-    predicted = _to_gt(
-        prediction.change_cm.reindex(index=season.window, columns=mass.columns), land
-    )
-    error = _to_gt(prediction.error_cm.reindex(columns=mass.columns), land)
-    seen = prediction.seen.reindex(index=season.window, columns=mass.columns) == 1
-    rows = []
-    # Errors scale with land area, so mascons share one radius in cm.
-    radius_cm = conformal_sum(prediction.error_cm, settings.months, coverage)
-    for mascon in mass.columns:
-        row = _row(
-            year,
-            season,
-            dh[mascon],
-            mass[mascon],
-            sigma[mascon],
-            predicted[mascon].where(seen[mascon]),
-            prediction,
-        )
-        half = float(lwe_to_mass(radius_cm, float(land[mascon])))
-        rows.append(
-            {"scope": f"mascon:{mascon}", "mascon_id": int(mascon)} | _with_interval(row, half)
-        )
-    icy = ice[ice > 0]
-    sheet_dh = _season_anomaly(followed, settings, year)
-    weighted = (
-        (sheet_dh.reindex(icy.index) * icy).sum(skipna=False) / icy.sum() if len(icy) else np.nan
-    )
-    total = mass.sum(axis=1, skipna=False)
-    total_sigma = np.sqrt((sigma**2).sum(axis=1, skipna=False))
-    total_error = error.sum(axis=1, skipna=False).to_frame() if len(error) else error
-    row = _row(
-        year,
-        season,
-        float(weighted),
-        total,
-        total_sigma,
-        predicted.sum(axis=1, skipna=False),
-        prediction,
-    )
-    half = conformal_sum(total_error, settings.months, coverage)
-    rows.append({"scope": _SHEET, "mascon_id": None} | _with_interval(row, half))
-    return rows
-
-
 def _to_gt(change_cm: pd.DataFrame, land: pd.Series) -> pd.DataFrame:
     """Return changes per mascon (columns) in Gt."""
     gt = lwe_to_mass(change_cm.to_numpy(), land.reindex(change_cm.columns).to_numpy())
     return pd.DataFrame(gt, index=change_cm.index, columns=change_cm.columns)
 
 
-def _season_anomaly(dh: pd.DataFrame, settings: CaseStudySettings, year: int) -> pd.Series:
-    """Return the change of elevation over a season minus its mean over years not studied (m)."""
+def _season_change(series: pd.Series, of: int, months: Sequence[int]) -> float:
+    """Return what a series changed by over the season of a year, NaN where an end is missing."""
+    season = season_of(of, months)
+    before, last = pd.Timestamp(season.before), pd.Timestamp(season.months[-1])
+    return float(series.get(last, np.nan) - series.get(before, np.nan))
 
-    def change(of: int) -> pd.Series:
-        season = season_of(of, settings.months)
-        ends = dh.reindex([pd.Timestamp(season.before), pd.Timestamp(season.months[-1])])
-        return ends.iloc[1] - ends.iloc[0]
 
-    others = [y for y in sorted(set(pd.DatetimeIndex(dh.index).year)) if y not in settings.years]
-    if not others:
-        return pd.Series(np.nan, index=dh.columns)
-    return change(year) - pd.concat([change(y) for y in others], axis=1).mean(axis=1)
+def _usual_change(series: pd.Series, settings: CaseStudySettings) -> float:
+    """Return the mean change over the season of the years not studied that have one."""
+    years = [y for y in sorted(set(pd.DatetimeIndex(series.index).year)) if y not in settings.years]
+    changes = np.array([_season_change(series, year, settings.months) for year in years])
+    changes = changes[np.isfinite(changes)]
+    return float(changes.mean()) if changes.size else np.nan
 
 
 def _row(
     year: int,
     season: Season,
-    dh: float,
-    mass: pd.Series,
-    sigma: pd.Series,
-    predicted: pd.Series,
-    prediction: Prediction,
+    one: _Series,
+    settings: CaseStudySettings,
+    coverage: float,
+    drawn: np.ndarray,
+    untrained: str | None,
 ) -> dict:
-    """Return a row without its interval; reasons in order of what is missing."""
+    """Return a row of the table but its scope; reasons in order of what is missing."""
+    frame = one.frame
     before, last = pd.Timestamp(season.before), pd.Timestamp(season.months[-1])
-    observed = mass.get(last, np.nan) - mass.get(before, np.nan)
-    error = np.hypot(sigma.get(last, np.nan), sigma.get(before, np.nan))
-    span = predicted[predicted.index <= last]
-    amount = float(span.sum(skipna=False)) if len(span) else np.nan
+    ends = frame.reindex([before, last])
+    dh = _season_change(frame["dh"], year, settings.months)
+    observed = _season_change(frame["mass"], year, settings.months)
+    window = frame.reindex(pd.DatetimeIndex(season.window))
+    amount = float(window.loc[window.index <= last, "predicted"].sum(skipna=False))
+    half = conformal_sum(one.errors, settings.months, coverage)
+    late = float(window["mass"].iloc[-1] - frame["mass"].get(before, np.nan))
+    late_ends = (frame["mass_sigma"].get(before, np.nan), window["mass_sigma"].iloc[-1])
+    late_amount = float(window["predicted"].sum(skipna=False))
+    calendar = (month_index(season.window) % 12 + 1).tolist()
+    late_half = conformal_sum(one.errors, calendar, coverage)
+    anomaly = dh - _usual_change(frame["dh"], settings)
     reasons = []
     if not np.isfinite(observed):
         reasons.append("no gravity in the month before the season or in its last month")
     if not np.isfinite(amount):
-        reasons.append(prediction.reason or "a month of the season has no elevation change")
-    if not np.isfinite(dh):
+        reasons.append(untrained or "a month of the season has no elevation change")
+    if not np.isfinite(anomaly):
         reasons.append("no elevation change in the season, or in no other year")
-    seen = mass.reindex(pd.DatetimeIndex(season.window))
-    low_seen, why_seen = find_minimum(season.window, seen.to_numpy(dtype=float))
-    low_predicted, why_predicted = find_minimum(
-        season.window, predicted.cumsum(skipna=False).to_numpy()
-    )
-    if why_seen:
-        reasons.append(f"observed minimum: {why_seen}")
-    if why_predicted and np.isfinite(amount):
-        reasons.append(f"predicted minimum: {why_predicted}")
-    in_season = mass.reindex(pd.DatetimeIndex(season.months))
+    if np.isfinite(amount) and not np.isfinite(half):
+        reasons.append("too few left-out seasons for an interval")
+    lows: dict[str, int | None] = {}
+    for name, level, errors, said in (
+        ("dh", window["dh"], drawn * window["dh_sigma"].to_numpy(), "lowest elevation"),
+        ("observed", window["mass"], drawn * window["mass_sigma"].to_numpy(), "observed minimum"),
+        (
+            "predicted",
+            window["predicted"].cumsum(skipna=False),
+            error_runs(one.errors, season.window.size),
+            "predicted minimum",
+        ),
+    ):
+        values = level.to_numpy(dtype=float)
+        low, why = find_minimum(season.window, values)
+        first, final = (
+            minimum_interval(season.window, values, errors, coverage) if low else (None, None)
+        )
+        lows |= {
+            f"{name}_minimum": low,
+            f"{name}_minimum_first": first,
+            f"{name}_minimum_last": final,
+        }
+        # What is missing is told above already.
+        if why and (name != "predicted" or np.isfinite(amount)):
+            reasons.append(f"{said}: {why}")
+    dh_sigma = float(np.hypot(*ends["dh_sigma"])) if np.isfinite(dh) else np.nan
+    in_season = frame["mass"].reindex(pd.DatetimeIndex(season.months))
     return {
         "year": year,
-        "dh_season_m": dh,
-        "observed_gt": float(observed),
-        "observed_sigma_gt": float(error) if np.isfinite(observed) else np.nan,
+        "dh_change_m": dh,
+        "dh_change_sigma_m": dh_sigma,
+        "dh_season_m": anomaly,
+        "elevation_gt": thickness_to_mass(dh, one.ice_area_km2, FIRN_MIX_DENSITY_KG_M3),
+        "elevation_sigma_gt": thickness_to_mass(dh_sigma, one.ice_area_km2, FIRN_MIX_DENSITY_KG_M3),
+        "observed_gt": observed,
+        "observed_sigma_gt": (
+            float(np.hypot(*ends["mass_sigma"])) if np.isfinite(observed) else np.nan
+        ),
+        "observed_anomaly_gt": observed - _usual_change(frame["mass"], settings),
         "predicted_gt": amount,
-        "observed_minimum": low_seen,
-        "predicted_minimum": low_predicted,
+        "predicted_lower_gt": amount - half,
+        "predicted_upper_gt": amount + half,
+        "observed_late_gt": late,
+        "observed_late_sigma_gt": float(np.hypot(*late_ends)) if np.isfinite(late) else np.nan,
+        "predicted_late_gt": late_amount,
+        "predicted_late_lower_gt": late_amount - late_half,
+        "predicted_late_upper_gt": late_amount + late_half,
+        **lows,
         "n_months": int(in_season.notna().sum()),
         "reason": "; ".join(reasons) or None,
     }
@@ -427,13 +541,52 @@ def find_minimum(months: np.ndarray, mass: np.ndarray) -> tuple[int | None, str 
     return int(month_index(months[lowest]) % 12) + 1, None
 
 
-def _with_interval(row: dict, half: float) -> dict:
-    row["predicted_lower_gt"] = row["predicted_gt"] - half
-    row["predicted_upper_gt"] = row["predicted_gt"] + half
-    if np.isfinite(row["predicted_gt"]) and not np.isfinite(half):
-        note = "too few left-out seasons for an interval"
-        row["reason"] = f"{row['reason']}; {note}" if row["reason"] else note
-    return row
+def error_runs(error: pd.DataFrame, length: int) -> np.ndarray:
+    """Return the running sums of errors of every run of consecutive months, shape (runs, length).
+
+    Parameters
+    ----------
+    error
+        Errors of monthly predictions, month × series, null where not predicted.
+    length
+        Months of a run.
+    """
+    values = error.to_numpy(dtype=float)
+    if len(values) < length:
+        return np.empty((0, length))
+    runs = np.lib.stride_tricks.sliding_window_view(values, length, axis=0).reshape(-1, length)
+    return np.cumsum(runs[np.isfinite(runs).all(axis=1)], axis=1)
+
+
+def minimum_interval(
+    months: np.ndarray, mass: np.ndarray, errors: np.ndarray, coverage: float
+) -> tuple[int | None, int | None]:
+    """Return the first and the last calendar month between which the minimum lies.
+
+    Parameters
+    ----------
+    months
+        Consecutive months from the season's first.
+    mass
+        Mass anomaly, or a running sum of changes.
+    errors
+        Draws of the errors of ``mass``, shape (draws, months).
+    coverage
+        Nominal coverage: the central share of the drawn minima.
+
+    Returns
+    -------
+    tuple
+        None, None with fewer draws than that coverage takes, or a draw without a value.
+    """
+    from cryofuse.learning.conformal import fewest_residuals
+
+    if len(errors) < fewest_residuals(coverage) or not np.isfinite(errors).all():
+        return None, None
+    lowest = np.argmin(mass - errors, axis=1)
+    tails = ((1 - coverage) / 2, (1 + coverage) / 2)
+    first, last = np.quantile(lowest, tails, method="inverted_cdf").astype(int)
+    return int(month_index(months[first]) % 12) + 1, int(month_index(months[last]) % 12) + 1
 
 
 def conformal_sum(error: pd.DataFrame, months: Sequence[int], coverage: float) -> float:

@@ -18,12 +18,22 @@ if TYPE_CHECKING:
 
 #: Mean rate (m/yr) within which a regime neither thins nor thickens.
 STEADY_M_YR = 0.05
-#: Lakes listed under the map, largest range of volume first.
-MOST_LAKES = 12
 #: White on every colour of a map.
 _LAKE_MARK: dict[str, Any] = {
     "marker": "^", "ls": "none", "ms": 4.5, "mfc": "white", "mec": style.INK, "mew": 0.7,
 }  # fmt: skip
+#: Lakes whose series are drawn, largest range of volume first.
+MOST_LAKES = 6
+#: Side of a close-up about a candidate where the region names no window (m).
+CLOSE_UP_M = 20_000.0
+DEPARTURES = style.SEQUENTIAL.reversed()
+EVENT_COLOURS = {"fill": "#0072B2", "drain": "#D55E00"}
+#: Inventory lakes by outcome: colour of the mark, and words.
+INVENTORY_MARKS = {
+    "not_searched": ("#ffffff", "inventory lake, not searched"),
+    "miss": ("#F0E442", "inventory lake without a candidate"),
+    "hit": ("#009E73", "inventory lake with a candidate"),
+}
 LAKE_COLOURS = {"candidate": "#D55E00", "lookalike": "#7a7a7a"}
 
 
@@ -593,96 +603,197 @@ def draw_lead_lag_map(
     return figure
 
 
-def _describe_lake(row: Any) -> str:
-    events = [
-        f"{name} {when:%Y-%m}"
-        for name, when in (("fills", row.first_fill), ("drains", row.first_drain))
-        if pd.notna(when)
-    ]
-    return f"{row.lake_id}: {row.volume_range_km3:.3f} km³" + "".join(f", {e}" for e in events)
+def _name_lake(row: Any) -> str:
+    text = f"{row.lake_id}  {row.volume_range_km3:.3f} km³, {row.area_km2:.0f} km²"
+    return text + (f", {row.inventory_name}" if isinstance(row.inventory_name, str) else "")
 
 
 @style.styled
-def draw_lakes_map(lakes: geopandas.GeoDataFrame, nodes: pd.DataFrame, base: BaseMap) -> Figure:
-    """Draw lake candidates and look-alikes, with close-ups over the rate of elevation change.
+def draw_lakes_map(
+    lakes: geopandas.GeoDataFrame,
+    months: pd.DataFrame,
+    events: pd.DataFrame,
+    searched: pd.DataFrame,
+    matches: pd.DataFrame,
+    base: BaseMap,
+) -> Figure:
+    """Draw lake candidates, look-alikes and inventory lakes, close-ups, and volume series.
 
     Parameters
     ----------
     lakes
         Table ``hydrology/lakes`` with outlines (longitude and latitude).
-    nodes
-        Table ``altimetry/nodes``.
+    months, events
+        Tables ``hydrology/lake_months`` and ``hydrology/lake_events``.
+    searched
+        Table ``hydrology/searched_nodes``: the close-ups show how far each node departed.
+    matches
+        Table ``hydrology/inventory_matches``.
     base
         Base map.
     """
-    from matplotlib.lines import Line2D
+    largest = lakes[lakes["status"] == "candidate"].nlargest(MOST_LAKES, "volume_range_km3")
+    rows = (len(largest) + 1) // 2
+    top = min(4.9, 0.62 * style.PAGE_WIDTH_IN * base.aspect)
+    figure = style.new_figure(top + 1.15 * rows + 0.9)
+    parts = figure.subfigures(1 + bool(rows), 1, height_ratios=[top, 1.15 * rows][: 1 + bool(rows)])
+    upper, lower = (parts[0], parts[1]) if rows else (parts, None)
+    frames = _close_ups(lakes, searched)
+    grid = upper.add_gridspec(max(len(frames), 1), 2, width_ratios=(2.2, 1))
+    axes = upper.add_subplot(grid[:, 0] if frames else grid[:, :])
+    style.draw_base(axes, base)
+    style.mark_windows(axes, frames, "ABC"[: len(frames)])
+    close = []
+    for row, (letter, (name, frame)) in enumerate(zip("ABC", frames.items(), strict=False)):
+        place = upper.add_subplot(grid[row, 1])
+        style.draw_base(place, base, window=frame)
+        place.set_title(f"{letter}  {name.replace('_', ' ')}", fontsize=7.5)
+        close.append(place)
+    _draw_departures(upper, close, searched)
+    for place in close:
+        _draw_outlines(place, lakes, base)
+    handles = _mark_lakes([axes, *close], lakes, matches)
+    if lower is not None:
+        _draw_volumes(lower, largest, months, events, rows)
+    style.legend_below(figure, handles, 3, fontsize=6.3)
+    if lakes.empty:
+        style.state_reason(
+            axes, "no lake candidate found" if len(searched) else "no node could be searched"
+        )
+    counts = lakes["status"].value_counts()
+    drawn = (
+        f"; the {len(largest)} largest below" if len(largest) < counts.get("candidate", 0) else ""
+    )
+    span = style.months_text(months["month"])
+    note = (
+        f"{counts.get('candidate', 0)} candidates{drawn}; {counts.get('lookalike', 0)} "
+        f"look-alikes; {len(searched):,} nodes searched, {span}. Close-ups: how far each node "
+        "moved apart from the ice 2.5 to 5 km around it. "
+    )
+    if rows:
+        note += (
+            "Series: volume against its median (positive: the lake stands higher), with 1σ; bands: "
+            "fills (blue) and drains (orange), with their volume."
+        )
+    if (matches["outcome"] == "not_compared").any():
+        note += f" Not compared: {style.first_reason(matches['reason'])}."
+    style.head(figure, f"{base.title}: candidates of active subglacial lakes", note)
+    return figure
+
+
+def _close_ups(
+    lakes: pd.DataFrame, searched: pd.DataFrame
+) -> dict[str, tuple[float, float, float, float]]:
+    """Return up to three frames (m): the windows, else squares about the largest candidates."""
+    frames = dict(list(style.window_frames(searched).items())[:3])
+    if frames:
+        return frames
+    for row in _rows(lakes.nlargest(len(lakes), "volume_range_km3")):
+        inside = [f[0] < row.x_m < f[2] and f[1] < row.y_m < f[3] for f in frames.values()]
+        if len(frames) < 3 and not any(inside):
+            r = CLOSE_UP_M / 2
+            frames[f"lake {row.lake_id}"] = (row.x_m - r, row.y_m - r, row.x_m + r, row.y_m + r)
+    return frames
+
+
+def _draw_departures(figure: Any, close: list[Axes], searched: pd.DataFrame) -> None:
+    if not close or searched.empty:
+        return
+    norm = style.range_norm(searched["departure_range_m"], 0.995, low=0.0)
+    images = [
+        image
+        for place in close
+        for image in style.draw_nodes(place, searched, "departure_range_m", DEPARTURES, norm)
+    ]
+    style.colour_bar(
+        figure, images[0], close, "range of departure from the ring (m)",
+        searched["departure_range_m"], location="bottom", aspect=18, shrink=1.0,
+    )  # fmt: skip
+
+
+def _draw_outlines(place: Axes, lakes: geopandas.GeoDataFrame, base: BaseMap) -> None:
     from matplotlib.patches import PathPatch
 
     from cryofuse.geo import reproject
 
-    figure, axes, close = style.map_with_windows(base, nodes)
-    rate = nodes["rate_m_yr"].to_numpy(dtype=float)
-    if close and np.isfinite(rate[nodes["window"].notna()]).any():
-        norm = style.symmetric_norm(rate[nodes["window"].notna()])
-        image = None
-        for place in close.values():
-            images = style.draw_nodes(place, nodes, "rate_m_yr", style.DIVERGING.reversed(), norm)
-            image = image or (images[0] if images else None)
-        if image is not None:
-            style.colour_bar(
-                figure, image, list(close.values()), "rate of elevation change (m/yr)",
-                location="bottom", aspect=20,
-            )  # fmt: skip
-    places = [axes, *close.values()]
+    (x_low, x_high), (y_low, y_high) = place.get_xlim(), place.get_ylim()
     for row in _rows(lakes):
-        colour = LAKE_COLOURS.get(row.status, style.FAINT)
+        x, y = row.x_m / 1e3, row.y_m / 1e3
+        if not (x_low <= x <= x_high and y_low <= y <= y_high):
+            continue
         outline = style.outline_path(reproject(row.geometry, "EPSG:4326", base.crs))
-        for place in places:
-            x, y = row.x_m / 1e3, row.y_m / 1e3
-            inside = (
-                place.get_xlim()[0] <= x <= place.get_xlim()[1]
-                and place.get_ylim()[0] <= y <= place.get_ylim()[1]
-            )
-            if not inside:
-                continue
-            place.add_patch(
-                PathPatch(outline, facecolor="none", edgecolor=colour, lw=1.2, zorder=8, gid="lake")
-            )
-            if place is not axes:
-                place.annotate(
-                    str(row.lake_id), (x, y), fontsize=6.5, fontweight="bold", ha="center",
-                    va="center", zorder=12, path_effects=style.halo(),
-                )  # fmt: skip
-    for status, colour in LAKE_COLOURS.items():
-        part = lakes[lakes["status"] == status]
-        if len(part):
-            axes.plot(
-                part["x_m"] / 1e3, part["y_m"] / 1e3, "^", ms=4.5, mfc=colour, mec="white", mew=0.4,
-                ls="none", zorder=11, gid=f"lakes_{status}",
-            )  # fmt: skip
-    handles = [
-        Line2D([], [], marker="^", ls="none", mfc=colour, mec="white", label=label)
-        for colour, label in (
-            (LAKE_COLOURS["candidate"], "active-lake candidate"),
-            (LAKE_COLOURS["lookalike"], "look-alike"),
+        colour = LAKE_COLOURS.get(row.status, style.FAINT)
+        place.add_patch(
+            PathPatch(outline, facecolor="none", edgecolor=colour, lw=1.3, zorder=8, gid="lake")
         )
-    ]
-    listed = lakes.sort_values("volume_range_km3", ascending=False).head(MOST_LAKES)
-    handles += [
-        Line2D([], [], ls="none", marker="o", mfc="none", mec=LAKE_COLOURS.get(row.status, "black"),
-               label=_describe_lake(row))
-        for row in _rows(listed)
-    ]  # fmt: skip
-    style.legend_below(figure, handles, 2, fontsize=6.3)
-    if lakes.empty:
-        style.state_reason(axes, "no lake candidate found")
-    counts = lakes["status"].value_counts()
-    candidates, others = int(counts.get("candidate", 0)), int(counts.get("lookalike", 0))
-    style.head(
-        figure,
-        f"{base.title}: candidates of active subglacial lakes",
-        f"{candidates} candidates, {others} look-alikes, "
-        f"{style.months_text(nodes['first'], nodes['last'])}. List: range of volume and month "
-        f"of the first events, {len(listed)} largest. Only finely spaced nodes are searched.",
-    )
-    return figure
+        place.annotate(
+            str(row.lake_id), (x, y), fontsize=6.5, fontweight="bold", ha="center", va="center",
+            zorder=12, path_effects=style.halo(), gid="lake_number",
+        )  # fmt: skip
+
+
+def _mark_lakes(panels: list[Axes], lakes: pd.DataFrame, matches: pd.DataFrame) -> list[Any]:
+    """Mark lakes of the inventory by outcome, look-alikes and candidates; return the handles."""
+    from matplotlib.lines import Line2D
+
+    kinds = []
+    known = matches[matches["inventory_row"].notna()]
+    for outcome, (face, label) in INVENTORY_MARKS.items():
+        part = known[known["outcome"] == outcome]
+        look = {"marker": "D", "ms": 3.6, "mfc": face, "mec": style.INK, "mew": 0.5, "ls": "none"}
+        kinds.append((part, f"inventory_{outcome}", look, f"{label} ({len(part)})", panels))
+    for status, label in (("lookalike", "look-alike"), ("candidate", "active-lake candidate")):
+        part = lakes[lakes["status"] == status]
+        look = {
+            "marker": "^", "ms": 5.0, "mfc": LAKE_COLOURS[status], "mec": "white", "mew": 0.4,
+            "ls": "none",
+        }  # fmt: skip
+        kinds.append((part, f"lakes_{status}", look, f"{label} ({len(part)})", panels[:1]))
+    handles = []
+    for part, gid, look, label, places in kinds:
+        if part.empty:
+            continue
+        handles.append(Line2D([], [], label=label, **look))
+        for place in places:
+            limits = place.get_xlim(), place.get_ylim()
+            place.plot(part["x_m"] / 1e3, part["y_m"] / 1e3, zorder=11, gid=gid, **look)
+            place.set_xlim(*limits[0])
+            place.set_ylim(*limits[1])
+    return handles[::-1]
+
+
+def _draw_volumes(
+    figure: Any, largest: pd.DataFrame, months: pd.DataFrame, events: pd.DataFrame, rows: int
+) -> None:
+    """Draw volume with σ for each of some lakes, its events as dated bands."""
+    panels = np.ravel(figure.subplots(rows, 2, sharex=True, squeeze=False))
+    for axes in panels[len(largest) :]:
+        axes.set_axis_off()
+    for axes, lake in zip(panels, _rows(largest), strict=False):
+        series = months[months["lake_id"] == lake.lake_id].sort_values("month")
+        for event in _rows(events[events["lake_id"] == lake.lake_id]):
+            axes.axvspan(
+                event.start, event.end + pd.DateOffset(months=1), color=EVENT_COLOURS[event.kind],
+                alpha=0.25, lw=0, zorder=0, gid=f"event_{event.kind}_{lake.lake_id}",
+            )  # fmt: skip
+        drains = events[(events["lake_id"] == lake.lake_id) & (events["kind"] == "drain")]
+        if len(drains):
+            drain = drains.loc[drains["volume_km3"].idxmin()]
+            said = f"drains {drain['start']:%Y-%m} to {drain['end']:%Y-%m}: "
+            said += f"{drain['volume_km3']:.3f} ± {drain['volume_sigma_km3']:.3f} km³"
+            axes.annotate(
+                said.replace("-0.", "−0."), (0.99, 0.04), xycoords="axes fraction", ha="right",
+                fontsize=5.8, color=style.INK, path_effects=style.halo(), gid="drain_text",
+            )  # fmt: skip
+        low = series["volume_km3"] - series["volume_sigma_km3"]
+        high = series["volume_km3"] + series["volume_sigma_km3"]
+        axes.vlines(series["month"], low, high, color=style.FAINT, lw=0.8, zorder=2)
+        axes.plot(
+            series["month"], series["volume_km3"], "o", ms=2.2, color=style.INK, ls="none",
+            zorder=3, gid=f"volume_{lake.lake_id}",
+        )  # fmt: skip
+        axes.axhline(0, color=style.FAINT, lw=0.4, zorder=1)
+        axes.set_title(_name_lake(lake), fontsize=7)
+        style.month_axis(axes)
+    for axes in panels[::2]:
+        axes.set_ylabel("volume (km³)", fontsize=6.5)

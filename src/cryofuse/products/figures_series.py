@@ -457,8 +457,16 @@ def _agreement(comparison: pd.DataFrame) -> str:
     )
 
 
+#: What a row of the timing panel is: column, label, colour.
+_MINIMA = (
+    ("dh", "elevation", style.SOURCE_COLOURS["altimetry"]),
+    ("observed", "GRACE", style.SOURCE_COLOURS["gravity"]),
+    ("predicted", "model", style.SOURCE_COLOURS["predicted"]),
+)
+
+
 @style.styled
-def draw_case_study(case_study: pd.DataFrame, title: str) -> Figure:
+def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int]) -> Figure:
     """Draw observed and predicted melt seasons: the sheet, the mascons, the timing.
 
     Parameters
@@ -467,80 +475,109 @@ def draw_case_study(case_study: pd.DataFrame, title: str) -> Figure:
         Table ``applications/case_study``.
     title
         Name of the region.
+    months
+        Calendar months of the season.
     """
     from matplotlib.lines import Line2D
 
-    figure = style.new_figure(5.8)
-    (sheet_axes, elevation_axes), (mascon_axes, timing_axes) = figure.subplots(2, 2)
+    from cryofuse.products.case_study import season_of
+
+    figure = style.new_figure(6.6)
+    grid = figure.add_gridspec(2, 6, height_ratios=(1, 1.25))
+    season_axes, late_axes, elevation_axes = (
+        figure.add_subplot(grid[0, 2 * i : 2 * i + 2]) for i in range(3)
+    )
+    timing_axes, mascon_axes = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
     years = sorted(int(y) for y in case_study["year"].unique())
     sheet = case_study[case_study["scope"] == "sheet"].set_index("year").reindex(years)
     single = case_study[case_study["scope"] != "sheet"]
-    place = np.arange(len(years))
+    calendar = (month_index(season_of(years[0] if years else 2019, months).window) % 12).tolist()
+    names = [MONTH_NAMES[m] for m in calendar]
+    before, last = MONTH_NAMES[(months[0] - 2) % 12], MONTH_NAMES[months[-1] - 1]
     reason = style.first_reason(sheet["reason"], case_study["reason"], default="no season")
-    sheet_axes.set_title("a  mass change of the season, whole region")
-    observed = sheet["observed_gt"].to_numpy(dtype=float)
-    predicted = sheet["predicted_gt"].to_numpy(dtype=float)
-    if not (np.isfinite(observed).any() or np.isfinite(predicted).any()):
-        style.state_reason(sheet_axes, reason)
-    sheet_axes.errorbar(
-        place - 0.12, observed, yerr=sheet["observed_sigma_gt"].to_numpy(dtype=float), fmt="o",
-        ms=5, color=style.SOURCE_COLOURS["gravity"], capsize=2, label="GRACE (1σ)",
-        gid="sheet observed",
-    )  # fmt: skip
-    reach = np.abs(
-        sheet[["predicted_lower_gt", "predicted_upper_gt"]].to_numpy(dtype=float).T - predicted
-    )
-    sheet_axes.errorbar(
-        place + 0.12, predicted, yerr=reach, fmt="s", ms=5, color=style.SOURCE_COLOURS["predicted"],
-        capsize=2, label="predicted, other years' model", gid="sheet predicted",
-    )  # fmt: skip
-    for x, value in zip(place, predicted, strict=True):
-        if not np.isfinite(value):
-            sheet_axes.annotate(
-                "not predicted", (x + 0.12, 0.03), xycoords=("data", "axes fraction"),
-                rotation=90, fontsize=6, color="#8b1a1a", ha="center", va="bottom",
-            )  # fmt: skip
-    sheet_axes.axhline(0, color=style.FAINT, lw=0.4)
-    sheet_axes.set_ylabel("Gt per season")
-    sheet_axes.legend(loc="best", fontsize=6.2)
-    elevation_axes.set_title("b  elevation change, minus other years")
+    season_axes.set_title(f"a  mass, {before} to {last}")
+    late_axes.set_title(f"b  mass, {before} to {names[-1]}")
+    for axes, kind in ((season_axes, ""), (late_axes, "late_")):
+        _draw_sheet_seasons(axes, sheet, kind, reason)
+        axes.set_ylabel("Gt")
+    elevation_axes.set_title("c  elevation, minus other years")
     dh = sheet["dh_season_m"].to_numpy(dtype=float)
-    for bar in elevation_axes.bar(place, dh, 0.5, color=style.SOURCE_COLOURS["altimetry"]):
-        bar.set_gid("sheet dh")
+    place = np.arange(len(years))
+    elevation_axes.errorbar(
+        place, dh, yerr=sheet["dh_change_sigma_m"].to_numpy(dtype=float), fmt="o", ms=5,
+        color=style.SOURCE_COLOURS["altimetry"], capsize=2, gid="sheet dh",
+    )  # fmt: skip
     if not np.isfinite(dh).any():
         style.state_reason(elevation_axes, reason)
     elevation_axes.axhline(0, color=style.FAINT, lw=0.4)
-    elevation_axes.set_ylabel("dh anomaly of the season (m)")
-    for axes in (sheet_axes, elevation_axes):
+    elevation_axes.set_ylabel("m")
+    for axes in (season_axes, late_axes, elevation_axes):
         axes.set_xticks(place, [str(y) for y in years])
         axes.set_xlim(-0.6, len(years) - 0.4)
-    mascon_axes.set_title("c  mass change of the season, by mascon")
+    timing_axes.set_title("d  month of the minimum")
+    _draw_timing(timing_axes, single, sheet, calendar, names)
+    mascon_axes.set_title(f"e  mass, {before} to {last}, by mascon")
     _draw_mascon_seasons(mascon_axes, single, years)
-    timing_axes.set_title("d  month of the minimum (diamond: region)")
-    _draw_timing(timing_axes, single, sheet.reset_index(), years)
-    figure.legend(
-        handles=[
-            Line2D([], [], marker="o", ls="none", color=style.CATEGORIES[i % 7], label=str(year))
-            for i, year in enumerate(years)
-        ],
-        loc="outside upper right",
-        ncols=len(years),
-    )
+    handles: list[Any] = [
+        Line2D([], [], marker="o", ls="none", color=colour, label=label)
+        for _, label, colour in _MINIMA
+    ]
+    handles += [
+        Line2D(
+            [],
+            [],
+            marker="o",
+            ms=3,
+            ls="none",
+            color=style.CATEGORIES[2 + i % 5],
+            label=f"{year} (panel e)",
+        )  # fmt: skip
+        for i, year in enumerate(years)
+    ]
+    style.legend_below(figure, handles, 6)
     missing = sheet[sheet["reason"].notna()]
     nulls = "; ".join(f"{year}: {row.reason}" for year, row in missing.iterrows())
     style.head(
         figure,
         f"{title}: melt seasons {', '.join(str(y) for y in years)}",
-        "The model never saw gravity of these years. Bars of the prediction: conformal interval; "
-        "mass change runs from the month before the season to its last month. " + nulls,
+        "a–c: whole region. GRACE and elevation: 1σ; model: conformal interval, trained on other "
+        "years' gravity alone. b: GRACE sees meltwater until it has run off. c: change of "
+        f"elevation from {before} to {last} minus that of the other years. d: large marks and "
+        "lines are the region with its interval, small dots the mascons, larger for more. " + nulls,
     )
     return figure
+
+
+def _draw_sheet_seasons(axes: Axes, sheet: pd.DataFrame, kind: str, reason: str) -> None:
+    """Draw observed and predicted changes of the sheet, side by side for each year."""
+    place = np.arange(len(sheet))
+    observed = sheet[f"observed_{kind}gt"].to_numpy(dtype=float)
+    predicted = sheet[f"predicted_{kind}gt"].to_numpy(dtype=float)
+    if not (np.isfinite(observed).any() or np.isfinite(predicted).any()):
+        style.state_reason(axes, reason)
+    axes.errorbar(
+        place - 0.12, observed, yerr=sheet[f"observed_{kind}sigma_gt"].to_numpy(dtype=float),
+        fmt="o", ms=5, color=style.SOURCE_COLOURS["gravity"], capsize=2,
+        gid=f"sheet {kind}observed",
+    )  # fmt: skip
+    ends = sheet[[f"predicted_{kind}lower_gt", f"predicted_{kind}upper_gt"]]
+    axes.errorbar(
+        place + 0.12, predicted, yerr=np.abs(ends.to_numpy(dtype=float).T - predicted), fmt="s",
+        ms=5, color=style.SOURCE_COLOURS["predicted"], capsize=2, gid=f"sheet {kind}predicted",
+    )  # fmt: skip
+    for x, value in zip(place, predicted, strict=True):
+        if not np.isfinite(value):
+            axes.annotate(
+                "not predicted", (x + 0.12, 0.03), xycoords=("data", "axes fraction"),
+                rotation=90, fontsize=6, color="#8b1a1a", ha="center", va="bottom",
+            )  # fmt: skip
+    axes.axhline(0, color=style.FAINT, lw=0.4)
 
 
 def _draw_mascon_seasons(axes: Axes, single: pd.DataFrame, years: list[int]) -> None:
     known = single.dropna(subset=["observed_gt", "predicted_gt"])
     axes.set_xlabel("GRACE (Gt)")
-    axes.set_ylabel("predicted (Gt)")
+    axes.set_ylabel("model (Gt)")
     if known.empty:
         style.state_reason(axes, style.first_reason(single["reason"], default="no season"))
         return
@@ -552,7 +589,7 @@ def _draw_mascon_seasons(axes: Axes, single: pd.DataFrame, years: list[int]) -> 
         )
         axes.errorbar(
             part["observed_gt"], part["predicted_gt"], yerr=reach, fmt="o", ms=2.5, lw=0.4,
-            color=style.CATEGORIES[number % 7], gid=f"mascons {year}",
+            color=style.CATEGORIES[2 + number % 5], gid=f"mascons {year}",
         )  # fmt: skip
     both = known[["observed_gt", "predicted_gt"]].to_numpy(dtype=float)
     ends = [float(both.min()), float(both.max())]
@@ -563,37 +600,41 @@ def _draw_mascon_seasons(axes: Axes, single: pd.DataFrame, years: list[int]) -> 
     )  # fmt: skip
 
 
-def _draw_timing(axes: Axes, single: pd.DataFrame, sheet: pd.DataFrame, years: list[int]) -> None:
-    both = pd.concat([single, sheet]).dropna(subset=["observed_minimum", "predicted_minimum"])
-    axes.set_xlabel("GRACE")
-    axes.set_ylabel("predicted")
-    if both.empty:
-        style.state_reason(axes, style.first_reason(single["reason"], default="no minimum found"))
-        return
-    for number, year in enumerate(years):
-        part = both[both["year"] == year]
-        counts = (
-            part.groupby(["observed_minimum", "predicted_minimum"]).size().reset_index(name="n")
+def _draw_timing(
+    axes: Axes, single: pd.DataFrame, sheet: pd.DataFrame, calendar: list[int], names: list[str]
+) -> None:
+    """Draw when elevation, gravity and model were lowest: a row of three for each year."""
+    order = {month + 1: place for place, month in enumerate(calendar)}
+    found = False
+    for number, (year, row) in enumerate(sheet.iterrows()):
+        for step, (name, _, colour) in enumerate(_MINIMA):
+            height = number + 0.27 * (step - 1)
+            mascons = single.loc[single["year"] == year, f"{name}_minimum"].dropna()
+            counts = mascons.map(order).value_counts().sort_index()
+            axes.scatter(
+                counts.index, np.full(len(counts), height), s=5 * counts, color=colour, alpha=0.35,
+                lw=0, gid=f"minima {name} {year}",
+            )  # fmt: skip
+            found |= len(counts) > 0 or pd.notna(row[f"{name}_minimum"])
+            if pd.isna(row[f"{name}_minimum"]):
+                continue
+            ends = [row[f"{name}_minimum_first"], row[f"{name}_minimum_last"]]
+            if pd.notna(ends).all():
+                axes.plot(
+                    [order[int(e)] for e in ends], [height] * 2, color=colour, lw=1.6,
+                    solid_capstyle="butt",
+                )  # fmt: skip
+            axes.plot(
+                order[int(row[f"{name}_minimum"])], height, "D", ms=6, mfc="white", mec=colour,
+                mew=1.4, gid=f"minimum {name} {year}",
+            )  # fmt: skip
+    if not found:
+        style.state_reason(
+            axes, style.first_reason(sheet["reason"], single["reason"], default="no minimum found")
         )
-        shift = 0.2 * (number - (len(years) - 1) / 2)
-        axes.scatter(
-            counts["observed_minimum"] + shift, counts["predicted_minimum"].astype(float),
-            s=10 * counts["n"], color=style.CATEGORIES[number % 7], alpha=0.6, lw=0,
-            gid=f"timing {year}",
-        )  # fmt: skip
-        whole = sheet[(sheet["year"] == year)].dropna(
-            subset=["observed_minimum", "predicted_minimum"]
-        )
-        axes.plot(
-            whole["observed_minimum"] + shift, whole["predicted_minimum"], "D", ms=8, mfc="none",
-            mec=style.CATEGORIES[number % 7], mew=1.4, ls="none",
-        )  # fmt: skip
-    values = both[["observed_minimum", "predicted_minimum"]].to_numpy(dtype=float)
-    low, high = int(values.min()) - 1, int(values.max()) + 1
-    axes.plot([low, high], [low, high], color=style.FAINT, lw=0.6, ls="--", zorder=0)
-    ticks = [m for m in range(low, high + 1) if 1 <= m <= 12]
-    names = [MONTH_NAMES[m - 1] for m in ticks]
-    axes.set_xticks(ticks, names)
-    axes.set_yticks(ticks, names)
-    axes.set_xlim(low + 0.4, high - 0.4)
-    axes.set_ylim(low + 0.4, high - 0.4)
+    for edge in range(1, len(sheet)):
+        axes.axhline(edge - 0.5, color=style.FAINT, lw=0.4)
+    axes.set_yticks(range(len(sheet)), [str(year) for year in sheet.index])
+    axes.set_ylim(len(sheet) - 0.5, -0.5)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)

@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from cryofuse.atl06.report import WHOLE
+from cryofuse.products.case_study import AFTER_SEASON
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -399,6 +403,337 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
     return "".join(parts)
 
 
+def describe_lakes(
+    lakes: pd.DataFrame, events: pd.DataFrame, searched: pd.DataFrame, matches: pd.DataFrame
+) -> str:
+    """Return how many lakes were found, their drainings, and how an inventory compares.
+
+    Parameters
+    ----------
+    lakes, events, searched, matches
+        Tables ``hydrology/lakes``, ``lake_events``, ``searched_nodes``, ``inventory_matches``.
+    """
+    if searched.empty:
+        text = "Not searched: no finely spaced node is seen often enough beside its neighbours."
+        return _paragraph(text) + _compare_inventory(matches)
+    candidates = lakes[lakes["status"] == "candidate"]
+    others = lakes[lakes["status"] != "candidate"]
+    parts = [
+        _paragraph(
+            f"{len(searched):,} nodes were searched for ice that rises and sinks apart from the "
+            f"ice around it: {len(candidates)} candidates of active subglacial lakes, "
+            f"{len(others)} look-alikes."
+        ),
+        *(
+            _paragraph(f"Look-alikes: {reason} ({count}).")
+            for reason, count in others["reason"].value_counts().items()
+        ),
+    ]
+    if len(candidates):
+        drains = events[events["kind"] == "drain"].sort_values("volume_km3")
+        largest = drains.drop_duplicates("lake_id").set_index("lake_id")
+        at = largest.reindex(candidates["lake_id"].to_numpy())
+        parts.append(
+            render_table(
+                candidates.assign(
+                    drain_start=at["start"].to_numpy(),
+                    drain_end=at["end"].to_numpy(),
+                    drain_km3=at["volume_km3"].to_numpy(),
+                    drain_sigma_km3=at["volume_sigma_km3"].to_numpy(),
+                    distance_km=candidates["inventory_distance_m"].astype(float) / 1e3,
+                ),
+                {
+                    "lake_id": "lake",
+                    "latitude": "latitude",
+                    "longitude": "longitude",
+                    "area_km2": "area, km²",
+                    "volume_range_km3": "volume range, km³",
+                    "drain_start": "largest draining from",
+                    "drain_end": "to",
+                    "drain_km3": "km³",
+                    "drain_sigma_km3": "σ",
+                    "inventory_name": "inventory",
+                    "distance_km": "km away",
+                },
+            )
+        )
+    return "".join(parts) + _compare_inventory(matches)
+
+
+def _compare_inventory(matches: pd.DataFrame) -> str:
+    """Return how candidates and an inventory's lakes go together, in sentences."""
+    known = matches[matches["inventory_row"].notna()]
+    if known.empty:
+        why = matches["reason"].dropna()
+        reason = why.iloc[0] if len(why) else "the region names no inventory with a lake in it"
+        return _paragraph(f"Not compared with an inventory: {reason}.")
+    count = matches["outcome"].value_counts()
+    active = known[known["kind"] == "Active"]
+    active_seen = int((active["outcome"] != "not_searched").sum())
+    return _paragraph(
+        f"The inventory has {len(known)} lakes here, {len(active)} of them known to be active. "
+        f"{count.get('not_searched', 0)} lie where no node was searched, and are neither found "
+        f"nor missed. Of the others {count.get('hit', 0)} have a candidate (hits) and "
+        f"{count.get('miss', 0)} have none (misses; a lake that does not fill or drain in these "
+        f"months cannot show); among active ones, {int((active['outcome'] == 'hit').sum())} of "
+        f"{active_seen}. {count.get('new', 0)} candidates are in no inventory (new)."
+    )
+
+
+def describe_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage: float) -> str:
+    """Return the melt seasons of the sheet, and whether the model agrees with GRACE.
+
+    Parameters
+    ----------
+    case_study
+        Table ``applications/case_study``.
+    months
+        Calendar months of the season.
+    coverage
+        Nominal coverage of the model's intervals.
+    """
+    sheet = case_study[case_study["scope"] == "sheet"].sort_values("year")
+    table = pd.DataFrame(
+        {
+            "year": sheet["year"].astype(str),
+            "dh": _plus_minus(sheet, "dh_season_m", "dh_change_sigma_m", "{:+.2f}"),
+            "observed": _plus_minus(sheet, "observed_gt", "observed_sigma_gt", "{:+.0f}"),
+            "predicted": _with_interval(sheet, "predicted", "{:+.0f}", "_gt"),
+            "late": _plus_minus(sheet, "observed_late_gt", "observed_late_sigma_gt", "{:+.0f}"),
+            "predicted_late": _with_interval(sheet, "predicted_late", "{:+.0f}", "_gt"),
+            **{
+                f"{name}_low": _month_between(sheet, name)
+                for name in ("dh", "observed", "predicted")
+            },
+            "reason": sheet["reason"],
+        }
+    )
+    before, last = _MONTHS[(months[0] - 2) % 12], _MONTHS[months[-1] - 1]
+    late = _MONTHS[(months[-1] - 1 + AFTER_SEASON) % 12]
+    return (
+        _paragraph(judge_melt_seasons(case_study, months, coverage))
+        + render_table(
+            table,
+            {
+                "year": "year",
+                "dh": f"elevation, {before} to {last}, minus other years, m",
+                "observed": f"GRACE, {before} to {last}, Gt",
+                "predicted": "model, Gt",
+                "late": f"GRACE, {before} to {late}, Gt",
+                "predicted_late": "model, Gt",
+                "dh_low": "lowest elevation",
+                "observed_low": "lowest mass, GRACE",
+                "predicted_low": "model",
+                "reason": "note",
+            },
+        )
+        + _paragraph(
+            "±: 1σ; in brackets: intervals. The model is trained on gravity of other years alone; "
+            f"its intervals are meant to hold {_percent(coverage)}. The change to {late} is there "
+            "because gravity sees meltwater until it has run off."
+        )
+    )
+
+
+def judge_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage: float) -> str:
+    """Return one sentence: does the model agree with GRACE on the studied seasons.
+
+    It agrees where, in every year, GRACE's change of the sheet lies in the model's interval for
+    the season and until the end of the window, the minima are at most a month apart, and the share
+    of mascons inside is not below the nominal one by more than two binomial σ.
+    """
+    sheet = case_study[case_study["scope"] == "sheet"].sort_values("year")
+    single = case_study[case_study["scope"] != "sheet"]
+    names = ["observed_gt", "predicted_lower_gt", "predicted_upper_gt"]
+    known, whole = single.dropna(subset=names), sheet.dropna(subset=names)
+    if known.empty or whole.empty:
+        why = next(iter(case_study["reason"].dropna()), "no season")
+        return f"Whether the model agrees with GRACE on the melt seasons cannot be said: {why}."
+    inside = known["observed_gt"].between(known["predicted_lower_gt"], known["predicted_upper_gt"])
+    share, n = float(inside.mean()), len(inside)
+    least = coverage - 2 * np.sqrt(coverage * (1 - coverage) / n)
+    agrees, told = [share >= least], []
+    quantile = norm.ppf((1 + coverage) / 2)
+    for row in whole.to_dict("records"):
+        parts = []
+        for kind, what in (("", "season"), ("late_", "until it has run off")):
+            value, predicted = row[f"observed_{kind}gt"], row[f"predicted_{kind}gt"]
+            upper = row[f"predicted_{kind}upper_gt"]
+            if not np.isfinite([value, predicted, upper]).all():
+                continue
+            # The interval holds GRACE's noise, too: it is of errors against GRACE.
+            apart = (value - predicted) * quantile / (upper - predicted)
+            agrees.append(abs(apart) <= quantile)
+            parts.append(f"{apart:+.1f} σ {what}".replace("-", "−"))
+        lows = [row["observed_minimum"], row["predicted_minimum"]]
+        if pd.notna(lows).all():
+            place = [(int(low) - months[0]) % 12 for low in lows]
+            agrees.append(abs(place[0] - place[1]) <= 1)
+            gap = abs(place[0] - place[1])
+            parts.append(f"minima {gap} month{'' if gap == 1 else 's'} apart")
+        told.append(f"{row['year']} {', '.join(parts)}")
+    verdict = "agrees" if all(agrees) else "does not agree"
+    orders = [
+        f"{name} {' > '.join(str(year) for year in ranked)}"
+        for name, column in (
+            ("elevation", "dh_season_m"),
+            ("GRACE", "observed_gt"),
+            ("model", "predicted_gt"),
+        )
+        if len(ranked := whole.dropna(subset=[column]).sort_values(column)["year"]) > 1
+    ]
+    return (
+        f"Trained on other years only, the model of elevation {verdict} with GRACE on the melt "
+        f"seasons: GRACE's value lies in the model's interval in {inside.sum()} of {n} mascons and "
+        f"seasons ({_percent(share)}, meant {_percent(coverage)}); whole region, GRACE minus model: "
+        f"{'; '.join(told)}. Strongest season first: {'; '.join(orders)}."
+    )
+
+
+def _plus_minus(frame: pd.DataFrame, value: str, sigma: str, form: str) -> pd.Series:
+    """Return a column with its σ as people read them, e.g. ``−77 ± 85``."""
+    texts = [
+        f"{form.format(v)} ± {form.format(s).lstrip('+')}".replace("-", "−")
+        if np.isfinite([v, s]).all()
+        else None
+        for v, s in frame[[value, sigma]].astype(float).to_numpy()
+    ]
+    return pd.Series(texts, frame.index, dtype="str")
+
+
+def _month_between(frame: pd.DataFrame, name: str) -> pd.Series:
+    """Return the month of a minimum with its interval, e.g. ``Sep (Aug to Oct)``."""
+    texts = []
+    for low, first, last in frame[[f"{name}_minimum{e}" for e in ("", "_first", "_last")]].to_numpy(
+        dtype=float
+    ):
+        text = _MONTHS[int(low) - 1] if np.isfinite(low) else None
+        if text and np.isfinite([first, last]).all():
+            text += f" ({_MONTHS[int(first) - 1]} to {_MONTHS[int(last) - 1]})"
+        texts.append(text)
+    return pd.Series(texts, frame.index, dtype="str")
+
+
+def describe_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame) -> str:
+    """Return the months of rapid loss of the region, and what chance alone would flag."""
+    sheet = rates[rates["scope"] == "sheet"]
+    rows = []
+    for rate in sheet.to_dict("records"):
+        own = months[(months["scope"] == "sheet") & (months["source"] == rate["source"])]
+        flagged = own.loc[own["flagged"].fillna(False).astype(bool), "month"]
+        rows.append(
+            rate
+            | {
+                "months": ", ".join(f"{month:%Y-%m}" for month in flagged),
+                "alarms": f"{100 * rate['false_alarm_rate']:.1f} % "
+                f"({100 * rate['false_alarm_lower']:.1f} to {100 * rate['false_alarm_upper']:.1f})"
+                if np.isfinite(rate["false_alarm_rate"])
+                else None,
+            }
+        )
+    if not rows:
+        return _paragraph("No month was looked at: no mascon is selected.")
+    single = rates[(rates["scope"] != "sheet") & rates["p"].notna()]
+    many = int((single["p"] <= 0.05).sum())
+    return render_table(
+        pd.DataFrame(rows),
+        {
+            "source": "source",
+            "n": "months",
+            "months": "flagged, whole region",
+            "n_flagged": "flags",
+            "most_by_chance": "at most by chance (95 %)",
+            "alarms": "false alarms (95 %)",
+            "reason": "note",
+        },
+    ) + _paragraph(
+        "A month is flagged where its change, without trend and mean season, lies below the "
+        f"{_percent_exact(rows[0]['nominal_rate'])} quantile of noise with the series' own "
+        "autocorrelation. False alarms are measured on such noise that did not set the "
+        "threshold: as many months are flagged where nothing happened. Of "
+        f"{len(single)} series of mascons, {many} have more flags than 95 % of the noise."
+    )
+
+
+def _percent_exact(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def describe_early_warning(trends: pd.DataFrame) -> str:
+    """Return the early-warning statistics of the region, with what they cannot say."""
+    sheet = trends[trends["scope"] == "sheet"]
+    years = trends["n"].max() / 12 if len(trends) else 0.0
+    single = trends[(trends["scope"] != "sheet") & trends["p"].notna()]
+    low = int((single["p"] <= 0.05).sum())
+    return (
+        _paragraph(
+            f"Exploratory: {years:.0f} years support no tipping claim. Rising variance and lag-1 "
+            "autocorrelation would be signs of a slower recovery; they are told only against "
+            "surrogates with the same spectrum and random phases."
+        )
+        + render_table(
+            sheet,
+            {
+                "source": "source",
+                "statistic": "statistic in running windows",
+                "n": "months",
+                "tau": "Kendall's tau",
+                "tau_lower": "surrogates, from",
+                "tau_upper": "to",
+                "p": "p (rise)",
+                "reason": "note",
+            },
+        )
+        + _paragraph(
+            f"Of {len(single)} statistics of mascons, {low} have p of at most 0.05; chance alone "
+            f"gives about {0.05 * len(single):.0f}."
+        )
+    )
+
+
+def describe_sensitivity(sensitivity: pd.DataFrame) -> str:
+    """Return what the mascon rule and the density do to the trend of mass."""
+    gravity = sensitivity[(sensitivity["source"] == "gravity") & sensitivity["trend_gt_yr"].notna()]
+    whole = gravity[gravity["start"] == gravity["start"].min()]
+    parts = []
+    if len(whole):
+        low, high = (
+            f"{value:.0f}".replace("-", "−")
+            for value in (whole["trend_gt_yr"].min(), whole["trend_gt_yr"].max())
+        )
+        parts.append(
+            _paragraph(
+                f"What counts as the region's ice moves gravity's trend between {low} and "
+                f"{high} Gt/yr ({len(whole)} mascon rules, {whole['start'].min():%Y-%m} to "
+                f"{whole['end'].max():%Y-%m})."
+            )
+        )
+    shown = sensitivity.assign(
+        choice=sensitivity["choice"]
+        + np.where(sensitivity["configured"] & (sensitivity["n"] > 0), " (this run)", "")
+    )
+    parts.append(
+        render_table(
+            shown,
+            {
+                "choice": "choice",
+                "n_mascons": "mascons",
+                "source": "source",
+                "start": "from",
+                "end": "to",
+                "trend_gt_yr": "trend, Gt/yr",
+                "trend_sigma_gt_yr": "σ",
+                "difference_gt_yr": "less this run's",
+                "change_gt": "change, Gt",
+                "sea_level_mm_yr": "sea level, mm/yr",
+                "sea_level_sigma_mm_yr": "σ",
+                "reason": "note",
+            },
+        )
+    )
+    return "".join(parts)
+
+
 def describe_validation(validation: dict[str, Any]) -> str:
     """Return the comparison with the planted truth and the factors of the synthetic world."""
     rows = []
@@ -446,7 +781,16 @@ def render_summary(
     comparison: pd.DataFrame,
     sheet_coupling: pd.DataFrame,
     case_study: pd.DataFrame,
+    season_months: list[int],
+    coverage: float,
+    rapid_melt: pd.DataFrame,
+    rapid_melt_rates: pd.DataFrame,
+    early_warning: pd.DataFrame,
+    sensitivity: pd.DataFrame,
     lakes: pd.DataFrame,
+    lake_events: pd.DataFrame,
+    searched_nodes: pd.DataFrame,
+    inventory_matches: pd.DataFrame,
     features_ledger: pd.DataFrame,
     validation: dict[str, Any] | None,
 ) -> str:
@@ -457,7 +801,8 @@ def render_summary(
     title, source, months
         Region, source of the data, and the months covered, as people read them.
     filter_report, checks, centroids, stability, explained, coupling, totals, sea_level, \
-    comparison,     sheet_coupling, case_study, lakes
+    comparison,     sheet_coupling, case_study, rapid_melt, rapid_melt_rates, early_warning, \
+    sensitivity, lakes, lake_events, searched_nodes, inventory_matches
         The tables of those names (see :mod:`cryofuse.tables`).
     lead
         First words, of :func:`cryofuse.products.answers.render_lead`.
@@ -469,6 +814,8 @@ def render_summary(
         Fewest common months of a mascon's coupling.
     granules
         Number of granules that were read.
+    season_months, coverage
+        Calendar months of a melt season, and nominal coverage of the model's intervals.
     features_ledger
         Features that are null and why.
     validation
@@ -479,9 +826,6 @@ def render_summary(
     str
         One HTML page, whose links are to files beside it.
     """
-    candidates = lakes[lakes["status"] == "candidate"]
-    lookalikes = len(lakes) - len(candidates)
-    sheet = case_study[case_study["scope"] == "sheet"].astype({"year": str})
     parts = [
         _paragraph(
             f"Region {title}, months {months}, source {source}. Elevation change is positive for "
@@ -501,41 +845,18 @@ def render_summary(
         "<h2>Mass and sea level</h2>",
         describe_sea_level(sea_level),
         describe_comparison(comparison),
+        "<h2>What do choices do to the mass?</h2>",
+        describe_sensitivity(sensitivity),
         "<h2>Do the sheet's volume and mass go together?</h2>",
         describe_sheet_coupling(sheet_coupling),
         "<h2>Melt seasons</h2>",
-        render_table(
-            sheet,
-            {
-                "year": "year",
-                "dh_season_m": "elevation anomaly, m",
-                "observed_gt": "GRACE, Gt",
-                "observed_sigma_gt": "σ",
-                "predicted_gt": "model, Gt",
-                "predicted_lower_gt": "from",
-                "predicted_upper_gt": "to",
-                "reason": "note",
-            },
-        ),
+        describe_melt_seasons(case_study, season_months, coverage),
+        "<h2>Months of rapid loss</h2>",
+        describe_rapid_melt(rapid_melt, rapid_melt_rates),
+        "<h2>Early warning (exploratory)</h2>",
+        describe_early_warning(early_warning),
         "<h2>Subglacial lakes</h2>",
-        _paragraph(
-            f"{len(candidates)} candidates, {lookalikes} look-alikes."
-            if centroids["regime"].notna().any()
-            else "Not searched: no node has a fit."
-        ),
-        render_table(
-            candidates,
-            {
-                "lake_id": "lake",
-                "latitude": "latitude",
-                "longitude": "longitude",
-                "area_km2": "area, km²",
-                "volume_range_km3": "volume range, km³",
-                "first_drain": "first draining",
-            },
-        )
-        if len(candidates)
-        else "",
+        describe_lakes(lakes, lake_events, searched_nodes, inventory_matches),
         "<h2>Do crossovers and repeats agree with the fits?</h2>",
         describe_checks(checks),
         "<h2>What was left out, and why</h2>",

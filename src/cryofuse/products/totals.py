@@ -159,10 +159,8 @@ def sum_totals(
     """
     selected = mascons[mascons["selected"]].sort_values("mascon_id")
     ids = selected["mascon_id"].to_numpy()
-    length_km = settings.mass_correlation_km
-    if length_km is None:
-        length_km = MASS_CORRELATION_KM.get(sample, 0.0)
-    gravity = _sum_months(mass, ids, "mass_gt", "mass_sigma_gt", _correlation(selected, length_km))
+    correlation = correlate_errors(selected, settings, sample)
+    gravity = _sum_months(mass, ids, "mass_gt", "mass_sigma_gt", correlation)
     icy = selected[selected["ice_area_km2"] > 0]
     area = icy.set_index("mascon_id")["ice_area_km2"]
     volume_table = follow_unseen(fusion[fusion["mascon_id"].isin(area.index)])
@@ -197,8 +195,21 @@ def sum_totals(
     return pd.concat(parts, ignore_index=True)
 
 
-def _correlation(mascons: pd.DataFrame, length_km: float) -> np.ndarray:
-    """Return exp(−distance/length) between mascon centres, the identity for length 0."""
+def correlate_errors(
+    mascons: pd.DataFrame, settings: ApplicationSettings, sample: str
+) -> np.ndarray:
+    """Return exp(−distance/length) between mascon centres, the identity for length 0.
+
+    Parameters
+    ----------
+    mascons
+        Rows of ``gravimetry/mascons``.
+    settings, sample
+        The correlation length of mascon errors: the settings', else the sample's own.
+    """
+    length_km = settings.mass_correlation_km
+    if length_km is None:
+        length_km = MASS_CORRELATION_KM.get(sample, 0.0)
     if length_km <= 0:
         return np.eye(len(mascons))
     apart = distance_matrix_km(mascons["longitude"], mascons["latitude"])

@@ -15,8 +15,9 @@ import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
 from cryofuse.learning.treatments import build_design
+from cryofuse.products.rapid_melt import MAD_PER_SIGMA
 from cryofuse.products.sheet import own_volume
-from cryofuse.units import lwe_to_mass
+from cryofuse.units import GT_PER_MM_SEA_LEVEL, lwe_to_mass
 
 #: Tolerances. Median bias of node rates, and their RMSE (m/yr).
 RATE_BIAS_M_YR = 0.01
@@ -63,6 +64,10 @@ SKILL_SHARE = 0.5
 #: Relative error of the altimetric volume trend, and σ of the gravimetric trend allowed.
 VOLUME_TREND_SHARE = 0.05
 TREND_SIGMAS = 2.0
+#: Error of the measured rate of false alarms; a planted month is extreme beyond so many robust
+#: standard deviations of the planted anomalies, and none within the second number of them.
+FALSE_ALARM_ERROR = 0.01
+EXTREME_SPREADS, ORDINARY_SPREADS = 4.0, 1.0
 
 Metric = dict[str, Any]
 Tables = Mapping[str, pd.DataFrame]
@@ -849,6 +854,189 @@ def check_totals(truth: Tables, results: Tables) -> list[Metric]:
     ]
 
 
+def check_sea_level(truth: Tables, results: Tables) -> list[Metric]:
+    """Return the error of sea level, month by month and as a trend, against the planted mass."""
+    totals = _take(results, "totals", "source", "month", "sea_level_mm", "sea_level_sigma_mm")
+    trends = _take(
+        results, "sea_level", "source", "start", "end", "sea_level_mm_yr", "sea_level_sigma_mm_yr"
+    )
+    months = _take(truth, "mascon_months", "mascon_id", "month", "lwe_planted_cm")
+    land = _selected(results).set_index("mascon_id")["land_area_km2"]
+    own = months[months["mascon_id"].isin(land.index)]
+    mass = own["lwe_planted_cm"] * land.reindex(own["mascon_id"]).to_numpy() * 1e-5
+    rise = -mass.groupby(own["month"]).sum(min_count=len(land)) / GT_PER_MM_SEA_LEVEL
+    gravity = totals[totals["source"] == "gravity"].dropna(subset=["sea_level_mm"])
+    error = gravity["sea_level_mm"].to_numpy() - rise.reindex(gravity["month"]).to_numpy()
+    sigma = gravity["sea_level_sigma_mm"].to_numpy(np.float64)
+    found = [_within_two_sigma(error, sigma, "sea_level", "rise of sea level by gravity (mm)")]
+    # The last row: the months that altimetry has, too, of which the whole truth is written.
+    row = trends[trends["source"] == "gravity"].iloc[-1]
+    used = gravity[gravity["month"].between(row["start"], row["end"])]["month"]
+    true, _ = _trend(used.to_numpy(), rise.reindex(used).to_numpy(np.float64))
+    found.append(
+        _metric(
+            "sea_level_trend_error",
+            float(row["sea_level_mm_yr"]) - true,
+            TREND_SIGMAS * float(row["sea_level_sigma_mm_yr"]),
+            len(used),
+            f"error of the trend of sea level by gravity (mm/yr), against 2σ, "
+            f"{row['start']:%Y-%m} to {row['end']:%Y-%m}",
+            found_mm_yr=row["sea_level_mm_yr"],
+            planted_mm_yr=true,
+        )
+    )
+    return found
+
+
+def check_melt_seasons(truth: Tables, results: Tables) -> list[Metric]:
+    """Return whether the order of the studied melt seasons is found, and how GRACE is covered.
+
+    The value is the smallest step from a season to the next weaker one, in the planted order:
+    positive where no two are exchanged.
+    """
+    study = _take(
+        results, "case_study", "scope", "year", "dh_season_m", "observed_late_gt",
+        "predicted_late_gt", "observed_gt", "predicted_gt", "predicted_lower_gt",
+        "predicted_upper_gt",
+    )  # fmt: skip
+    months = _take(truth, "mascon_months", "mascon_id", "month", "dh_m", "lwe_planted_cm")
+    areas = _selected(results).set_index("mascon_id")
+    own = months[months["mascon_id"].isin(areas.index)]
+    ice, land = (
+        areas[name].reindex(own["mascon_id"]).to_numpy()
+        for name in ("ice_area_km2", "land_area_km2")
+    )
+    sums = pd.DataFrame(
+        {
+            "dh": own["dh_m"].to_numpy() * ice / areas["ice_area_km2"].sum(),
+            "mass": own["lwe_planted_cm"].to_numpy() * land * 1e-5,
+        }
+    )
+    planted = sums.groupby(own["month"].to_numpy()).sum(min_count=len(areas))
+    sheet = study[study["scope"] == "sheet"].set_index("year").sort_index()
+    # From May to August, and for mass to the February in which gravity has seen it.
+    ends = {"dh": "08", "mass": "02"}
+    true = {
+        name: np.array(
+            [
+                planted[name].get(pd.Timestamp(f"{y + (month < '05')}-{month}-01"), np.nan)
+                - planted[name].get(pd.Timestamp(f"{y}-05-01"), np.nan)
+                for y in sheet.index
+            ]
+        )
+        for name, month in ends.items()
+    }
+    found = []
+    for source, column, name, unit in (
+        ("dh", "dh_season_m", "dh", "m"),
+        ("gravimetry", "observed_late_gt", "mass", "Gt"),
+        ("model", "predicted_late_gt", "mass", "Gt"),
+    ):
+        order = np.argsort(true[name])
+        if len(order) < 2 or not np.isfinite(true[name]).all():
+            raise NotComputedError("fewer than two studied seasons have a planted change")
+        values = sheet[column].to_numpy(np.float64)
+        found.append(
+            _metric(
+                f"melt_order_{source}",
+                float(np.diff(values[order]).min()),
+                0.0,
+                len(order),
+                f"smallest step between melt seasons in the planted order, {source} of the "
+                f"region ({unit})",
+                least=True,
+                order=sheet.index.to_numpy()[order].tolist(),
+                found=values[order].tolist(),
+                planted=true[name][order].tolist(),
+            )
+        )
+    single = study[study["scope"] != "sheet"].dropna(
+        subset=["observed_gt", "predicted_lower_gt", "predicted_upper_gt"]
+    )
+    inside = single["observed_gt"].between(
+        single["predicted_lower_gt"], single["predicted_upper_gt"]
+    )
+    found.append(
+        _metric(
+            "melt_season_inside",
+            float(inside.mean()) if len(inside) else np.nan,
+            np.nan,
+            len(inside),
+            "share of mascons and studied seasons whose GRACE value lies in the model's interval",
+            least=True,
+        )
+    )
+    return found
+
+
+def check_rapid_melt(truth: Tables, results: Tables) -> list[Metric]:
+    """Return whether the planted extreme of the sheet's elevation is flagged, and false alarms.
+
+    The lowest planted month has to be flagged; of the others beyond the bound the share is told,
+    since a month's tracks see part of the ice and blur what comes next to it.
+    """
+    flags = _take(results, "rapid_melt", "scope", "source", "month", "flagged")
+    rates = _take(
+        results, "rapid_melt_rates", "scope", "source", "nominal_rate", "false_alarm_rate",
+        "false_alarm_upper", "most_by_chance",
+    )  # fmt: skip
+    months = _take(truth, "mascon_months", "mascon_id", "month", "dh_m")
+    ice = _selected(results).set_index("mascon_id")["ice_area_km2"]
+    own = months[months["mascon_id"].isin(ice.index)]
+    weight = ice.reindex(own["mascon_id"]).to_numpy() / ice.sum()
+    dh = (own["dh_m"] * weight).groupby(own["month"]).sum(min_count=len(ice)).dropna()
+    change = dh.diff().dropna()
+    design = build_design("deseasonalised", year_fraction(month_middle(change.index.to_numpy())))
+    value = change.to_numpy()
+    anomaly = pd.Series(
+        value - design @ np.linalg.lstsq(design, value, rcond=None)[0], change.index
+    )
+    spread = float((anomaly - anomaly.median()).abs().median()) / MAD_PER_SIGMA
+    sheet = flags[(flags["scope"] == "sheet") & (flags["source"] == "dh")].dropna(
+        subset=["flagged"]
+    )
+    rate = rates[(rates["scope"] == "sheet") & (rates["source"] == "dh")].iloc[0]
+    if sheet.empty:
+        raise NotComputedError("no month of the region's elevation was looked at")
+    flagged = set(sheet.loc[sheet["flagged"].astype(bool), "month"])
+    looked = anomaly[anomaly.index.isin(sheet["month"])]
+    extreme = looked.index[looked < -EXTREME_SPREADS * spread]
+    if extreme.empty:
+        raise NotComputedError("no month of extreme loss is planted")
+    ordinary = set(looked.index[looked > -ORDINARY_SPREADS * spread])
+    return [
+        _metric(
+            "rapid_melt_found",
+            float(looked.idxmin() in flagged),
+            1.0,
+            1,
+            "1 where the month is flagged in which the planted elevation of the region falls most "
+            "below its usual",
+            least=True,
+            share_of_extremes=float(np.mean([month in flagged for month in extreme])),
+            planted=[f"{month:%Y-%m}" for month in extreme],
+            flagged=sorted(f"{month:%Y-%m}" for month in flagged),
+        ),
+        _metric(
+            "rapid_melt_false",
+            float(len(flagged & ordinary)),
+            float(rate["most_by_chance"]),
+            len(looked),
+            "flagged months of the region's elevation in which nothing is planted, against what "
+            "95 % of surrogates do not exceed",
+        ),
+        _metric(
+            "rapid_melt_false_alarm_rate",
+            float(rate["false_alarm_rate"] - rate["nominal_rate"]),
+            FALSE_ALARM_ERROR,
+            len(looked),
+            "rate of false alarms on surrogates less the nominal one, elevation of the region",
+            rate=rate["false_alarm_rate"],
+            upper=rate["false_alarm_upper"],
+        ),
+    ]
+
+
 def _guarded(name: str, compute: Callable[[], list[Metric]]) -> list[Metric]:
     """Return metrics, or one without a value that says why."""
     try:
@@ -879,7 +1067,8 @@ def validate(truth: Tables, results: Tables, world: PlantedWorld) -> list[Metric
     results
         Result tables by name: ``nodes``, ``mascons``, ``mascon_months`` (retrospective),
         ``mascon_months_causal``, ``coupling``, ``regime_nodes``, ``lakes``, ``lake_events``,
-        ``scores``, ``predictions``, ``totals``. Tables that are missing make their metrics null.
+        ``scores``, ``predictions``, ``totals``, ``sea_level``, ``case_study``, ``rapid_melt``,
+        ``rapid_melt_rates``. Tables that are missing make their metrics null.
     world
         The planted world, asked for rates and regimes at nodes.
 
@@ -901,5 +1090,8 @@ def validate(truth: Tables, results: Tables, world: PlantedWorld) -> list[Metric
         ("skill", lambda: check_skill(truth, results)),
         ("gravity_trend_error", lambda: check_totals(truth, results)),
         ("volume_within_2_sigma", lambda: check_total_volume(truth, results)),
+        ("sea_level_within_2_sigma", lambda: check_sea_level(truth, results)),
+        ("melt_order", lambda: check_melt_seasons(truth, results)),
+        ("rapid_melt", lambda: check_rapid_melt(truth, results)),
     ]
     return [metric for name, check in checks for metric in _guarded(name, check)]

@@ -396,7 +396,9 @@ def run_files(frame, folder):
         run_script("fit_nodes.py", folder, {"segments": paths}, outputs, common, {"tile": tile})
         for name, path in outputs.items():
             tables[name].append(str(path))
-    ground = mascons().assign(in_product_set=True)[[*MASCONS.columns, "geometry"]]
+    ground = mascons().assign(in_product_set=True, whole_ice_fraction=np.nan)[
+        [*MASCONS.columns, "geometry"]
+    ]
     files = {"mascons": folder / "mascons.parquet", "mass": folder / "mass.parquet"}
     write_geo_table(ground, files["mascons"], MASCONS)
     solved = pa.nulls(IDS.size * MONTHS.size, pa.timestamp("us")).to_pandas()

@@ -40,6 +40,7 @@ def mascons():
             "longitude": (west + east) / 2,
             "selected": SELECTED[i],
             "in_product_set": True,
+            "whole_ice_fraction": np.nan,
         }
         for i, (number, west, south, east, north) in enumerate(BOXES)
     ]

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cryofuse.config import CaseStudySettings, SkillSettings
+from cryofuse.config import ApplicationSettings, CaseStudySettings, SkillSettings
 from cryofuse.products.case_study import (
     conformal_sum,
+    error_runs,
     find_minimum,
+    minimum_interval,
     season_of,
     study_melt_seasons,
     train_and_predict,
@@ -16,13 +18,14 @@ from cryofuse.tables import CASE_STUDY, check, from_pandas
 
 SETTINGS = CaseStudySettings()
 SKILL = SkillSettings(trees=30)
+APPLICATIONS = ApplicationSettings()
 LAND = {35: 100_000.0, 50: 90_000.0, 68: 80_000.0}
 ICE = {35: 80_000.0, 50: 70_000.0, 68: 60_000.0}
 
 
 @pytest.fixture(scope="module")
 def study(world):
-    return study_melt_seasons(world["fusion"], world["mascons"], SETTINGS, SKILL)
+    return study_melt_seasons(world["fusion"], world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
 
 
 def at(table, scope, year):
@@ -83,16 +86,51 @@ def test_strong_moderate_and_weak_season_keep_their_order(study):
         assert row["predicted_gt"] == pytest.approx(row["observed_gt"], abs=40)
 
 
-def test_gravity_of_the_studied_years_is_never_trained_on(world, study):
+@pytest.mark.parametrize("poison", [1e9, -1e9, np.nan], ids=str)
+def test_gravity_of_the_studied_years_is_never_trained_on(world, study, poison):
     fusion = world["fusion"].copy()
     studied = fusion["month"].dt.year.isin(SETTINGS.years).to_numpy()
-    rng = np.random.default_rng(0)
-    for column in ("lwe_cm", "mass_gt", "mass_change_gt"):
-        fusion.loc[studied, column] += rng.normal(0, 500, studied.sum())
-    again = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL)
-    same = ["predicted_gt", "predicted_lower_gt", "predicted_upper_gt", "predicted_minimum"]
-    pd.testing.assert_frame_equal(study[same], again[same])
-    assert not np.allclose(study["observed_gt"], again["observed_gt"])
+    for column in ("lwe_cm", "lwe_sigma_cm", "mass_gt", "mass_sigma_gt", "mass_change_gt"):
+        fusion.loc[studied, column] = abs(poison) if "sigma" in column else poison
+    again = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
+    same = [name for name in study if name.startswith(("predicted", "dh", "elevation"))]
+    assert study[same].notna().to_numpy().all()
+    pd.testing.assert_frame_equal(study[same], again[same], check_exact=True)
+    assert not np.allclose(study["observed_anomaly_gt"], again["observed_anomaly_gt"])
+
+
+def test_the_sheet_has_an_interval_though_no_month_saw_every_mascon(world):
+    fusion = world["fusion"].copy()
+    # A month without a track takes four months of changes over one to three months.
+    for mascon, month in zip(LAND, (1, 5, 9), strict=True):
+        away = (fusion["month"].dt.month == month) & (fusion["mascon_id"] == mascon)
+        fusion.loc[away, ["dh_m", "dh_sigma_m"]] = np.nan
+    table = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
+    sheet = table[table["scope"] == "sheet"]
+    assert (sheet["predicted_upper_gt"] > sheet["predicted_lower_gt"]).all()
+    own = table[table["mascon_id"] == 50]
+    assert own["predicted_gt"].isna().all(), "no track in May: nothing of its own until August"
+
+
+def test_errors_of_mascons_that_are_correlated_add_up_in_the_sheet(world, study):
+    one = ApplicationSettings(mass_correlation_km=1e9)
+    table = study_melt_seasons(world["fusion"], world["mascons"], SETTINGS, SKILL, one)[0]
+    sigma = 5.6e-5 * np.array(list(LAND.values()))
+    assert at(table, "sheet", 2020)["observed_sigma_gt"] == pytest.approx(np.sqrt(2) * sigma.sum())
+    apart = np.sqrt(2) * np.sqrt((sigma**2).sum())
+    assert at(study, "sheet", 2020)["observed_sigma_gt"] == pytest.approx(apart)
+
+
+def test_elevation_has_a_mass_at_850_and_both_their_sigma(world, study):
+    row = at(study, "mascon:50", 2020)
+    ends = [value(world["fusion"], 50, f"2020-{m}", "dh_m") for m in ("05", "08")]
+    assert row["dh_change_m"] == pytest.approx(ends[1] - ends[0])
+    assert row["elevation_gt"] == pytest.approx(row["dh_change_m"] * ICE[50] * 850e-6)
+    assert row["dh_change_sigma_m"] == pytest.approx(np.sqrt(2) * 0.02)
+    assert row["elevation_sigma_gt"] == pytest.approx(np.sqrt(2) * 0.02 * ICE[50] * 850e-6)
+    weight = np.array(list(ICE.values())) / sum(ICE.values())
+    sheet = np.sqrt(2) * 0.02 * np.sqrt((weight**2).sum())
+    assert at(study, "sheet", 2020)["dh_change_sigma_m"] == pytest.approx(sheet)
 
 
 def test_gravity_within_the_longest_lag_is_not_trained_on_either(world, study):
@@ -104,8 +142,8 @@ def test_gravity_within_the_longest_lag_is_not_trained_on_either(world, study):
     before = world["fusion"].copy()
     for table in (fusion, before):
         table.loc[april, "lwe_cm"] = np.nan
-    first = study_melt_seasons(before, world["mascons"], SETTINGS, SKILL)
-    again = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL)
+    first = study_melt_seasons(before, world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
+    again = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
     first, again = (t[t["year"] == 2021]["predicted_gt"].to_numpy() for t in (first, again))
     np.testing.assert_array_equal(first, again)
 
@@ -114,7 +152,7 @@ def test_training_gravity_does_matter(world, study):
     fusion = world["fusion"].copy()
     later = (fusion["month"] >= pd.Timestamp("2022-06-01")).to_numpy()
     fusion.loc[later, "lwe_cm"] *= 1.3
-    again = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL)
+    again = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
     assert not np.allclose(study["predicted_gt"], again["predicted_gt"])
 
 
@@ -123,7 +161,7 @@ def test_a_missing_month_makes_nulls_with_a_reason(world):
     august = (fusion["month"] == pd.Timestamp("2020-08-01")) & (fusion["mascon_id"] == 50)
     for column in ("lwe_cm", "mass_gt", "mass_sigma_gt", "dh_m"):
         fusion.loc[august, column] = np.nan
-    table = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL)
+    table = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
     own, sheet = at(table, "mascon:50", 2020), at(table, "sheet", 2020)
     columns = ["observed_gt", "predicted_gt", "predicted_lower_gt", "dh_season_m"]
     assert own[columns].isna().all()
@@ -139,7 +177,7 @@ def test_a_missing_month_makes_nulls_with_a_reason(world):
 
 def test_too_few_training_months_give_no_prediction(world):
     fusion = world["fusion"][world["fusion"]["month"] < pd.Timestamp("2023-01-01")]
-    table = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL)
+    table = study_melt_seasons(fusion, world["mascons"], SETTINGS, SKILL, APPLICATIONS)[0]
     assert table["predicted_gt"].isna().all()
     assert table["reason"].str.contains("24 are needed to train").all()
     assert table["observed_gt"].notna().all()
@@ -147,7 +185,7 @@ def test_too_few_training_months_give_no_prediction(world):
 
 def test_a_region_without_selected_mascons_gives_an_empty_table(world):
     mascons = world["mascons"].assign(selected=False)
-    table = study_melt_seasons(world["fusion"], mascons, SETTINGS, SKILL)
+    table = study_melt_seasons(world["fusion"], mascons, SETTINGS, SKILL, APPLICATIONS)[0]
     assert check(from_pandas(table), CASE_STUDY).num_rows == 0
 
 
@@ -155,7 +193,7 @@ def test_seasons_run_over_the_turn_of_the_year():
     season = season_of(2019, (12, 1, 2))
     assert [str(m)[:7] for m in season.months] == ["2019-12", "2020-01", "2020-02"]
     assert str(season.before)[:7] == "2019-11"
-    assert str(season.window[-1])[:7] == "2020-06"
+    assert str(season.window[-1])[:7] == "2020-08"
 
 
 def test_minimum_needs_a_rise_and_every_month():
@@ -164,6 +202,29 @@ def test_minimum_needs_a_rise_and_every_month():
     assert "does not rise" in str(find_minimum(months, -np.arange(7.0))[1])
     gap = np.array([0, -2, np.nan, -6, -4, -3, -2.0])
     assert find_minimum(months, gap) == (None, "a month of the window is missing")
+
+
+def test_the_interval_of_the_minimum_is_where_drawn_minima_fall():
+    months = season_of(2019, (6, 7, 8)).window
+    mass = np.array([0, -2, -5, -9, -8.5, -4, -3, -2, -1.0])
+    rng = np.random.default_rng(5)
+    errors = rng.normal(0, 0.5, (4000, 9))
+    # September against October: lower with probability Φ(0.5 / (0.5 √2)) = 0.76.
+    drawn = (mass - errors).argmin(axis=1)
+    assert np.mean(drawn == 3) == pytest.approx(0.76, abs=0.02)
+    assert minimum_interval(months, mass, errors, 0.9) == (9, 10)
+    assert minimum_interval(months, mass, 0.1 * errors, 0.9) == (9, 9)
+    assert minimum_interval(months, mass, errors[:8], 0.9) == (None, None)
+    errors[0, 0] = np.nan
+    assert minimum_interval(months, mass, errors, 0.9) == (None, None)
+
+
+def test_runs_of_errors_are_summed_from_their_beginning():
+    error = pd.DataFrame({"a": [1.0, 2, np.nan, 3, 4, 5], "b": [0.0, 1, 0, 1, 0, 1]})
+    runs = error_runs(error, 3)
+    expected = [[3, 7, 12], [0, 1, 1], [1, 1, 2], [0, 1, 1], [1, 1, 2]]
+    assert sorted(runs.tolist()) == sorted(map(list, np.array(expected, dtype=float)))
+    assert error_runs(error.iloc[:2], 3).shape == (0, 3)
 
 
 def test_interval_is_the_conformal_quantile_of_season_sums():

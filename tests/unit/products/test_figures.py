@@ -413,17 +413,33 @@ def test_no_coupling_of_the_sheet_states_why(world):
 
 def test_case_study_draws_the_tables_seasons(world):
     study = study_melt_seasons(
-        world["fusion"], world["mascons"], CaseStudySettings(), SkillSettings(trees=10)
-    )
-    figure = figures_series.draw_case_study(study, "Testland")
+        world["fusion"],
+        world["mascons"],
+        CaseStudySettings(),
+        SkillSettings(trees=10),
+        ApplicationSettings(),
+    )[0]
+    figure = figures_series.draw_case_study(study, "Testland", (6, 7, 8))
     sheet = study[study["scope"] == "sheet"]
-    points = artists(figure, "sheet predicted")[0].get_ydata()
-    np.testing.assert_allclose(points, sheet["predicted_gt"])
-    bars = [b.get_height() for b in artists(figure, "sheet dh")]
-    np.testing.assert_allclose(bars, sheet["dh_season_m"])
+    for gid, column in (
+        ("sheet predicted", "predicted_gt"),
+        ("sheet observed", "observed_gt"),
+        ("sheet late_predicted", "predicted_late_gt"),
+        ("sheet late_observed", "observed_late_gt"),
+        ("sheet dh", "dh_season_m"),
+    ):
+        np.testing.assert_allclose(artists(figure, gid)[0].get_ydata(), sheet[column])
     one = study[(study["year"] == 2020) & (study["scope"] != "sheet")]
     pairs = artists(figure, "mascons 2020")[0].get_xydata()
     np.testing.assert_allclose(pairs, one[["observed_gt", "predicted_gt"]].to_numpy(float))
+    # Months count from June, the first of the season.
+    for name in ("dh", "observed", "predicted"):
+        low = sheet.set_index("year").loc[2020, f"{name}_minimum"]
+        assert artists(figure, f"minimum {name} 2020")[0].get_xdata()[0] == (low - 6) % 12
+        dots = artists(figure, f"minima {name} 2020")[0]
+        places = np.sort(np.unique((one[f"{name}_minimum"] - 6) % 12))
+        np.testing.assert_array_equal(dots.get_offsets()[:, 0], places)
+    assert "mass, May to Aug" in texts(figure) and "mass, May to Feb" in texts(figure)
 
 
 def test_skill_bars_draw_values_intervals_and_reasons(world):
@@ -540,7 +556,7 @@ def test_all_null_tables_state_the_reason_on_the_frame(world):
         ),
         "no lake candidate found": figures_maps.draw_lakes_map(lakes, nodes, base),
         "no node seen": figures_series.draw_mascon_series(fusion, world["mascons"], "Testland"),
-        "no gravity": figures_series.draw_case_study(study, "Testland"),
+        "no gravity": figures_series.draw_case_study(study, "Testland", (6, 7, 8)),
     }
     for reason, figure in figures.items():
         found = [

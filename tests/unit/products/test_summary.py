@@ -11,9 +11,13 @@ import pytest
 from cryofuse.products.summary import (
     describe_checks,
     describe_coupling,
+    describe_early_warning,
     describe_explained,
     describe_filters,
+    describe_rapid_melt,
+    describe_sensitivity,
     describe_validation,
+    judge_melt_seasons,
     render_summary,
     render_table,
     report_run,
@@ -83,9 +87,45 @@ def sea_level(**changed):
 def case_study(**changed):
     row = {"scope": "sheet", "year": 2019, "dh_season_m": -0.25, "observed_gt": -310.0}
     row |= {"observed_sigma_gt": 40.0, "predicted_gt": -290.0, "predicted_lower_gt": -350.0}
-    row |= {"predicted_upper_gt": -230.0, "reason": None}
+    row |= {"predicted_upper_gt": -230.0, "reason": None, "dh_change_sigma_m": 0.03}
+    row |= {"observed_late_gt": -400.0, "observed_late_sigma_gt": 40.0}
+    row |= {"predicted_late_gt": -360.0, "predicted_late_lower_gt": -420.0}
+    row |= {"predicted_late_upper_gt": -300.0}
+    for name, low in (("dh", 8), ("observed", 10), ("predicted", 9)):
+        row |= {f"{name}_minimum": low, f"{name}_minimum_first": low - 1}
+        row |= {f"{name}_minimum_last": low + 1}
     only_sheet_is_shown = row | {"scope": "mascon:35", "year": 1999}
     return pd.DataFrame([row | changed, only_sheet_is_shown])
+
+
+def rapid_melt():
+    month = pd.date_range("2019-05-01", periods=4, freq="MS")
+    row = {"scope": "sheet", "source": "dh", "month": month, "flagged": [False, None, True, False]}
+    return pd.DataFrame(row).astype({"flagged": "boolean"})
+
+
+def rapid_melt_rates(**changed):
+    row = {"scope": "sheet", "source": "dh", "n": 74, "n_flagged": 1, "most_by_chance": 4, "p": 0.7}
+    row |= {"nominal_rate": 0.02, "false_alarm_rate": 0.021, "false_alarm_lower": 0.019}
+    row |= {"false_alarm_upper": 0.023, "reason": None} | changed
+    single = [row | {"scope": f"mascon:{i}", "p": p} for i, p in enumerate((0.01, 0.2, np.nan))]
+    return pd.DataFrame([row, *single])
+
+
+def early_warning():
+    row = {"scope": "sheet", "source": "dh", "statistic": "variance", "n": 72, "tau": -0.4}
+    row |= {"tau_lower": -0.8, "tau_upper": 0.8, "p": 0.9, "reason": None}
+    return pd.DataFrame([row, row | {"scope": "mascon:1", "p": 0.04}])
+
+
+def sensitivity():
+    row = {"choice": "ice_fraction_of_land >= 0.25", "configured": True, "n_mascons": 27, "n": 200}
+    row |= {"source": "gravity", "start": pd.Timestamp("2002-04-01"), "trend_gt_yr": -263.4}
+    row |= {"end": pd.Timestamp("2024-08-01"), "trend_sigma_gt_yr": 4.0, "difference_gt_yr": 0.0}
+    row |= {"change_gt": -5000.0, "sea_level_mm_yr": 0.73, "sea_level_sigma_mm_yr": 0.01}
+    row |= {"reason": None}
+    other = {"choice": "product_set", "configured": False, "trend_gt_yr": -256.0}
+    return pd.DataFrame([row, row | other])
 
 
 def comparison(**changed):
@@ -158,6 +198,12 @@ def page(**changed):
         "sea_level": sea_level(),
         "comparison": comparison(),
         "case_study": case_study(),
+        "season_months": [6, 7, 8],
+        "coverage": 0.9,
+        "rapid_melt": rapid_melt(),
+        "rapid_melt_rates": rapid_melt_rates(),
+        "early_warning": early_warning(),
+        "sensitivity": sensitivity(),
         "lakes": lakes(),
         "features_ledger": pd.DataFrame(
             {
@@ -241,7 +287,8 @@ def test_missing_values_of_the_page_are_dashes_and_their_reason_stands_beside():
     rows = {row[0]: row for row in read(text).rows}
     assert rows["gravity"][-5:] == ["–", "–", "–", "–", "fewer than 24 months"]
     assert "JPL" not in rows and "Not compared: JPL with gravity (no common month)." in text
-    assert rows["2019"][-4:] == ["–", "–", "–", "no other year to train on"]
+    assert rows["2019"][:4] == ["2019", "−0.25 ± 0.03", "−310 ± 40", "–"]
+    assert rows["2019"][-1] == "no other year to train on"
     assert "1999" not in rows, "the table of melt seasons is the sheet's"
 
 
@@ -406,3 +453,62 @@ def test_make_demo_ends_with_what_holds_and_where_to_look(tmp_path):
     assert "1 of 3 metrics hold" in lines[2]
     assert any("mascon_dh_rmse 0.3, tolerance 0.1" in line for line in lines[3:])
     assert len(lines) == 5
+
+
+def test_the_verdict_is_of_the_table_whichever_way_it_falls():
+    study = case_study()
+    said = judge_melt_seasons(study, [6, 7, 8], 0.9)
+    assert "the model of elevation agrees with GRACE" in said
+    assert "in 1 of 1 mascons and seasons (100 %, meant 90 %)" in said
+    # −310 + 290 over 60 / 1.645, and −400 + 360.
+    assert "2019 −0.5 σ season, −1.1 σ until it has run off, minima 1 month apart" in said
+    for changed in (
+        {"observed_gt": -351.0},
+        {"observed_late_gt": -299.0},
+        {"observed_minimum": 11},
+        {"predicted_minimum": 1},
+    ):
+        said = judge_melt_seasons(case_study(**changed), [6, 7, 8], 0.9)
+        assert "does not agree with GRACE" in said, changed
+    outside = pd.concat([study.iloc[:1], *[study.iloc[1:].assign(observed_gt=-351.0)] * 3])
+    said = judge_melt_seasons(outside, [6, 7, 8], 0.9)
+    assert "does not agree" in said and "in 0 of 3 mascons and seasons (0 %" in said
+    none = study.assign(predicted_lower_gt=np.nan, reason="no other year")
+    assert "cannot be said: no other year." in judge_melt_seasons(none, [6, 7, 8], 0.9)
+
+
+def test_minima_over_the_turn_of_the_year_are_a_month_apart():
+    study = case_study(observed_minimum=1, predicted_minimum=12)
+    assert "minima 1 month apart" in judge_melt_seasons(study, [6, 7, 8], 0.9)
+
+
+def test_the_order_of_seasons_is_told_strongest_first():
+    years = pd.concat(
+        [case_study(year=y, observed_gt=g).iloc[:1] for y, g in ((2019, -9), (2020, -50))]
+    )
+    said = judge_melt_seasons(pd.concat([years, case_study().iloc[1:]]), [6, 7, 8], 0.9)
+    assert "GRACE 2020 > 2019" in said
+
+
+def test_flagged_months_stand_beside_what_chance_flags():
+    rows = {row[0]: row for row in read(describe_rapid_melt(rapid_melt(), rapid_melt_rates())).rows}
+    assert rows["dh"] == ["dh", "74", "2019-07", "1", "4", "2.1 % (1.9 to 2.3)", "–"]
+    said = describe_rapid_melt(rapid_melt(), rapid_melt_rates())
+    assert "Of 2 series of mascons, 1 have more flags" in said and "2 % quantile" in said
+    short = rapid_melt_rates(false_alarm_rate=np.nan, n_flagged=None, reason="9 monthly changes")
+    rows = {row[0]: row for row in read(describe_rapid_melt(rapid_melt(), short)).rows}
+    assert rows["dh"][-2:] == ["–", "9 monthly changes"]
+
+
+def test_early_warning_is_labelled_exploratory_and_claims_nothing():
+    said = describe_early_warning(early_warning())
+    assert "Exploratory: 6 years support no tipping claim." in said
+    assert "Of 1 statistics of mascons, 1 have p of at most 0.05; chance alone" in said
+    assert "<h2>Early warning (exploratory)</h2>" in page()
+
+
+def test_choices_are_told_with_their_range():
+    said = describe_sensitivity(sensitivity())
+    assert "between −263 and −256 Gt/yr (2 mascon rules, 2002-04 to 2024-08)." in said
+    rows = [row[0] for row in read(said).rows]
+    assert "ice_fraction_of_land >= 0.25 (this run)" in rows and "product_set" in rows
