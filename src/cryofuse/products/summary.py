@@ -833,6 +833,7 @@ def render_summary(
         ),
         lead,
         "<h2>In detail</h2>",
+        _paragraph("The same and more in the terms and tables of the field."),
         "<h2>Does elevation change predict mass change?</h2>",
         _paragraph(verdict),
         describe_archive(granules, totals, min_months=min_months, synthetic=source == "synthetic"),
