@@ -40,6 +40,7 @@ TERMS = {
 FILES = {
     "dashboard.html": "map and series of every mascon, to click through; needs no network",
     "figures/": "every figure as PNG and PDF",
+    "report.html": "all figures with captions, where snakemake --report was asked for it",
     "product/mass_change.nc": "mass by mascon and month for programs (NetCDF)",
     "product/mass_change.gpkg": "the same for maps (GeoPackage, for QGIS)",
     "skill/table.csv": "the scores of all models",
@@ -237,7 +238,7 @@ def render_lead(
         else ""
     )
     asked = "".join(
-        f"<h3>{html.escape(question)}</h3><p>{html.escape(answer)}</p>"
+        f"<h3>{html.escape(question)}</h3><p>{html.escape(_keep_together(answer))}</p>"
         for question, answer in answers.items()
     )
     files = "".join(
@@ -254,6 +255,11 @@ def _define(terms: Iterable[tuple[str, str]]) -> str:
     return "".join(
         f"<dt>{html.escape(term)}</dt><dd>{html.escape(about)}</dd>" for term, about in terms
     )
+
+
+def _keep_together(text: str) -> str:
+    """Return a text whose percent signs stay with their numbers."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _first_reason(rows: pd.DataFrame, otherwise: str) -> str:
