@@ -10,6 +10,7 @@ import re
 from html.parser import HTMLParser
 
 import h5py
+import netCDF4
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -874,6 +875,32 @@ def test_explained_variance_covers_every_mascon_and_says_why_not(table):
     importance = table("explained/importance")
     assert {"permutation", "shap"} <= set(importance["method"])
     assert importance.loc[importance["importance"].isna(), "reason"].notna().all()
+
+
+# ------------------------------------------------------------------ the product
+
+
+def test_the_product_says_what_the_held_out_predictions_say(results, table):
+    months, land = table("product/months"), table("gravimetry/mascons").set_index("mascon_id")
+    predictions = table("skill/predictions")
+    told = read_provenance(results / "product" / "months.parquet")["models"]
+    for target, column in (("change", "change"), ("cumulative", "mass")):
+        rows = predictions[
+            (predictions["model"] == told[target]["model"])
+            & (predictions["split"] == "leave_mascon_out")
+            & (predictions["target"] == target)
+        ]
+        both = rows.merge(months, on=["mascon_id", "month"])
+        assert len(both) == len(rows) > 50
+        cm_to_gt = land["land_area_km2"].reindex(both["mascon_id"]).to_numpy() * 1e-5
+        for cm, gt in (("predicted_cm", ""), ("lower_cm", "_lower"), ("upper_cm", "_upper")):
+            np.testing.assert_allclose(both[f"predicted_{column}{gt}_gt"], both[cm] * cm_to_gt)
+    held = months.sort_values(["mascon_id", "month"])
+    with netCDF4.Dataset(results / "product" / "mass_change.nc") as file:
+        assert "SYNTHETIC" in file.summary and list(file["mascon_id"][:]) == sorted(SELECTED)
+        found = file["predicted_mass"][:].filled(np.nan).ravel()
+    np.testing.assert_array_equal(found, held["predicted_mass_gt"])
+    assert (results / "product" / "mass_change.gpkg").read_bytes().startswith(b"SQLite format 3")
 
 
 # ------------------------------------------------------------------ lakes and applications

@@ -470,7 +470,12 @@ rule write_summary:
         searched_nodes=rules.find_lakes.output.searched_nodes,
         inventory_matches=rules.find_lakes.output.inventory_matches,
         features_ledger=rules.build_features.output.ledger,
-        lib=lib("products/summary", "learning/skill", "acquire/manifest"),
+        lib=lib(
+            "products/summary",
+            "products/answers",
+            "learning/skill",
+            "acquire/manifest",
+        ),
     output:
         summary=report(
             "results/{region}/summary.html",

@@ -8,6 +8,7 @@ import pandas as pd
 from cryofuse.acquire.manifest import used_granules
 from cryofuse.learning.skill import verdict
 from cryofuse.logs import job_log
+from cryofuse.products.answers import render_lead
 from cryofuse.products.summary import render_summary
 from cryofuse.tables import read_geo_table, read_table, written
 
@@ -26,6 +27,15 @@ def main(snakemake: Any) -> None:
             checks=read_table(given.checks),
             centroids=read_table(given.centroids),
             stability=read_table(given.stability),
+            lead=render_lead(
+                planted=params.source == "synthetic",
+                sea_level=read_table(given.sea_level),
+                scores=read_table(given.scores),
+                explained=read_table(given.explained),
+                coupling=read_table(given.coupling),
+                fdr=params.coupling["fdr"],
+                centroids=read_table(given.centroids),
+            ),
             verdict=verdict(read_table(given.scores)),
             explained=read_table(given.explained),
             coupling=read_table(given.coupling),

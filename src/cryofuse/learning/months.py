@@ -212,7 +212,7 @@ def predict_months(
             model, why = None, "features are of seasons, not of months"
         if model is None:
             found = table[_KEYS].assign(predicted_cm=np.nan, lower_cm=np.nan, upper_cm=np.nan)
-            found["reason"] = np.where(seen | (not monthly), why, NO_ALTIMETRY)
+            found["reason"] = np.where(seen | (not monthly), str(why), NO_ALTIMETRY)
             models[target] = {"reason": why}
         else:
             logger.info("%s: %s, RMSE %.3g cm under %s", target, model, rmse, SPLIT)

@@ -361,23 +361,13 @@ def verdict(scores: pd.DataFrame) -> str:
     scores
         Table SCORES.
     """
-    target = "change" if (scores["target"] == "change").any() else "cumulative"
+    target = claimed_target(scores)
     noun = {"change": "monthly mass change", "cumulative": "the cumulative mass anomaly"}[target]
-    scores = scores[scores["target"] == target]
-    pooled = scores[scores["scope"] == "pooled"]
-    gains = pooled[(pooled["score"] == "gain_vs_best") & (pooled["kind"] == "model")]
-    known = gains[gains["value"].notna()]
-    if known.empty:
-        why = next(iter(gains["reason"].dropna()), "no score")
-        return f"Whether elevation change predicts {noun} cannot be said: {why}."
-    wins: list[str] = []
-    fails: list[str] = []
-    for split in (name for name in HONEST_SPLITS if (known["split"] == name).any()):
-        best = known[known["split"] == split].sort_values(["value", "model"]).iloc[-1]
-        won, text = _split_verdict(scores[scores["split"] == split], best)
-        (wins if won else fails).append(text)
-    if not wins and not fails:
-        return f"Whether elevation change predicts {noun} cannot be said: no honest split."
+    judged, reason = judge_splits(scores)
+    if reason is not None:
+        return f"Whether elevation change predicts {noun} cannot be said: {reason}."
+    wins = [split.text for split in judged if split.won]
+    fails = [split.text for split in judged if not split.won]
     rivals = f"both the best baseline and the best model blind to elevation change for {noun}"
     if not wins:
         return (
@@ -386,6 +376,49 @@ def verdict(scores: pd.DataFrame) -> str:
         )
     sentence = f"Learning from elevation change beats {rivals} under {'; '.join(wins)}"
     return sentence + (f"; but not demonstrably under {'; '.join(fails)}." if fails else ".")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An honest split: its name, the row of its best model's gain, whether that wins, in words.
+
+    ``seasonal`` says that labels of other years teach as much: what is learnt is the season.
+    """
+
+    split: str
+    best: pd.Series
+    won: bool
+    text: str
+    seasonal: bool
+
+
+def claimed_target(scores: pd.DataFrame) -> str:
+    """Return the target that claims are about: the change, where it was scored."""
+    return "change" if (scores["target"] == "change").any() else "cumulative"
+
+
+def judge_splits(scores: pd.DataFrame) -> tuple[list[Judged], str | None]:
+    """Return each honest split's best model and whether it wins, or why none can be judged.
+
+    Parameters
+    ----------
+    scores
+        Table SCORES.
+    """
+    scores = scores[scores["target"] == claimed_target(scores)]
+    pooled = scores[scores["scope"] == "pooled"]
+    gains = pooled[(pooled["score"] == "gain_vs_best") & (pooled["kind"] == "model")]
+    known = gains[gains["value"].notna()]
+    if known.empty:
+        return [], next(iter(gains["reason"].dropna()), "no score")
+    judged = []
+    for split in (name for name in HONEST_SPLITS if (known["split"] == name).any()):
+        best = known[known["split"] == split].sort_values(["value", "model"]).iloc[-1]
+        rows = scores[scores["split"] == split]
+        won, text = _split_verdict(rows, best)
+        chance = rows[(rows["score"] == "p_permuted") & (rows["value"] > SIGNIFICANCE)]
+        judged.append(Judged(split, best, won, text, seasonal=len(chance) > 0))
+    return judged, None if judged else "no honest split"
 
 
 def _split_verdict(rows: pd.DataFrame, best: pd.Series) -> tuple[bool, str]:

@@ -26,6 +26,10 @@ th, td { border-bottom: 1px solid #ccc; padding: .25rem .8rem .25rem 0; text-ali
          vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 .no { color: #a40000; font-weight: 600 } .yes { color: #00600f }
+h3 { font-size: 1rem; margin: 1.2rem 0 0 } h3 + p { margin-top: .2rem } a { color: #00539b }
+dt { font-weight: 600 } dd { margin: 0 0 .4rem 1rem }
+.notice { border-left: .3rem solid #b35c00; background: #fff6e8; padding: .6rem 1rem }
+.wide { overflow-x: auto }
 """
 
 
@@ -63,7 +67,15 @@ def render_table(frame: pd.DataFrame, titles: dict[str, str]) -> str:
             _cell(value, numeric[name]) for name, value in zip(titles, row, strict=True)
         )
         rows.append(f"<tr>{cells}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return _table(f"<tr>{head}</tr>", rows)
+
+
+def _table(head: str, rows: list[str]) -> str:
+    """Return a table that scrolls by itself where the page is narrow."""
+    return (
+        f'<div class="wide" tabindex="0"><table><thead>{head}</thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _paragraph(text: str) -> str:
@@ -745,9 +757,7 @@ def describe_validation(validation: dict[str, Any]) -> str:
         f"{key} {value}" for key, value in world.items() if not isinstance(value, dict | list)
     )
     head = "<tr><th>metric</th><th>value</th><th>tolerance</th><th></th><th>meaning</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>" + _paragraph(
-        f"The world: {factors}."
-    )
+    return _table(head, rows) + _paragraph(f"The world: {factors}.")
 
 
 def render_summary(
@@ -759,6 +769,7 @@ def render_summary(
     checks: pd.DataFrame,
     centroids: pd.DataFrame,
     stability: pd.DataFrame,
+    lead: str,
     verdict: str,
     explained: pd.DataFrame,
     coupling: pd.DataFrame,
@@ -793,6 +804,8 @@ def render_summary(
     comparison,     sheet_coupling, case_study, rapid_melt, rapid_melt_rates, early_warning, \
     sensitivity, lakes, lake_events, searched_nodes, inventory_matches
         The tables of those names (see :mod:`cryofuse.tables`).
+    lead
+        First words, of :func:`cryofuse.products.answers.render_lead`.
     verdict
         The sentence that the skill table gives.
     fdr
@@ -811,13 +824,16 @@ def render_summary(
     Returns
     -------
     str
-        One HTML page without links to anything outside.
+        One HTML page, whose links are to files beside it.
     """
     parts = [
         _paragraph(
             f"Region {title}, months {months}, source {source}. Elevation change is positive for "
             "thickening, mass change for gain. A dash is a missing value, never a zero."
         ),
+        lead,
+        "<h2>In detail</h2>",
+        _paragraph("The same and more in the terms and tables of the field."),
         "<h2>Does elevation change predict mass change?</h2>",
         _paragraph(verdict),
         describe_archive(granules, totals, min_months=min_months, synthetic=source == "synthetic"),
@@ -859,9 +875,9 @@ def render_summary(
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>cryofuse: {html.escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>cryofuse: {html.escape(title)}</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>{html.escape(title)}: elevation change and mass change</h1>{''.join(parts)}"
-        "</body></html>\n"
+        "</main></body></html>\n"
     )
 
 

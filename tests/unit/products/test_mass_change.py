@@ -1,5 +1,6 @@
 """The product's files say what its table says, and pass the checkers of their formats."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,7 @@ from cryofuse.products.mass_change import (
 )
 from cryofuse.tables import PRODUCT_MONTHS, check, from_pandas
 from tests.compliance import check_geometry, list_failures, list_faults
+from tests.conftest import ROOT
 
 CRS = "EPSG:3413"
 MONTHS = pd.date_range("2019-11-01", "2022-02-01", freq="MS").as_unit("us")
@@ -354,3 +356,24 @@ def test_where_nothing_is_predicted_files_are_written_all_the_same(
         assert np.isfinite(data["observed_mass"]).sum() == 3 * len(MONTHS) - 1
     found = pyogrio.read_dataframe(tmp_path / "bare.gpkg", layer="mascons")
     assert found["latest_month"].isna().all() and found["predicted_rate_gt_yr"].isna().all()
+
+
+def test_the_guides_sample_runs(
+    path: Path, geopackage: Path, months: pd.DataFrame, capsys: pytest.CaptureFixture
+) -> None:
+    page = (ROOT / "docs" / "products.md").read_text()
+    (sample,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    folder = "results/demo/product/mass_change"
+    assert sample.count(f"{folder}.nc") == sample.count(f"{folder}.gpkg") == 1
+    names: dict = {}
+    exec(
+        sample.replace(f"{folder}.nc", str(path)).replace(f"{folder}.gpkg", str(geopackage)), names
+    )
+    names["data"].close()
+    own = months[months["mascon_id"] == 10].sort_values("month")
+    np.testing.assert_array_equal(names["one"]["observed_mass"], own["observed_mass_gt"])
+    whole = months.groupby("month")["predicted_mass_gt"].sum(min_count=3)
+    lacking = pd.DatetimeIndex(["2020-03-01", "2020-05-01"])
+    np.testing.assert_allclose(names["total"], whole.drop(lacking))
+    assert int(names["gaps"].sum()) == 1
+    assert "predicted_rate_gt_yr" in capsys.readouterr().out

@@ -198,6 +198,7 @@ def page(**changed):
         "checks": checks(),
         "centroids": centroids(),
         "stability": stability(),
+        "lead": "<h2>In short</h2>",
         "verdict": "Elevation change predicts mass change in this test.",
         "explained": explained(),
         "coupling": coupling(),
