@@ -43,7 +43,7 @@ MAX_LAPSES = 0.25
 JOIN_CORRELATION = 0.7
 JOIN_SHARE = 0.1
 #: Turns of a volume series count as events above this many σ of the difference: the largest
-#: difference of seventy months of noise alone is 3.4 of them on average, and rarely above 4.
+#: difference of seventy months of noise alone is 3.4 of them on average, above 4 in 8 % of series.
 EVENT_SIGMAS = 4.0
 #: A month departs, in the test for surface water, above this many σ.
 DEPARTURE_SIGMAS = 2.0

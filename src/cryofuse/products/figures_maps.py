@@ -635,8 +635,8 @@ def draw_lakes_map(
     largest = lakes[lakes["status"] == "candidate"].nlargest(MOST_LAKES, "volume_range_km3")
     rows = (len(largest) + 1) // 2
     top = min(4.9, 0.62 * style.PAGE_WIDTH_IN * base.aspect)
-    figure = style.new_figure(top + 1.15 * rows + 0.9)
-    heights = [top, 1.15 * rows][: 1 + bool(rows)]
+    figure = style.new_figure(top + 1.3 * rows + 0.9)
+    heights = [top, 1.3 * rows][: 1 + bool(rows)]
     parts: Any = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     upper = parts[0]
     frames = _close_ups(lakes, searched)
@@ -779,15 +779,12 @@ def _draw_volumes(
                 event.start, event.end + pd.DateOffset(months=1), color=EVENT_COLOURS[event.kind],
                 alpha=0.25, lw=0, zorder=0, gid=f"event_{event.kind}_{lake.lake_id}",
             )  # fmt: skip
+        title = _name_lake(lake)
         drains = events[(events["lake_id"] == lake.lake_id) & (events["kind"] == "drain")]
         if len(drains):
             drain = drains.loc[drains["volume_km3"].idxmin()]
-            said = f"drains {drain['start']:%Y-%m} to {drain['end']:%Y-%m}: "
-            said += f"{drain['volume_km3']:.3f} ± {drain['volume_sigma_km3']:.3f} km³"
-            axes.annotate(
-                said.replace("-0.", "−0."), (1.0, 1.02), xycoords="axes fraction", ha="right",
-                va="bottom", fontsize=5.8, color=style.INK, gid="drain_text",
-            )  # fmt: skip
+            title += f"\ndrains {drain['start']:%Y-%m} to {drain['end']:%Y-%m}: "
+            title += f"−{-drain['volume_km3']:.3f} ± {drain['volume_sigma_km3']:.3f} km³"
         low = series["volume_km3"] - series["volume_sigma_km3"]
         high = series["volume_km3"] + series["volume_sigma_km3"]
         axes.vlines(series["month"], low, high, color=style.FAINT, lw=0.8, zorder=2)
@@ -796,7 +793,7 @@ def _draw_volumes(
             zorder=3, gid=f"volume_{lake.lake_id}",
         )  # fmt: skip
         axes.axhline(0, color=style.FAINT, lw=0.4, zorder=1)
-        axes.set_title(_name_lake(lake), fontsize=7)
+        axes.set_title(title, fontsize=6.5)
         style.month_axis(axes)
     for axes in panels[: len(largest)][-2:]:
         axes.tick_params(labelbottom=True)
