@@ -130,10 +130,9 @@ def _draw_flag_counts(
     for step, (source, (name, _, colour)) in enumerate(_SOURCES.items()):
         part = single[single["source"] == source]
         share = 100 * part["flagged"].astype(float).groupby(part["month"]).mean()
-        bars = axes.bar(
-            share.index.to_numpy() + np.timedelta64(9 * (step - 1), "D"), share, width=9,
-            color=colour, label=name,
-        )  # fmt: skip
+        width = np.timedelta64(9, "D")
+        left = share.index.to_numpy() + (step - 1) * width
+        bars = axes.bar(left, share, width=width, color=colour, label=name)
         for bar in bars:
             bar.set_gid(f"share {source}")
     nominal = 100 * float(rates["nominal_rate"].iloc[0])

@@ -640,20 +640,22 @@ def draw_lakes_map(
     parts: Any = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     upper = parts[0]
     frames = _close_ups(lakes, searched)
-    grid = upper.add_gridspec(max(len(frames), 1), 2, width_ratios=(2.2, 1))
+    grid = upper.add_gridspec(max(len(frames), 1), 2, width_ratios=(1.4, 1))
     axes = upper.add_subplot(grid[:, 0] if frames else grid[:, :])
     style.draw_base(axes, base)
     style.mark_windows(axes, frames, "ABC"[: len(frames)])
     close = []
     for row, (letter, (name, frame)) in enumerate(zip("ABC", frames.items(), strict=False)):
         place = upper.add_subplot(grid[row, 1])
-        style.draw_base(place, base, window=frame)
+        style.draw_base(place, base, window=frame, ice=style.UNSEEN)
         place.set_title(f"{letter}  {name.replace('_', ' ')}", fontsize=7.5)
         close.append(place)
     _draw_departures(upper, close, searched)
     for place in close:
         _draw_outlines(place, lakes, base)
     handles = _mark_lakes([axes, *close], lakes, matches)
+    if close:
+        handles.append(style.unseen_handle("close-ups: not searched"))
     if rows:
         _draw_volumes(parts[1], largest, months, events, rows)
     style.legend_below(figure, handles, 3, fontsize=6.3)

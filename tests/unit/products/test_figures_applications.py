@@ -68,6 +68,7 @@ def test_rapid_melt_draws_anomalies_threshold_and_flags():
     heights = {round(b.get_x() + b.get_width() / 2): b.get_height() for b in share}
     assert heights[round(date2num(MONTHS[12])) + 9] == 100
     assert sum(heights.values()) == 100
+    assert {round(b.get_width()) for b in share} == {9}, "nine days: wide enough to be seen"
     assert artists(figure, "nominal")[0].get_ydata()[0] == pytest.approx(2)
 
 
