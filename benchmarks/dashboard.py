@@ -118,6 +118,7 @@ def write_page(path: str, pieces: int) -> dict[str, Any]:
         shapes=cut_mascons(tables["mascons"], base),
         lakes=tables["lakes"],
         sea_level=tables["sea_level"],
+        answer="A sentence.",
         verdict="A sentence.",
         synthetic=False,
         provenance={},

@@ -520,7 +520,9 @@ rule write_dashboard:
         totals=rules.sum_totals.output.totals,
         sea_level=rules.sum_totals.output.sea_level,
         lakes=rules.find_lakes.output.lakes,
-        lib=lib("products/dashboard/data", "products/dashboard/page", "learning/skill"),
+        lib=lib(
+            "products/dashboard/data", "products/dashboard/page", "products/answers"
+        ),
         page=page_files("products/dashboard"),
         region=region_files("outline", "coast"),
     output:

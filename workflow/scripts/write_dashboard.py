@@ -5,6 +5,7 @@ from typing import Any
 from cryofuse.config import RegionSettings
 from cryofuse.learning.skill import verdict
 from cryofuse.logs import job_log
+from cryofuse.products.answers import answer_prediction
 from cryofuse.products.dashboard.data import build_data
 from cryofuse.products.dashboard.page import render_page
 from cryofuse.products.style import base_map, cut_mascons
@@ -43,6 +44,7 @@ def main(snakemake: Any) -> None:
             shapes=cut_mascons(mascons, base),
             lakes=lakes,
             sea_level=sea_level,
+            answer=answer_prediction(scores),
             verdict=verdict(scores),
             synthetic=params.source == "synthetic",
             provenance=provenance(snakemake),

@@ -35,6 +35,7 @@ def render_page(
     shapes: MasconShapes,
     lakes: pd.DataFrame,
     sea_level: pd.DataFrame,
+    answer: str,
     verdict: str,
     synthetic: bool,
     provenance: Mapping[str, Any],
@@ -49,6 +50,8 @@ def render_page(
         Base map and cut mascons, in the order of the data's.
     lakes, sea_level
         Tables ``hydrology/lakes`` and ``applications/sea_level``.
+    answer
+        The same as ``verdict`` in plain words.
     verdict
         The sentence that the skill table gives.
     synthetic
@@ -82,6 +85,7 @@ def render_page(
             if synthetic
             else ""
         ),
+        answer=html.escape(answer),
         verdict=html.escape(verdict),
         map=draw_map(base, shapes, candidates),
         sea_level=describe_sea_level(sea_level),
