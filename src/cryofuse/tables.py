@@ -1135,7 +1135,9 @@ PRODUCT_MONTHS = Table(
         "dh_m": _null(F8, "mean elevation change over the mascon's ice (retrospective)"),
         "dh_sigma_m": _null(F8, "its σ", low=0),
         "predicted_change_gt": _null(
-            F8, "mass change since the month before, by a model that never saw the mascon"
+            F8,
+            "mass change since the month before, by a model fitted without the mascon (that one of "
+            "the models speaks is chosen by the error over all mascons)",
         ),
         "predicted_change_lower_gt": _null(F8, "lower end of its conformal interval"),
         "predicted_change_upper_gt": _null(F8, "upper end"),

@@ -42,6 +42,7 @@ STATUS = {
     "no_predicted_change": 8,
     "no_predicted_mass": 16,
     "no_interval": 32,
+    "earlier_altimetry_only": 64,
 }
 #: CF's own name of a mass whose zero is arbitrary.
 _MASS_NAME, _AMOUNT_NAME = "change_in_land_ice_mass", "change_in_land_ice_amount"
@@ -247,6 +248,8 @@ def _status(laid: pd.DataFrame) -> np.ndarray:
         "no_predicted_change": laid["predicted_change_gt"].isna().to_numpy(),
         "no_predicted_mass": laid["predicted_mass_gt"].isna().to_numpy(),
         "no_interval": unbounded.any(axis=1),
+        "earlier_altimetry_only": laid["dh_m"].isna().to_numpy()
+        & laid[predicted].notna().to_numpy().any(axis=1),
     }
     return sum(np.int8(bit) * held[name].astype(np.int8) for name, bit in STATUS.items())
 
@@ -258,6 +261,7 @@ def _status_about() -> dict[str, Any]:
         "flag_masks": np.array(list(STATUS.values()), np.int8),
         "flag_meanings": " ".join(STATUS),
         "comment": "no_altimetry: no elevation change from segments up to the month; "
+        "earlier_altimetry_only: the month itself has none, and is predicted from months before; "
         "no_predicted_change or no_predicted_mass without it: the model is not applicable, the "
         "log of the run says why",
     }
