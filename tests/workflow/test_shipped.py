@@ -100,7 +100,8 @@ def test_swapping_the_region_swaps_every_path(fresh):
 
 def test_profile_slurm_works_as_typed_from_the_root(fresh):
     typed = ["--profile", "slurm", "-n", "--quiet", "host", "--directory", fresh]
-    done = subprocess.run([sys.executable, "-m", "snakemake", *typed], cwd=ROOT, check=False)
+    command = [sys.executable, "-m", "snakemake", *typed]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
