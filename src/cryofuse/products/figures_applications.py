@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.dates import date2num
 
 from cryofuse.calendar import month_index
 from cryofuse.products import style
@@ -130,9 +131,8 @@ def _draw_flag_counts(
     for step, (source, (name, _, colour)) in enumerate(_SOURCES.items()):
         part = single[single["source"] == source]
         share = 100 * part["flagged"].astype(float).groupby(part["month"]).mean()
-        width = np.timedelta64(9, "D")
-        left = share.index.to_numpy() + (step - 1) * width
-        bars = axes.bar(left, share, width=width, color=colour, label=name)
+        day = date2num(share.index) + 9 * (step - 1)
+        bars = axes.bar(day, share, width=9, color=colour, label=name)
         for bar in bars:
             bar.set_gid(f"share {source}")
     nominal = 100 * float(rates["nominal_rate"].iloc[0])

@@ -72,6 +72,13 @@ def test_rapid_melt_draws_anomalies_threshold_and_flags():
     assert artists(figure, "nominal")[0].get_ydata()[0] == pytest.approx(2)
 
 
+def test_rapid_melt_of_fewer_sources_shows_those():
+    months, rates = rapid_melt()
+    single = (months["scope"] != "sheet") & (months["source"] == "dh")
+    figure = draw_rapid_melt(months[~single], rates, "Testland")
+    assert not artists(figure, "share dh") and artists(figure, "share model")
+
+
 def test_rapid_melt_without_a_series_says_why():
     months, rates = rapid_melt()
     months = months.assign(anomaly=np.nan, threshold=np.nan, flagged=pd.NA)
