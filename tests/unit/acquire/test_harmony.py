@@ -339,7 +339,7 @@ def test_a_service_behind_a_log_in_is_a_reason(site, kind, text, path):
 def test_what_is_ready_before_a_refusal_is_kept(site):
     every, _ = site.ask()
     mixed = 0
-    for answered in range(0, 60, 4):
+    for answered in range(0, 60, 8):
         site.archive.fault("401", match="/jobs/", skip=answered)
         urls, reasons = site.ask(batch=2)
         site.archive.clear_faults()
