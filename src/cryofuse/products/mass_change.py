@@ -289,8 +289,8 @@ def _status_about() -> dict[str, Any]:
         "comment": f"no_altimetry: {NO_ALTIMETRY}; no_causal_elevation: {NO_CAUSAL_FIT}, and "
         "nothing later may predict it; "
         "earlier_altimetry_only: the month itself has none, and is predicted from months before; "
-        "no_predicted_change or no_predicted_mass without any of these: the model is not applicable, the "
-        "log of the run says why",
+        "no_predicted_change or no_predicted_mass without any of these: the model is not "
+        "applicable, the log of the run says why",
     }
 
 
@@ -497,8 +497,8 @@ def describe_mascons(
     GeoDataFrame
         Rates are trends with season (:func:`cryofuse.products.totals.fit_trend`), both over the
         months from ``rate_start`` to ``rate_end`` that have either mass; null where there are too
-        few. The change of a year is predicted as the sum of its twelve months and observed as December's mass less that
-        of the December before; null where a month lacks.
+        few. The change of a year is predicted as the sum of its twelve months and observed as
+        December's mass less that of the December before; null where a month lacks.
     """
     import geopandas
 
