@@ -1,4 +1,4 @@
-"""Adapter of rule simulate_mascons: a planted world in, its mascon files, inventory of lakes and truth out."""
+"""Adapter of rule simulate_mascons: a planted world in; mascon files, lake inventory, truth out."""
 
 from typing import Any
 

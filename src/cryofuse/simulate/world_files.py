@@ -36,7 +36,9 @@ def write_world(
     elevation: ElevationSettings | None = None,
     product: str = "jpl",
 ) -> list[pa.Table]:
-    """Write a synthetic world: ``atl06/{period}/*.h5``, ``mascons.nc``, ``inventory.csv``, ``truth/``.
+    """Write a synthetic world.
+
+    Its files: ``atl06/{period}/*.h5``, ``mascons.nc``, ``inventory.csv`` (lakes) and ``truth/``.
 
     Parameters
     ----------
