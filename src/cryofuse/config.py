@@ -1052,8 +1052,18 @@ class WorldSettings(Settings):
         None, description="GeoTIFF or NetCDF of rates (m/yr) in place of the planted ones"
     )
     mass_start: str = Field("2002-04", description="First month of the mascon file, YYYY-MM")
+    absent_months: list[str] = Field(
+        default_factory=list,
+        description="Months that the mascon file lacks beside those that the real record lacks, "
+        "YYYY-MM",
+    )
 
     _parse = field_validator("mass_start", mode="before")(_month)
+
+    @field_validator("absent_months", mode="before")
+    @classmethod
+    def _months(cls, value: Any) -> Any:
+        return [_month(item) for item in value] if isinstance(value, list) else value
 
 
 class Box(Settings):

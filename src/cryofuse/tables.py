@@ -972,7 +972,11 @@ SEARCHED_NODES = Table(
 INVENTORY_MATCHES = Table(
     "hydrology/inventory_matches",
     {
-        "inventory_row": _null(I4, "row of the inventory, from 1; null for new candidates", low=1),
+        "inventory_row": _null(
+            I4,
+            "row of the inventory, from 1, below the header of its sheet; null for new candidates",
+            low=1,
+        ),
         "inventory_name": _null(TEXT, "its name; null where unnamed"),
         "kind": _null(TEXT, "its kind (Active, Stable …); null where the inventory does not say"),
         "candidate_id": _null(I4, "lake_id of the candidate: of a hit, new or not compared one"),

@@ -69,7 +69,8 @@ elif CONFIG.source == "synthetic":
             mem_mb=memory(1200),
             runtime=minutes(30),
         params:
-            world=settings("world"),
+            # Altimetry knows nothing of the months that gravimetry lacks.
+            world=settings("world", "absent_months"),
             elevation=world_elevation,
             period=period_months,
             region=region_settings,
@@ -80,13 +81,14 @@ elif CONFIG.source == "synthetic":
 
     rule simulate_mascons:
         input:
-            lib=lib("simulate/world", "simulate/mascons"),
+            lib=lib("simulate/world", "simulate/mascons", "simulate/lake_inventory"),
             data=data("jpl_mascons_greenland.csv"),
             raster=[CONFIG.world.rate_raster] if CONFIG.world.rate_raster else [],
             region=region_files("outline"),
         output:
             **mascon_companions("{region}"),
             mascons=mascon_file("{region}"),
+            inventory=PLANTED_INVENTORY,
             truth=directory("resources/{region}/synthetic/truth"),
         log:
             "logs/{region}/simulate_mascons.log",
@@ -105,7 +107,7 @@ elif CONFIG.source == "synthetic":
             product=CONFIG.mascons.product,
             region=region_settings,
         message:
-            "Writing the synthetic mascon file and the truth"
+            "Writing the synthetic mascon file, the inventory of lakes and the truth"
         script:
             "../scripts/simulate_mascons.py"
 

@@ -107,6 +107,17 @@ def region_files(*keys):
     return files
 
 
+# What an earlier survey of the synthetic world knew of its lakes.
+PLANTED_INVENTORY = "resources/{region}/synthetic/inventory.csv"
+
+
+def lake_inventory(wildcards):
+    """Return the region's inventory of lakes: its own, or that of the synthetic world."""
+    own = REGIONS[wildcards.region].inventory
+    planted = PLANTED_INVENTORY if CONFIG.source == "synthetic" else []
+    return own or planted
+
+
 def lib(*modules):
     """Return the files of library modules and of all they import: a job's code as its input."""
     return [lib_path(path) for path in module_files(*modules, "logs", "provenance")]

@@ -7,7 +7,8 @@ rule find_lakes:
         node_months=per_tile(rules.fit_nodes.output.node_months),
         mascons=rules.read_mascons.output.mascons,
         lib=lib("hydrology/lakes", "hydrology/inventory"),
-        region=region_files("outline", "inventory"),
+        region=region_files("outline"),
+        inventory=lake_inventory,
     output:
         lakes="results/{region}/hydrology/lakes.parquet",
         lake_months="results/{region}/hydrology/lake_months.parquet",

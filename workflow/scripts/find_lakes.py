@@ -50,11 +50,13 @@ def main(snakemake: Any) -> None:
             len(found.lakes),
         )
         inventory = None
-        if region.inventory:
-            inventory = read_inventory(region.inventory)
+        # An empty list where there is none.
+        file = snakemake.input.get("inventory")
+        if file:
+            inventory = read_inventory(file)
             here = inside_region(inventory, region, settings.inventory_match_m)
             log.info("inventory: %d of %d lakes lie in the region", here.sum(), here.size)
-            source["inventory"] = {"file": region.inventory, "rows_outside": int((~here).sum())}
+            source["inventory"] = {"file": str(file), "rows_outside": int((~here).sum())}
             inventory = inventory[here]
         lakes, matches = match_inventory(
             found.lakes, inventory, found.nodes, region.crs, settings.inventory_match_m

@@ -1,9 +1,10 @@
-"""Adapter of rule simulate_mascons: a planted world in, its mascon files and the truth out."""
+"""Adapter of rule simulate_mascons: a planted world in; mascon files, lake inventory, truth out."""
 
 from typing import Any
 
 from cryofuse.config import ElevationSettings, PeriodSettings, RegionSettings, WorldSettings
 from cryofuse.logs import job_log
+from cryofuse.simulate.lake_inventory import write_inventory
 from cryofuse.simulate.mascons import plant_mass, write_mascons, write_truth
 from cryofuse.simulate.world import World
 
@@ -25,6 +26,7 @@ def main(snakemake: Any) -> None:
             snakemake.output.get("mapping"),
         )
         write_truth(world, truth, snakemake.output.truth)
+        write_inventory(world, snakemake.output.inventory)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``name`` (null where unnamed), ``longitude`` and ``latitude`` (degrees), ``kind``
-        (Active, Stable …, null where the file does not say).
+        (Active, Stable …, null where the file does not say). The index counts rows from 0, of a
+        workbook those below the header of each sheet.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
         if name not in frame:
             frame[name] = None
         frame[name] = frame[name].astype("str")
-    return frame[list(COLUMNS)].reset_index(drop=True)
+    return frame[list(COLUMNS)]
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -124,7 +125,7 @@ def _read_workbook(path: Path) -> pd.DataFrame:
             f"inventory: {path} has no sheet {', '.join(LIVINGSTONE_SHEETS)} with columns "
             "Lat. and Lon.; save it as CSV with longitude, latitude and name"
         )
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames)
 
 
 def _shared_strings(archive: zipfile.ZipFile) -> list[str]:
@@ -178,16 +179,17 @@ def _lakes_of(rows: list[dict[str, str]], sheet: str) -> pd.DataFrame | None:
     if not latitude or not longitude:
         return None
     names, kinds = find("location", "name"), find("lake type")
-    lakes = []
-    for row in rows[1:]:
+    lakes, numbers = [], []
+    for number, row in enumerate(rows[1:]):
         try:
             place = (float(row[longitude[0]]), float(row[latitude[0]]))
         except (KeyError, ValueError):
             continue
+        numbers.append(number)
         name = ", ".join(row[column] for column in names if column in row) or None
         kind = next((row[column] for column in kinds if column in row), None)
         lakes.append({"name": name, "longitude": place[0], "latitude": place[1], "kind": kind})
-    return pd.DataFrame(lakes, columns=list(COLUMNS))
+    return pd.DataFrame(lakes, index=numbers, columns=list(COLUMNS))
 
 
 def match_inventory(
@@ -198,6 +200,8 @@ def match_inventory(
     match_m: float,
 ) -> tuple[geopandas.GeoDataFrame, pd.DataFrame]:
     """Match candidates with an inventory: nearest pairs first, each lake once.
+
+    Lakes that are known not to move get a candidate that no other lake is near.
 
     Parameters
     ----------
@@ -253,11 +257,11 @@ def match_inventory(
     if apart.size:
         table["distance_km"] = apart.min(axis=1) / 1e3
     free_rows, free_lakes = np.ones(len(table), bool), np.ones(len(candidates), bool)
-    order = np.unravel_index(np.argsort(apart, axis=None, kind="stable"), apart.shape)
+    kind = inventory["kind"]
+    at_rest = np.broadcast_to((kind.notna() & (kind != ACTIVE)).to_numpy()[:, None], apart.shape)
+    order = np.unravel_index(np.lexsort((apart.ravel(), at_rest.ravel())), apart.shape)
     for row, lake in zip(*order, strict=True):
-        if apart[row, lake] > match_m:
-            break
-        if not (free_rows[row] and free_lakes[lake]):
+        if apart[row, lake] > match_m or not (free_rows[row] and free_lakes[lake]):
             continue
         free_rows[row] = free_lakes[lake] = False
         table.loc[row, ["outcome", "reason"]] = ["hit", None]

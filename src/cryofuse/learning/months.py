@@ -38,8 +38,10 @@ logger = logging.getLogger(__name__)
 SPLIT = "leave_mascon_out"
 #: Targets, and what their columns are called.
 TARGETS = {"change": "change", "cumulative": "mass"}
-#: Reason of a mascon month without elevation change.
-NO_ALTIMETRY = "no elevation change from segments up to the month"
+#: Reason of a mascon month without elevation change, in it or before it.
+NO_ALTIMETRY = "no elevation change in the month or before"
+#: Reason of one whose elevation change is known by later segments alone.
+NO_CAUSAL_FIT = "too few segments before the month for a fit"
 _WORDS = {"change": "monthly change", "cumulative": "mass anomaly"}
 _KEYS = ["mascon_id", "month"]
 
@@ -111,7 +113,7 @@ def predict_target(
     try:
         folds = usable_folds(SPLIT, samples, settings, neighbours)
     except SplitError as error:
-        table["reason"] = np.where(seen, str(error), NO_ALTIMETRY)
+        table["reason"] = np.where(seen, str(error), NO_CAUSAL_FIT)
         return table
     known = pd.MultiIndex.from_frame(samples.table[_KEYS])
     unknown = seen & ~pd.MultiIndex.from_frame(ordered[_KEYS]).isin(known)
@@ -127,7 +129,7 @@ def predict_target(
     table = table[_KEYS].merge(found, on=_KEYS, how="left", validate="one_to_one")
     missing = table["predicted_cm"].isna().to_numpy()
     table.loc[missing & seen, "reason"] = "no fold with enough training mascons leaves it out"
-    table.loc[missing & ~seen, "reason"] = NO_ALTIMETRY
+    table.loc[missing & ~seen, "reason"] = NO_CAUSAL_FIT
     return table
 
 
@@ -204,6 +206,9 @@ def predict_months(
     monthly = not _is_seasonal(features)
     known = pd.MultiIndex.from_frame(features.loc[has_altimetry(features), _KEYS])
     seen = pd.MultiIndex.from_frame(table[_KEYS]).isin(known)
+    # Rows are in order of months: whether any elevation change came before, or comes now.
+    begun = kept["dh_m"].notna().groupby(kept["mascon_id"]).cummax().to_numpy()
+    unseen = np.where(begun, NO_CAUSAL_FIT, NO_ALTIMETRY)
     models: dict[str, Any] = {}
     reasons = {}
     for target, name in TARGETS.items():
@@ -212,12 +217,13 @@ def predict_months(
             model, why = None, "features are of seasons, not of months"
         if model is None:
             found = table[_KEYS].assign(predicted_cm=np.nan, lower_cm=np.nan, upper_cm=np.nan)
-            found["reason"] = np.where(seen | (not monthly), str(why), NO_ALTIMETRY)
+            found["reason"] = np.where(seen | (not monthly), str(why), unseen)
             models[target] = {"reason": why}
         else:
             logger.info("%s: %s, RMSE %.3g cm under %s", target, model, rmse, SPLIT)
             predicted = predict_target(model, features, target, settings, neighbours)
             found = table[_KEYS].merge(predicted, on=_KEYS, how="left", validate="one_to_one")
+            found["reason"] = np.where(seen, found["reason"], unseen)
             models[target] = {"model": model, "rmse_cm": rmse, "split": SPLIT}
         for column, suffix in (("predicted", ""), ("lower", "_lower"), ("upper", "_upper")):
             values = found[f"{column}_cm"].to_numpy(float)

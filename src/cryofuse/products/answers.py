@@ -23,6 +23,8 @@ _WHERE = {
     "leave_mascon_out": "in places that it had not learnt from",
     "forward": "in later months",
 }
+#: An interval from fewer independent blocks of months is told to be a thin one.
+_FEW_BLOCKS = 5
 #: Words of the page that a newcomer may not know.
 TERMS = {
     "ICESat-2": "a satellite that measures the height of the ice with a laser, since 2018",
@@ -36,11 +38,10 @@ TERMS = {
     "95 % range": "where the true value lies in 95 of 100 such cases, if the assumptions hold",
     "held out": "kept from a model while it learns, to test it on",
 }
-#: What lies beside the page.
+#: What a whole run writes beside the page.
 FILES = {
     "dashboard.html": "map and series of every mascon, to click through; needs no network",
     "figures/": "every figure as PNG and PDF",
-    "report.html": "all figures with captions, where snakemake --report was asked for it",
     "product/mass_change.nc": "mass by mascon and month for programs (NetCDF)",
     "product/mass_change.gpkg": "the same for maps (GeoPackage, for QGIS)",
     "skill/table.csv": "the scores of all models",
@@ -87,6 +88,9 @@ def answer_prediction(scores: pd.DataFrame) -> str:
         value, lower, upper = (100 * float(split.best[n]) for n in ("value", "lower", "upper"))
         text = f"{_WHERE[split.split]} (squared error smaller by {_signed(value)} %"
         text += f", 95 % range {_signed(lower)} to {_signed(upper)} %" if np.isfinite(lower) else ""
+        blocks = split.best["n_blocks"]
+        if pd.notna(blocks) and blocks < _FEW_BLOCKS:
+            text += f", from only {int(blocks)} independent stretches of time"
         text += "; what it learns there is mostly the season)" if split.seasonal else ")"
         told[split.won].append(text)
     if not told[True]:
@@ -247,7 +251,10 @@ def render_lead(
     )
     return (
         f"{notice}<h2>In short</h2>{asked}<h2>Words</h2><dl>{_define(TERMS.items())}</dl>"
-        f"<h2>Beside this page</h2><ul>{files}</ul>"
+        "<h2>Beside this page</h2><p>A whole run writes these; one of a single target, such as "
+        "<code>snakemake summary</code>, does not write them all.</p>"
+        f"<ul>{files}<li>report.html, where built (<code>snakemake --report</code>): all figures "
+        "with captions</li></ul>"
     )
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 import shapely
 
 from cryofuse.calendar import add_months, month_middle
-from cryofuse.learning.months import NO_ALTIMETRY, TARGETS
+from cryofuse.learning.months import NO_ALTIMETRY, NO_CAUSAL_FIT, TARGETS
 from cryofuse.mascons.footprints import project_footprints
 from cryofuse.products.totals import fit_trend
 from cryofuse.tables import written
@@ -43,6 +43,7 @@ STATUS = {
     "no_predicted_mass": 16,
     "no_interval": 32,
     "earlier_altimetry_only": 64,
+    "no_causal_elevation": 128,
 }
 #: CF's own name of a mass whose zero is arbitrary.
 _MASS_NAME, _AMOUNT_NAME = "change_in_land_ice_mass", "change_in_land_ice_amount"
@@ -110,9 +111,10 @@ def build_dataset(
             _about("area of the mascon's ice", "km2"),
         ),
     }
+    covered = _measure_coverage(months)
     for kind in ("predicted", "observed"):
         for name in TARGETS.values():
-            variables |= _masses(kind, name, grid, land)
+            variables |= _masses(kind, name, grid, land, covered[name])
     variables["elevation_change"] = (
         ("mascon", "time"),
         grid("dh_m").astype(float),
@@ -170,7 +172,9 @@ def build_dataset(
                 },
             ),
         },
-        attrs=attributes | _extent(places, bounds),
+        attrs=attributes
+        | {f"interval_coverage_measured_{name}": told for name, told in covered.items()}
+        | _extent(places, bounds),
     )
     return dataset
 
@@ -194,7 +198,23 @@ def _content_type(name: str) -> str:
     return "auxiliaryInformation"
 
 
-def _masses(kind: str, name: str, grid: Any, land: np.ndarray) -> dict[str, tuple]:
+def _measure_coverage(months: pd.DataFrame) -> dict[str, str]:
+    """Return by target how many observed values lie in their intervals, in words."""
+    told = {}
+    for name in TARGETS.values():
+        observed = months[f"observed_{name}_gt"]
+        lower, upper = months[f"predicted_{name}_lower_gt"], months[f"predicted_{name}_upper_gt"]
+        known = observed.notna() & lower.notna()
+        inside = observed.between(lower, upper)[known]
+        told[name] = (
+            f"{100 * inside.mean():.1f} % of {len(inside)} observed values lie in the interval"
+            if len(inside)
+            else "not measured: no month has an interval and an observed value"
+        )
+    return told
+
+
+def _masses(kind: str, name: str, grid: Any, land: np.ndarray, covered: str) -> dict[str, tuple]:
     """Return one mass with what tells its uncertainty, and the same as water on the land."""
     whole = f"{kind}_{name}"
     spread = ["lower", "upper"] if kind == "predicted" else ["uncertainty"]
@@ -219,7 +239,12 @@ def _masses(kind: str, name: str, grid: Any, land: np.ndarray) -> dict[str, tupl
         found[f"{whole}_{ending}"] = (
             dims,
             grid(f"{whole}{columns[ending]}_gt").astype(float),
-            _about(f"{words[ending]} {title}", "Gt", modified),
+            _about(
+                f"{words[ending]} {title}",
+                "Gt",
+                modified,
+                **({"comment": covered} if kind == "predicted" else {}),
+            ),
         )
     amount = values * KG_M2_PER_GT_KM2 / land[:, np.newaxis]
     found[f"{whole}_water_equivalent"] = (
@@ -250,20 +275,22 @@ def _status(laid: pd.DataFrame) -> np.ndarray:
         "no_interval": unbounded.any(axis=1),
         "earlier_altimetry_only": laid["dh_m"].isna().to_numpy()
         & laid[predicted].notna().to_numpy().any(axis=1),
+        "no_causal_elevation": (laid["reason"] == NO_CAUSAL_FIT).to_numpy(),
     }
-    return sum(np.int8(bit) * held[name].astype(np.int8) for name, bit in STATUS.items())
+    return sum(np.int16(bit) * held[name].astype(np.int16) for name, bit in STATUS.items())
 
 
 def _status_about() -> dict[str, Any]:
     return {
         "long_name": "why values are missing",
         "standard_name": "status_flag",
-        "flag_masks": np.array(list(STATUS.values()), np.int8),
+        "flag_masks": np.array(list(STATUS.values()), np.int16),
         "flag_meanings": " ".join(STATUS),
-        "comment": "no_altimetry: no elevation change from segments up to the month; "
+        "comment": f"no_altimetry: {NO_ALTIMETRY}; no_causal_elevation: {NO_CAUSAL_FIT}, and "
+        "nothing later may predict it; "
         "earlier_altimetry_only: the month itself has none, and is predicted from months before; "
-        "no_predicted_change or no_predicted_mass without it: the model is not applicable, the "
-        "log of the run says why",
+        "no_predicted_change or no_predicted_mass without any of these: the model is not "
+        "applicable, the log of the run says why",
     }
 
 
@@ -468,9 +495,10 @@ def describe_mascons(
     Returns
     -------
     GeoDataFrame
-        Rates are trends with season (:func:`cryofuse.products.totals.fit_trend`). The change of a
-        year is predicted as the sum of its twelve months and observed as December's mass less that
-        of the December before; null where a month lacks.
+        Rates are trends with season (:func:`cryofuse.products.totals.fit_trend`), both over the
+        months from ``rate_start`` to ``rate_end`` that have either mass; null where there are too
+        few. The change of a year is predicted as the sum of its twelve months and observed as
+        December's mass less that of the December before; null where a month lacks.
     """
     import geopandas
 
@@ -482,8 +510,11 @@ def describe_mascons(
         place = places.loc[mascon]
         row: dict[str, Any] = {"mascon_id": mascon}
         row |= {name: float(place[name]) for name in ("land_area_km2", "ice_area_km2")}
+        common = held[held["predicted_mass_gt"].notna() & held["observed_mass_gt"].notna()]
+        row["rate_start"] = common["month"].iloc[0].date() if len(common) else None
+        row["rate_end"] = common["month"].iloc[-1].date() if len(common) else None
         for kind in ("predicted", "observed"):
-            trend = fit_trend(held["month"].to_numpy(), held[f"{kind}_mass_gt"].to_numpy(float))
+            trend = fit_trend(common["month"].to_numpy(), common[f"{kind}_mass_gt"].to_numpy(float))
             row[f"{kind}_rate_gt_yr"] = trend.value
             row[f"{kind}_rate_sigma_gt_yr"] = trend.sigma
         known = held[held["predicted_mass_gt"].notna()]

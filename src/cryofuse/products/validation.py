@@ -570,33 +570,55 @@ def _check_drains(
     found: pd.DataFrame,
     near: np.ndarray,
 ) -> list[Metric]:
-    """Return the error of the largest drain's date, from the middle of its months."""
+    """Return the error of the largest drain's date, from the middle of its months.
+
+    Found lakes without a drain event fail.
+    """
     events = _take(results, "lake_events", "lake_id", "kind", "start", "end", "volume_km3")
     true = _take(truth, "lake_events", "lake_id", "kind", "month")
-    errors = []
+    errors: list[float] = []
+    undrained = []
     for row, lake_id in enumerate(planted["lake_id"]):
         own = found["lake_id"].to_numpy()[near[row]]
         drains = events[events["lake_id"].isin(own) & (events["kind"] == "drain")]
         dates = true.loc[(true["lake_id"] == lake_id) & (true["kind"] == "drain"), "month"]
-        if drains.empty or dates.empty:
+        if own.size == 0 or dates.empty:
+            continue
+        if drains.empty:
+            undrained.append(lake_id)
             continue
         largest = drains.iloc[int(drains["volume_km3"].to_numpy(np.float64).argmin())]
         start, end = month_middle(np.array([largest["start"], largest["end"]], "datetime64[us]"))
         middle = start + (end - start) // 2
         gap = np.abs(month_middle(dates.to_numpy()) - middle) / np.timedelta64(1, "D")
         errors.append(float(gap.min()))
-    if not errors:
-        raise NotComputedError("no found lake has a drain event to compare")
-    return [
+    compared = len(errors) + len(undrained)
+    if not compared:
+        raise NotComputedError("no planted lake that drains is found")
+    dated = np.count_nonzero(np.array(errors) <= DRAIN_ERROR_DAYS)
+    metrics = [
         _metric(
-            "lake_drain_error",
-            float(np.median(errors)),
-            DRAIN_ERROR_DAYS,
-            len(errors),
-            "median error of the drain dates of found lakes (days)",
-            largest_days=max(errors),
+            "lake_drains_dated",
+            dated / compared,
+            1.0,
+            compared,
+            f"share of found lakes whose drain is dated within {DRAIN_ERROR_DAYS:g} days",
+            least=True,
+            without_drain=undrained,
         )
     ]
+    if errors:
+        metrics.append(
+            _metric(
+                "lake_drain_error",
+                max(errors),
+                DRAIN_ERROR_DAYS,
+                len(errors),
+                "largest error of the drain dates of found lakes (days)",
+                median_days=float(np.median(errors)),
+            )
+        )
+    return metrics
 
 
 def _ceilings(rows: pd.DataFrame) -> tuple[float, float]:

@@ -482,7 +482,7 @@ def plant_mass(world: World, product: str = "jpl") -> MassTruth:
     """
     settings = world.settings
     months, days = list_solutions(settings.mass_start, world.period.end)
-    if not months.size:
+    if not {str(month)[:7] for month in months} - set(settings.absent_months):
         raise ValueError(f"no gravity solution from {settings.mass_start} to {world.period.end}")
     cells, grid, ocean, land = _survey(world, product)
     ids = cells.footprints.mascon_id
@@ -525,9 +525,13 @@ def plant_mass(world: World, product: str = "jpl") -> MassTruth:
     law, residual, noise = (
         v - v[:, base].mean(axis=1, keepdims=True) for v in (law, residual, noise)
     )
+    sigma = np.broadcast_to(sigma, own.shape)
+    # Left out at last, so that they change nothing of the other months.
+    kept = ~np.isin(months, [parse_month(month) for month in settings.absent_months])
+    own, law, residual, noise, sigma = (v[:, kept] for v in (own, law, residual, noise, sigma))
     return MassTruth(
-        product, settings.seed, months, days, cells, grid, ocean, land, own, law, residual, noise,
-        np.broadcast_to(sigma, own.shape),
+        product, settings.seed, months[kept], days[kept], cells, grid, ocean, land, own, law,
+        residual, noise, sigma,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A whole synthetic world on disk: granules by period, the mascon file, and the truth."""
+"""A whole synthetic world on disk: granules, the mascon file, lakes known before, the truth."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cryofuse.calendar import clip_period
 from cryofuse.config import Box, ElevationSettings, PeriodSettings, RegionSettings
 from cryofuse.simulate.granules import write_granules
+from cryofuse.simulate.lake_inventory import write_inventory
 from cryofuse.simulate.mascons import plant_mass, write_mascons, write_truth
 from cryofuse.simulate.world import World
 from cryofuse.tables import written
@@ -35,7 +36,9 @@ def write_world(
     elevation: ElevationSettings | None = None,
     product: str = "jpl",
 ) -> list[pa.Table]:
-    """Write a synthetic world: ``atl06/{period}/*.h5``, ``mascons.nc`` and ``truth/``.
+    """Write a synthetic world.
+
+    Its files: ``atl06/{period}/*.h5``, ``mascons.nc``, ``inventory.csv`` (lakes) and ``truth/``.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ def write_world(
     name = "mascons.h5" if product == "gsfc" else "mascons.nc"
     write_mascons(truth, target / name, target / "land_mask.nc", target / "mapping.nc")
     write_truth(world, truth, target / "truth")
+    write_inventory(world, target / "inventory.csv")
     with written(target / "truth" / "file_ledger.parquet") as temporary:
         pd.concat(ledgers, ignore_index=True).to_parquet(temporary, index=False)
     return manifests

@@ -190,6 +190,38 @@ def test_a_lake_whose_nearest_candidate_is_taken_gets_the_next() -> None:
     assert table["candidate_id"].tolist() == [1, 2]
 
 
+def test_a_lake_at_rest_does_not_take_the_hit_of_an_active_one() -> None:
+    """The candidate's outline ends 1 km from its centre: 0.5 km from one, 1.5 km from the other."""
+    for kind in ("Active", None):
+        inventory = make_inventory(("rests", 1500, 0, "Stable"), ("moves", -2500, 0, kind))
+        _, table = match_inventory(make_lakes(), inventory, make_searched(), CRS, 5000.0)
+        assert table["outcome"].tolist() == ["miss", "hit", "new"]
+        assert table["candidate_id"].iloc[1] == 1
+    # Alone it has it.
+    _, table = match_inventory(make_lakes(), inventory.iloc[:1], make_searched(), CRS, 5000.0)
+    assert table["outcome"].tolist() == ["hit", "new"]
+
+
+def test_rows_of_a_workbook_count_in_their_sheet(tmp_path: Path) -> None:
+    """Two sheets of two lakes and, between these and the end, a row that is no lake."""
+    path = write_workbook(tmp_path / "lakes.xlsx")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name).decode() for name in archive.namelist()}
+    book = members["xl/workbook.xml"]
+    other = '<sheet name="Antarctica" sheetId="1" r:id="rId1"/>'
+    members["xl/workbook.xml"] = book.replace("<sheets>", f"<sheets>{other}")
+    sheet = members["xl/worksheets/sheet1.xml"]
+    empty = '<row><c r="B2" t="s"><v>5</v></c></row>'
+    members["xl/worksheets/sheet1.xml"] = sheet.replace("</row>", f"</row>{empty}", 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    lakes = read_inventory(path)
+    assert lakes.index.tolist() == [1, 2, 1, 2]
+    _, table = match_inventory(make_lakes(), lakes.iloc[2:], make_searched(), CRS, 5000.0)
+    assert table["inventory_row"].dropna().tolist() == [2, 3]
+
+
 def test_without_candidates_or_nodes_or_inventory() -> None:
     lakes, inventory = make_lakes(), make_inventory(("a", 0, 0, "Active"))
     _, table = match_inventory(lakes.iloc[:0], inventory, make_searched(), CRS, 5000.0)

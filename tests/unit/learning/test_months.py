@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from cryofuse.config import SkillSettings
-from cryofuse.learning.months import NO_ALTIMETRY, choose_model, predict_months, predict_target
+from cryofuse.learning.months import (
+    NO_ALTIMETRY,
+    NO_CAUSAL_FIT,
+    choose_model,
+    predict_months,
+    predict_target,
+)
 from cryofuse.learning.skill import evaluate
 from cryofuse.tables import PRODUCT_MONTHS, SCORES, check, from_pandas
 
@@ -150,7 +156,8 @@ def test_null_has_a_reason(table: pd.DataFrame, skill: tuple) -> None:
     predicted = [name for name in PRODUCT_MONTHS.columns if name.startswith("predicted_")]
     blind = months["month"] == BLIND_MONTH
     assert months.loc[blind, predicted].isna().all(axis=None)
-    assert set(months.loc[blind, "reason"]) == {NO_ALTIMETRY}
+    # Elevation was seen before, but no features are made of it.
+    assert set(months.loc[blind, "reason"]) == {NO_CAUSAL_FIT}
     assert months.loc[~blind, predicted].notna().all(axis=None)
     assert months.loc[~blind, "reason"].isna().all()
 
@@ -165,17 +172,38 @@ def test_null_has_a_reason(table: pd.DataFrame, skill: tuple) -> None:
     assert set(months.loc[~blind, "reason"]) == {
         "mass anomaly: skill has no score of cumulative under leave_mascon_out"
     }
-    assert set(months.loc[blind, "reason"]) == {NO_ALTIMETRY}
+    assert set(months.loc[blind, "reason"]) == {NO_CAUSAL_FIT}
     far = SETTINGS.model_copy(update={"neighbour_buffer_km": 1e5})
     months, _ = predict_months(table, fuse(table), scores, far)
     assert months[predicted].isna().all(axis=None)
     assert months.loc[~blind, "reason"].str.startswith("every mascon touches").all()
-    assert set(months.loc[blind, "reason"]) == {NO_ALTIMETRY}
+    assert set(months.loc[blind, "reason"]) == {NO_CAUSAL_FIT}
 
     seasons = table[table["month"].dt.month % 3 == 0]
     months, _ = predict_months(seasons, fuse(table), scores, SETTINGS)
     assert set(months["reason"]) == {"features are of seasons, not of months"}
     assert months["observed_mass_gt"].notna().sum() == 12 * (48 - len(GAP))
+
+
+def test_months_before_the_first_causal_fit_are_not_called_blind(
+    table: pd.DataFrame, skill: tuple
+) -> None:
+    """A mascon first seen in its fourth month, whose fits of the past begin in its thirteenth."""
+    features, fusion = table.copy(), fuse(table)
+    altimetry = [name for name in features if name.startswith("dh_")]
+    first = features["month"].min()
+    before_fit = features["month"] < first + pd.DateOffset(months=12)
+    features.loc[before_fit, altimetry] = np.nan
+    unseen = (fusion["mascon_id"] == 105) & (fusion["month"] < first + pd.DateOffset(months=3))
+    fusion.loc[unseen, "dh_m"] = np.nan
+    later = (fusion["mascon_id"] == 106) & (fusion["month"] == first + pd.DateOffset(months=5))
+    fusion.loc[later, "dh_m"] = np.nan
+    months, _ = predict_months(features, fusion, skill[0], SETTINGS)
+    early = months[months["month"] < first + pd.DateOffset(months=12)]
+    told = early.groupby("mascon_id")["reason"].apply(list)
+    assert told[105] == [NO_ALTIMETRY] * 3 + [NO_CAUSAL_FIT] * 9
+    assert told[106] == told[107] == [NO_CAUSAL_FIT] * 12
+    assert early["predicted_mass_gt"].isna().all()
 
 
 def test_the_model_with_the_smallest_error_on_left_out_mascons_speaks() -> None:

@@ -37,11 +37,11 @@ def sea_level(**changed):
     return pd.DataFrame(rows if changed.get("reason") else [row | early, *rows])
 
 
-def scores(forward=(0.04, -0.02, 0.08), twin=(0.11, 0.07, 0.13), p=0.01):
+def scores(forward=(0.04, -0.02, 0.08), twin=(0.11, 0.07, 0.13), p=0.01, blocks=5):
     """Two honest splits: one is won by the gains given here, the other as ``forward`` says."""
     rows = []
     for split, gain in (("leave_mascon_out", (0.15, 0.10, 0.17)), ("forward", forward)):
-        plain = {"split": split, "target": "change", "scope": "pooled", "n": 90, "n_blocks": 5}
+        plain = {"split": split, "target": "change", "scope": "pooled", "n": 90, "n_blocks": blocks}
 
         def row(model, kind, score, values, plain=plain):
             value, lower, upper = values
@@ -120,6 +120,12 @@ def test_prediction_is_as_good_as_the_intervals_let_it_be():
     assert lost == "in later months (squared error smaller by 4 %, 95 % range −2 to 8 %)."
     assert "season" not in part
     assert "mostly the season" in answer_prediction(scores(p=0.85))
+    assert "stretches" not in part
+    thin = answer_prediction(scores(blocks=2))
+    assert (
+        thin.count("95 % range") == thin.count(", from only 2 independent stretches of time") == 2
+    )
+    assert "stretches" not in answer_prediction(scores(blocks=None))
     whole = answer_prediction(scores(forward=(0.2, 0.1, 0.3)))
     assert whole.startswith("Yes. ") and "not demonstrably" not in whole
     assert "smaller by 20 %, 95 % range 10 to 30 %" in whole
@@ -181,7 +187,8 @@ def test_every_question_has_its_answer_and_links_are_beside_the_page(lead):
     text = lead()
     found = read(text)
     assert text.count("<h3>") == 5 and found.tags.count("dt") == found.tags.count("dd") > 5
-    assert found.links == list(FILES)
+    assert found.links == list(FILES) and "report.html" not in found.links
+    assert "report.html, where built" in text
     assert not [link for link in found.links if "//" in link or link.startswith("/")]
     words = html.unescape(re.sub("<[^>]*>", " ", text)).replace("\u00a0", " ")
     for answer in (

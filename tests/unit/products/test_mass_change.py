@@ -14,10 +14,11 @@ import pytest
 import shapely
 import xarray
 
-from cryofuse.learning.months import NO_ALTIMETRY
+from cryofuse.learning.months import NO_ALTIMETRY, NO_CAUSAL_FIT
 from cryofuse.products.mass_change import (
     STATUS,
     build_dataset,
+    describe_mascons,
     describe_product,
     write_geopackage,
     write_netcdf,
@@ -83,6 +84,9 @@ def months() -> pd.DataFrame:
     unfit = (table["month"] == "2020-05-01") & (table["mascon_id"] == 30)
     table.loc[unfit, predicted] = np.nan
     table.loc[unfit, "reason"] = "no fold"
+    early = (table["month"] == MONTHS[0]) & (table["mascon_id"] == 10)
+    table.loc[early, predicted] = np.nan
+    table.loc[early, "reason"] = NO_CAUSAL_FIT
     check(from_pandas(table[list(PRODUCT_MONTHS.columns)]), PRODUCT_MONTHS)
     return table.sample(frac=1, random_state=2)
 
@@ -199,6 +203,7 @@ def test_status_says_why_values_are_missing(path: Path) -> None:
             for i, k in zip(*np.nonzero(status[:]), strict=True)
         }
     assert found == {
+        (10, "2019-11"): {"no_causal_elevation", "no_predicted_change", "no_predicted_mass"},
         (10, "2020-08"): {"no_gravimetry", "no_observed_change"},
         (10, "2020-09"): {"no_observed_change"},
         (20, "2020-03"): {"no_altimetry", "no_predicted_change", "no_predicted_mass"},
@@ -344,6 +349,52 @@ def test_geopackage_sums_each_mascon_up(geopackage: Path, months: pd.DataFrame) 
     assert [row[0] for row in cells] == [10, 20, 30]
 
 
+def test_rates_compare_the_same_months(
+    months: pd.DataFrame, mascons: geopandas.GeoDataFrame
+) -> None:
+    """Both fall alike from January 2020 to December 2021; observed fell faster before."""
+    table = months.sort_values(["mascon_id", "month"], ignore_index=True)
+    first, last = pd.Timestamp("2020-01-01"), pd.Timestamp("2021-12-01")
+    line = table["predicted_mass_gt"].copy()
+    for mascon, rows in table.groupby("mascon_id").groups.items():
+        line[rows] = -3.0 * mascon * np.arange(len(MONTHS)) / 12
+    fast = np.where(table["month"] < first, 100.0, 0.0)
+    table["observed_mass_gt"] = (line + fast).where(table["month"] <= last)
+    table["predicted_mass_gt"] = line.where(table["month"] >= first)
+    none = table["mascon_id"] == 20
+    table.loc[none, "predicted_mass_gt"] = np.nan
+    found = describe_mascons(table, mascons, CRS).set_index("mascon_id")
+    for mascon in (10, 30):
+        row = found.loc[mascon]
+        assert row["observed_rate_gt_yr"] == row["predicted_rate_gt_yr"]
+        assert row["predicted_rate_gt_yr"] == pytest.approx(-3.0 * mascon, rel=0.01)
+        assert (row["rate_start"], row["rate_end"]) == (first.date(), last.date())
+    empty = ["observed_rate_gt_yr", "predicted_rate_gt_yr", "rate_start", "rate_end"]
+    assert found.loc[20, empty].isna().all()
+
+
+def test_measured_coverage_stands_beside_the_nominal_one(
+    path: Path, months: pd.DataFrame, mascons: geopandas.GeoDataFrame, attributes: dict
+) -> None:
+    with xarray.open_dataset(path) as data:
+        for name in ("change", "mass"):
+            inside, known = 0, 0
+            for row in months.itertuples():
+                value = getattr(row, f"observed_{name}_gt")
+                low = getattr(row, f"predicted_{name}_lower_gt")
+                high = getattr(row, f"predicted_{name}_upper_gt")
+                if not np.isnan(value + low + high):
+                    known += 1
+                    inside += low <= value <= high
+            told = data.attrs[f"interval_coverage_measured_{name}"]
+            assert told.startswith(f"{100 * inside / known:.1f} % of {known} observed")
+            for end in ("lower", "upper"):
+                assert data[f"predicted_{name}_{end}"].attrs["comment"] == told
+    unseen = months.assign(observed_mass_gt=np.nan)
+    said = build_dataset(unseen, mascons, attributes).attrs
+    assert said["interval_coverage_measured_mass"].startswith("not measured: ")
+
+
 def test_where_nothing_is_predicted_files_are_written_all_the_same(
     months: pd.DataFrame, mascons: geopandas.GeoDataFrame, attributes: dict, tmp_path: Path
 ) -> None:
@@ -373,7 +424,8 @@ def test_the_guides_sample_runs(
     own = months[months["mascon_id"] == 10].sort_values("month")
     np.testing.assert_array_equal(names["one"]["observed_mass"], own["observed_mass_gt"])
     whole = months.groupby("month")["predicted_mass_gt"].sum(min_count=3)
-    lacking = pd.DatetimeIndex(["2020-03-01", "2020-05-01"])
+    lacking = pd.DatetimeIndex(["2019-11-01", "2020-03-01", "2020-05-01"])
     np.testing.assert_allclose(names["total"], whole.drop(lacking))
     assert int(names["gaps"].sum()) == 1
-    assert "predicted_rate_gt_yr" in capsys.readouterr().out
+    columns = ["predicted_rate_gt_yr", "observed_rate_gt_yr", "rate_start", "rate_end"]
+    assert re.search(" +".join(columns), capsys.readouterr().out)

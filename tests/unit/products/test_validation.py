@@ -243,6 +243,32 @@ def test_lakes_found_missed_and_false(metrics: dict[str, Any]) -> None:
     # The drain lies between the middles of September and December 2021, planted October 2021.
     assert metrics["lake_drain_error"]["value"] < 20
     assert metrics["lake_drain_error"]["holds"]
+    assert metrics["lake_drains_dated"]["value"] == 1.0
+
+
+def test_a_late_drain_and_a_missing_one_fail() -> None:
+    """Lakes 2 and 3 become found: one with a drain half a year late, one without any."""
+    truth, results = make_run()
+    found = results["lakes"]
+    own = found.iloc[[0]]
+    for lake_id, place in ((2, 81), (3, 82)):
+        planted = truth["lakes"].loc[truth["lakes"]["lake_id"] == lake_id].iloc[0]
+        added = own.assign(lake_id=place, x_m=planted["x_m"], y_m=planted["y_m"])
+        found = pd.concat([found, added], ignore_index=True)
+    late = results["lake_events"].query("kind == 'drain'").iloc[[0]]
+    half_year = pd.DateOffset(months=6)
+    late = late.assign(lake_id=81, start=late["start"] + half_year, end=late["end"] + half_year)
+    drains = truth["lake_events"].query("kind == 'drain'").iloc[[0]]
+    more = [drains.assign(lake_id=2), drains.assign(lake_id=3)]
+    truth["lake_events"] = pd.concat([drains, *more], ignore_index=True)
+    results |= {"lakes": found, "lake_events": pd.concat([results["lake_events"], late])}
+    metrics = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    dated = metrics["lake_drains_dated"]
+    assert dated["value"] == pytest.approx(1 / 3) and dated["n"] == 3 and not dated["holds"]
+    assert dated["detail"]["without_drain"] == [3]
+    error = metrics["lake_drain_error"]
+    assert error["value"] == pytest.approx(182, abs=20) and not error["holds"]
+    assert error["n"] == 2 and error["detail"]["median_days"] < error["value"]
 
 
 def test_skill_is_a_share_of_the_ceiling(metrics: dict[str, Any]) -> None:

@@ -198,6 +198,18 @@ def test_months_are_those_of_the_real_record():
     ]
 
 
+def test_absent_months_are_absent_and_change_no_other(make_small):
+    whole = mascons.plant_mass(make_small())
+    lacking = mascons.plant_mass(make_small(absent_months=["2021-05", "2021-06", "2023-03"]))
+    absent = np.array(["2021-05", "2021-06", "2023-03"], "M8[M]")
+    kept = ~np.isin(whole.months.astype("M8[M]"), absent)
+    assert (~kept).sum() == 3
+    for name in ("months", "days"):
+        np.testing.assert_array_equal(getattr(lacking, name), getattr(whole, name)[kept])
+    for name in ("own_gt", "law_cm", "residual_cm", "noise_cm", "sigma_cm"):
+        np.testing.assert_array_equal(getattr(lacking, name), getattr(whole, name)[:, kept])
+
+
 def test_noise_is_as_large_and_as_wide_as_planted(truth):
     late = truth.months >= np.datetime64("2018-06-01")
     noise = truth.noise_cm[:, late]

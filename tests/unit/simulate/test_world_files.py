@@ -31,6 +31,7 @@ def test_world_is_written_whole(tmp_path):
         files = sorted(path.name for path in (tmp_path / "atl06" / name).iterdir())
         assert files == manifest.column("granule").to_pylist() and files
     assert (tmp_path / "mascons.nc").is_file()
+    assert (tmp_path / "inventory.csv").is_file()
     truth = {path.name for path in (tmp_path / "truth").iterdir()}
     tables = ("mascons", "mascon_months", "lakes", "lake_months", "lake_events", "file_ledger")
     assert truth == {f"{name}.parquet" for name in tables} | {"world.json"}
