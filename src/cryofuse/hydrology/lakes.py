@@ -472,7 +472,8 @@ def compare_tracks(rows: pd.DataFrame, members: np.ndarray) -> Witnesses:
     own = own[own["rgt"].isin(firm)]
     if not len(own):
         return Witnesses(0, 0, 0, 0)
-    leading = int((own["departure_m"] ** 2).groupby(own["rgt"]).sum().idxmax())
+    power = (own["departure_m"] ** 2).groupby(own["rgt"]).sum()
+    leading = int(power.index.to_numpy()[np.argmax(power.to_numpy())])
     led = own[own["rgt"] == leading]
     month, step = np.unique(led["month"].to_numpy(), return_inverse=True)
     node = np.unique(led["node"].to_numpy(), return_inverse=True)[1]
