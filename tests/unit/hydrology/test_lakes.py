@@ -12,6 +12,7 @@ from cryofuse.geo import project, unproject
 from cryofuse.hydrology.lakes import (
     explain_lookalike,
     explain_relief,
+    find_departing,
     find_events,
     find_lakes,
     fit_history,
@@ -424,3 +425,27 @@ def test_a_lake_cut_by_unsearched_ice_is_a_lower_bound() -> None:
     assert cut["volume_is_lower_bound"] and not whole["volume_is_lower_bound"]
     assert cut["open_share"] > 0.25 > whole["open_share"]
     assert cut["volume_range_km3"] < 0.75 * whole["volume_range_km3"]
+
+
+@pytest.mark.parametrize(
+    ("beyond", "departs"),
+    [
+        ([30, 33, 36], True),
+        # Three months in a row, as passes of several tracks may see; two half a year apart.
+        ([30, 31, 32], False),
+        ([30, 36], False),
+        # With one lapse in four months, and with two in five.
+        ([30, 31, 36, 32], True),
+    ],
+)
+def test_a_departure_lasts_half_a_year_with_few_lapses(beyond: list[int], departs: bool) -> None:
+    month = np.array([*range(0, 30, 3), *sorted(beyond), *range(39, 60, 3)])
+    value = np.where(np.isin(month, beyond), 1.0, 0.0)
+    table = pd.DataFrame({"node": 4, "month": month, "departure_m": value, "noise_m": 0.05})
+    assert find_departing(table, SETTINGS).tolist() == ([4] if departs else [])
+    # Half of the months between lapse.
+    lapse = table.assign(departure_m=np.where(np.arange(len(table)) % 2, value, 0.0))
+    assert find_departing(lapse, SETTINGS).tolist() == []
+    # Below half a metre, and within three MADs of noise.
+    assert find_departing(table.assign(departure_m=0.49 * value), SETTINGS).tolist() == []
+    assert find_departing(table.assign(noise_m=0.51), SETTINGS).tolist() == []
