@@ -921,6 +921,11 @@ class HydrologySettings(Settings):
         1600.0,
         description="Below it, departures that come and go with a summer are look-alikes",
     )
+    geolocation_error_m: NotNegative = Field(
+        4.4,
+        description="Horizontal error of segments: departures that twice it makes on the slope "
+        "are look-alikes (4.4 is ICESat-2's worst beam, Luthcke et al. 2021)",
+    )
     inventory_match_m: Positive = Field(
         5000.0, description="Largest distance of a hit from an inventory lake"
     )

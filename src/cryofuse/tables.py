@@ -914,6 +914,20 @@ LAKES = Table(
         "longitude": _LON,
         "area_km2": Column(F8, "area of the outline", low=0),
         "n_nodes": Column(I4, "nodes", low=1),
+        "n_tracks": Column(
+            I4, "reference tracks that alone saw it in 6 months or more; one has no witness", low=0
+        ),
+        "n_confirming": Column(I4, "nodes at which other tracks follow the leading one's", low=0),
+        "n_denying": Column(I4, "nodes at which other tracks do not, though they should", low=0),
+        "slope": Column(F8, "mean slope of its nodes, m/m", low=0),
+        "scatter_m": Column(F8, "scatter of its nodes' segments within a month", low=0),
+        "open_share": Column(
+            F8,
+            "share of its sides where it still moves and no ice was searched beyond",
+            low=0,
+            high=1,
+        ),
+        "volume_is_lower_bound": Column(FLAG, "cut by unsearched ice: open_share 0.25 or more"),
         "volume_range_km3": Column(F8, "largest minus smallest volume of well-seen months", low=0),
         "first_fill": _null(TIME, "month the first filling starts"),
         "first_drain": _null(TIME, "month the first draining starts"),

@@ -21,7 +21,7 @@ from cryofuse.tables import (
     write_table,
 )
 
-MONTH_COLUMNS = ["node_id", "month", "dh_m"]
+MONTH_COLUMNS = ["node_id", "month", "dh_m", "tracks"]
 
 
 def main(snakemake: Any) -> None:

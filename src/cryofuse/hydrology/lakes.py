@@ -61,6 +61,11 @@ SUPRAGLACIAL_MONTHS = 12
 SEASONAL_SHARE = 0.5
 #: Share of a departure's variance in a straight line above which, without a turn, it is steady.
 STEADY_SHARE = 0.8
+#: A side of a node's cell is open where its own departure is at least this share of the mean.
+OPEN_SHAPE = 0.5
+#: Share of open sides from which an outline counts as cut: a straight cut that takes an eighth
+#: of a disc makes a quarter of the outline that is left.
+CUT_SHARE = 0.25
 #: Steps of the fit of one history to a candidate's nodes.
 HISTORY_STEPS = 100
 #: Weight of the smoothness that ties nodes of different tracks, as a share of a mean month's data.
@@ -428,6 +433,173 @@ def is_steady(month: np.ndarray, departure_m: np.ndarray, events: list[dict[str,
     return bool(left > 0 and 1.0 - np.sum((departure_m - line) ** 2) / left >= STEADY_SHARE)
 
 
+@dataclass(frozen=True)
+class Witnesses:
+    """Reference tracks of a candidate and how many nodes of others confirm or deny the leading."""
+
+    tracks: int
+    leading: int
+    confirming: int
+    denying: int
+
+
+def compare_tracks(rows: pd.DataFrame, members: np.ndarray) -> Witnesses:
+    """Ask the other tracks whether they see what a candidate's leading track sees.
+
+    The leading track has the largest sum of squared departures; its rows alone make a history.
+    Another track confirms where its departures at a node follow that history. It denies where
+    they do not, though the leading track at the same node sees the candidate's mean or more:
+    nearer the rim, two tracks a kilometre apart may well differ.
+
+    Parameters
+    ----------
+    rows
+        ``node``, ``month``, ``departure_m``, ``noise_m`` and ``rgt`` (reference ground track, 0
+        where a month has several) of the candidate's nodes and of those beside them.
+    members
+        Sorted nodes of the candidate.
+
+    Returns
+    -------
+    Witnesses
+        Tracks that alone saw members in ``MIN_MONTHS_SEEN`` months or more, the leading one
+        (0 where there is none), nodes at which others confirm and deny it.
+    """
+    alone = rows[rows["rgt"] > 0]
+    own = alone[alone["node"].isin(members)]
+    months = own.groupby("rgt")["month"].nunique()
+    firm = months.index[months >= MIN_MONTHS_SEEN]
+    own = own[own["rgt"].isin(firm)]
+    if not len(own):
+        return Witnesses(0, 0, 0, 0)
+    power = (own["departure_m"] ** 2).groupby(own["rgt"]).sum()
+    leading = int(power.index.to_numpy()[np.argmax(power.to_numpy())])
+    led = own[own["rgt"] == leading]
+    month, step = np.unique(led["month"].to_numpy(), return_inverse=True)
+    node = np.unique(led["node"].to_numpy(), return_inverse=True)[1]
+    history = fit_history(node, step, led["departure_m"].to_numpy(), led["noise_m"].to_numpy())[0]
+    confirming, denying = set(), set()
+    overlap = alone[alone["month"].between(month[0], month[-1])]
+    for number, here in overlap.groupby("node", sort=True):
+        lead = here[here["rgt"] == leading]
+        full = len(lead) >= MIN_MONTHS_SEEN and _shares(lead, month, history, least=1.0)
+        for _, seen in here[here["rgt"] != leading].groupby("rgt", sort=True):
+            if len(seen) < MIN_MONTHS_SEEN:
+                continue
+            if _shares(seen, month, history):
+                confirming.add(number)
+            elif full:
+                denying.add(number)
+    return Witnesses(firm.size, leading, len(confirming), len(denying - confirming))
+
+
+def measure_scatter(nodes: pd.DataFrame) -> float:
+    """Return how far segments of one month scatter about their mean (m), root mean square of nodes.
+
+    What is left of a node's residuals without those of its month means: relief that the fitted
+    surface does not hold. Where a lake moves, residuals are large, but those of a month agree.
+
+    Parameters
+    ----------
+    nodes
+        ``rms_m`` and ``interannual_m``, weighted RMS of residuals and spread of month means.
+    """
+    inside = nodes["rms_m"] ** 2 - nodes["interannual_m"] ** 2
+    return float(np.sqrt(np.maximum(inside, 0.0).mean()))
+
+
+def explain_relief(
+    swing_m: float, slope: float, scatter_m: float, settings: HydrologySettings
+) -> str | None:
+    """Return why steep or rough ice explains departures of this swing, None where it does not.
+
+    A track that lies off by the geolocation error reads another height on a slope; means of
+    segments that scatter more than the departure depend on where each pass happened to lie.
+
+    Parameters
+    ----------
+    swing_m
+        Range of the candidate's history (m).
+    slope
+        Mean slope of its nodes (m/m).
+    scatter_m
+        Scatter of segments within a month (m).
+    settings
+        ``geolocation_error_m``.
+    """
+    # Off to either side.
+    if swing_m <= 2.0 * DEPARTURE_SIGMAS * settings.geolocation_error_m * slope:
+        return "slope times geolocation error gives departures as large: steep ice"
+    if swing_m <= scatter_m:
+        return "segments of one month scatter as much: rough or crevassed ice"
+    return None
+
+
+def measure_open_share(
+    places: np.ndarray,
+    spacing_m: np.ndarray,
+    judged: np.ndarray,
+    members: np.ndarray,
+    shape: np.ndarray,
+    outline: Any,
+) -> float:
+    """Return the share of a candidate's sides where it still moves and no ice was searched beyond.
+
+    Parameters
+    ----------
+    places
+        Positions of nodes (m), shape (nodes, 2).
+    spacing_m
+        Their spacing (m), shape (nodes,).
+    judged
+        Nodes with enough months to be judged.
+    members
+        Nodes of the candidate.
+    shape
+        Departure of each member over their mean, shape (members,).
+    outline
+        Outline of the candidate; a gap that it closes is no side.
+    """
+    import shapely
+    from scipy.spatial import cKDTree
+
+    sides = np.array([(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)])
+    half = np.repeat(spacing_m[members] / 2.0, len(sides))
+    beside = (places[members][:, None] + spacing_m[members][:, None, None] * sides).reshape(-1, 2)
+    outer = ~shapely.contains_xy(outline, beside)
+    apart, _ = cKDTree(places[judged]).query(beside)
+    moving = np.repeat(shape >= OPEN_SHAPE, len(sides))
+    return float(np.count_nonzero(outer & moving & (apart > half)) / np.count_nonzero(outer))
+
+
+def _single_track(tracks: pd.Series) -> np.ndarray:
+    """Return the reference ground track of each node month, 0 where it has several."""
+    found = [np.unique(np.asarray(passes) // 1000) for passes in tracks]
+    return np.array([int(rgt[0]) if rgt.size == 1 else 0 for rgt in found], dtype=np.int64)
+
+
+def _split_tracks(
+    nodes: pd.DataFrame,
+    departures: pd.DataFrame,
+    groups: list[np.ndarray],
+    tracks: pd.DataFrame,
+    settings: HydrologySettings,
+) -> list[pd.DataFrame]:
+    """Return, for each candidate, departures of its nodes and those beside, with their track."""
+    from scipy.spatial import cKDTree
+
+    places = nodes[["x_m", "y_m"]].to_numpy(np.float64)
+    tree = cKDTree(places)
+    parts = []
+    for members in groups:
+        near = tree.query_ball_point(places[members], settings.cluster_distance_m)
+        beside = np.unique(np.concatenate([np.asarray(part, dtype=np.int64) for part in near]))
+        seen = tracks[tracks["node"].isin(beside)]
+        seen = seen.assign(rgt=_single_track(seen["tracks"])).drop(columns="tracks")
+        parts.append(departures[departures["node"].isin(beside)].merge(seen, on=["node", "month"]))
+    return parts
+
+
 def find_lakes(
     nodes: pd.DataFrame,
     node_months: pd.DataFrame | None,
@@ -442,7 +614,8 @@ def find_lakes(
     nodes
         ``altimetry/nodes``; those spaced wider than ``max_node_spacing_m`` are not searched.
     node_months
-        ``altimetry/node_months`` of these nodes, None where there are none.
+        ``altimetry/node_months`` of these nodes (``node_id``, ``month``, ``dh_m``, ``tracks``),
+        None where there are none.
     mascons
         ``gravimetry/mascons``.
     settings
@@ -466,11 +639,12 @@ def find_lakes(
     node = position[position >= 0]
     if not len(months):
         return _nothing()
+    number = month_index(months["month"].to_numpy())
     departures = measure_departures(
         nodes["x_m"].to_numpy(np.float64),
         nodes["y_m"].to_numpy(np.float64),
         node,
-        month_index(months["month"].to_numpy()),
+        number,
         months["dh_m"].to_numpy(np.float64),
         settings.ring_m,
     )
@@ -480,7 +654,9 @@ def find_lakes(
     searched = _list_searched(nodes, departures, departing, groups)
     if not groups:
         return _nothing(searched)
-    return _describe(nodes, departures, groups, mascons, settings, crs, searched)
+    tracks = pd.DataFrame({"node": node, "month": number, "tracks": months["tracks"].to_numpy()})
+    by_track = _split_tracks(nodes, departures, groups, tracks, settings)
+    return _describe(nodes, departures, groups, by_track, mascons, settings, crs, searched)
 
 
 def _list_searched(
@@ -598,8 +774,10 @@ def grow_groups(
     return result
 
 
-def _shares(own: pd.DataFrame, month: np.ndarray, history: np.ndarray) -> bool:
-    """Say whether a node's departures follow a candidate's history."""
+def _shares(
+    own: pd.DataFrame, month: np.ndarray, history: np.ndarray, least: float = JOIN_SHARE
+) -> bool:
+    """Say whether a node's departures follow a history and swing by ``least`` of it or more."""
     value = own["departure_m"].to_numpy() - own["departure_m"].mean()
     common = np.interp(own["month"].to_numpy(), month, history)
     common = common - common.mean()
@@ -607,13 +785,14 @@ def _shares(own: pd.DataFrame, month: np.ndarray, history: np.ndarray) -> bool:
     if square == 0 or power == 0:
         return False
     cross = float(common @ value)
-    return cross / np.sqrt(square * power) >= JOIN_CORRELATION and cross / square >= JOIN_SHARE
+    return cross / np.sqrt(square * power) >= JOIN_CORRELATION and cross / square >= least
 
 
 def _describe(
     nodes: pd.DataFrame,
     departures: pd.DataFrame,
     groups: list[np.ndarray],
+    by_track: list[pd.DataFrame],
     mascons: geopandas.GeoDataFrame,
     settings: HydrologySettings,
     crs: str,
@@ -625,14 +804,17 @@ def _describe(
     from cryofuse.geo import area_km2, locate, reproject, unproject
 
     lakes, series, events = [], [], []
-    for number, members in enumerate(groups, start=1):
+    places = nodes[["x_m", "y_m"]].to_numpy(np.float64)
+    spacing = nodes["spacing_m"].to_numpy(np.float64)
+    judged = np.flatnonzero(nodes["node_id"].isin(searched["node_id"]))
+    for number, (members, tracked) in enumerate(zip(groups, by_track, strict=True), start=1):
         here = nodes.loc[members]
         outline = _outline(here)
         size = area_km2(outline, crs)
         rows = departures[departures["node"].isin(members)]
         index = np.searchsorted(members, rows["node"].to_numpy())
         month, step = np.unique(rows["month"].to_numpy(), return_inverse=True)
-        history, sigma, _, count = fit_history(
+        history, sigma, shape, count = fit_history(
             index, step, rows["departure_m"].to_numpy(), rows["noise_m"].to_numpy()
         )
         volume, volume_sigma = history * size * 1e-3, sigma * size * 1e-3
@@ -663,10 +845,21 @@ def _describe(
         reason = explain_lookalike(
             month[firm], history[firm], sigma[firm], float(here["elevation_m"].mean()), settings
         )
+        witnesses = compare_tracks(tracked, members)
+        if reason is None and witnesses.denying >= settings.min_nodes and not witnesses.confirming:
+            reason = (
+                f"only track {witnesses.leading} shows it: others deny it at "
+                f"{witnesses.denying} nodes"
+            )
+        scatter, slope = measure_scatter(here), float(here["slope"].mean())
+        if reason is None:
+            swing = float(np.ptp(np.quantile(history[firm], RANGE_QUANTILES)))
+            reason = explain_relief(swing, slope, scatter, settings)
         if reason is None and not found:
             reason = "no fill or drain event above min_event_km3 and noise"
         if reason is None and is_steady(month[firm], history[firm], found):
             reason = "a steady trend without a turn, as of fast ice beside slower ice"
+        open_share = measure_open_share(places, spacing, judged, members, shape, outline)
         centre = outline.centroid
         longitude, latitude = unproject(centre.x, centre.y, crs)
         windows = here["window"].dropna()
@@ -684,6 +877,13 @@ def _describe(
                 "longitude": float(longitude),
                 "area_km2": size,
                 "n_nodes": int(members.size),
+                "n_tracks": witnesses.tracks,
+                "n_confirming": witnesses.confirming,
+                "n_denying": witnesses.denying,
+                "slope": slope,
+                "scatter_m": scatter,
+                "open_share": open_share,
+                "volume_is_lower_bound": open_share >= CUT_SHARE,
                 "volume_range_km3": float(np.ptp(volume[firm])),
                 "first_fill": first_of["fill"],
                 "first_drain": first_of["drain"],

@@ -604,7 +604,8 @@ def draw_lead_lag_map(
 
 
 def _name_lake(row: Any) -> str:
-    text = f"{row.lake_id}  {row.volume_range_km3:.3f} km³, {row.area_km2:.0f} km²"
+    bound = "≥ " if row.volume_is_lower_bound else ""
+    text = f"{row.lake_id}  {bound}{row.volume_range_km3:.3f} km³, {row.area_km2:.0f} km²"
     return text + (f", {row.inventory_name}" if isinstance(row.inventory_name, str) else "")
 
 
@@ -678,6 +679,7 @@ def draw_lakes_map(
         note += (
             "Series: volume against its median (positive: the lake stands higher), with 1σ; bands: "
             "fills (blue) and drains (orange); the largest draining is written out."
+            + (" ≥: cut by unsearched ice." if largest["volume_is_lower_bound"].any() else "")
         )
     if (matches["outcome"] == "not_compared").any():
         note += f" Not compared: {style.first_reason(matches['reason'])}."

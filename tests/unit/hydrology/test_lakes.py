@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -9,6 +11,8 @@ from cryofuse.config import HydrologySettings
 from cryofuse.geo import project, unproject
 from cryofuse.hydrology.lakes import (
     explain_lookalike,
+    explain_relief,
+    find_departing,
     find_events,
     find_lakes,
     fit_history,
@@ -16,6 +20,8 @@ from cryofuse.hydrology.lakes import (
     is_steady,
     measure_departures,
     measure_jitter,
+    measure_open_share,
+    measure_scatter,
 )
 from cryofuse.tables import LAKE_EVENTS, LAKE_MONTHS, LAKES, SEARCHED_NODES, check, from_pandas
 
@@ -32,27 +38,52 @@ FILL_AND_DRAIN = np.where(YEARS < 3, YEARS / 3, np.clip(1 - (YEARS - 3) / 0.2, 0
 
 
 def make_world(
-    lake: tuple[float, float, float, float] | None, *, elevation_m: float = 1800.0, seed: int = 0
+    lake: tuple[float, float, float, float] | None,
+    *,
+    elevation_m: float = 1800.0,
+    seed: int = 0,
+    tracks: Sequence[int] = range(8),
+    biased: tuple[int, ...] = (),
+    patch: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    bias_m: float = 0.0,
+    bias_months: slice = slice(40, None),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Nodes of a 20 km window that eight tracks cross, each seen every third month."""
+    """Nodes of a 20 km window that up to eight tracks cross, each seen every third month.
+
+    ``biased`` tracks read ``bias_m`` too high within a patch (x, y, radius) in some months.
+    """
     rng = np.random.default_rng(seed)
     along = (np.arange(20) - 9.5) * 1000
     dx, dy = (a.ravel() for a in np.meshgrid(along, along))
-    seen = np.zeros((dx.size, MONTHS.size), dtype=bool)
-    for track in range(8):
+    by_track = np.zeros((8, dx.size, MONTHS.size), dtype=bool)
+    for track in tracks:
         angle = np.deg2rad(20 if track % 2 else -20)
         distance = dx * np.cos(angle) + dy * np.sin(angle) - (-10_500 + 3000 * track)
         near = np.any([np.abs(distance - beam) < 1000 for beam in (-3300, 0, 3300)], axis=0)
-        seen |= near[:, None] & (np.arange(MONTHS.size) % 3 == track % 3)
+        by_track[track] = near[:, None] & (np.arange(MONTHS.size) % 3 == track % 3)
+    seen = by_track.any(axis=0)
     dh = (1 + 0.3 * dx / 1e4)[:, None] * (-0.8 * YEARS - 0.3 * np.cos(2 * np.pi * YEARS))
     if lake:
         x, y, radius, depth = lake
         shape = np.clip(1 - ((dx - x) ** 2 + (dy - y) ** 2) / radius**2, 0, 1)
         dh = dh + depth * shape[:, None] * FILL_AND_DRAIN
     dh = dh + rng.normal(0, 0.05, dh.shape)
+    share = by_track[list(biased)].sum(axis=0) / np.maximum(by_track.sum(axis=0), 1)
+    inside = np.hypot(dx - patch[0], dy - patch[1]) < patch[2]
+    dh[:, bias_months] += bias_m * (share * inside[:, None])[:, bias_months]
     node, month = np.nonzero(seen)
     node_months = pd.DataFrame(
-        {"node_id": node + 100, "month": MONTHS[month], "dh_m": dh[node, month], "dh_sigma_m": 0.05}
+        {
+            "node_id": node + 100,
+            "month": MONTHS[month],
+            "dh_m": dh[node, month],
+            "dh_sigma_m": 0.05,
+            # Cycles of 91 days; tracks 11, 12 … 18.
+            "tracks": [
+                (np.flatnonzero(by_track[:, i, j]) + 11) * 1000 + j // 3 + 1
+                for i, j in zip(node, month, strict=True)
+            ],
+        }
     )
     longitude, latitude = unproject(CENTRE[0] + dx, CENTRE[1] + dy, CRS)
     nodes = pd.DataFrame(
@@ -66,6 +97,9 @@ def make_world(
             "longitude": longitude,
             "rate_m_yr": -0.8,
             "elevation_m": elevation_m,
+            "slope": 0.01,
+            "rms_m": 0.3,
+            "interannual_m": 0.29,
         }
     )
     return nodes[seen.any(axis=1)], node_months
@@ -285,3 +319,133 @@ def test_a_steady_drift_is_no_lake_and_a_turn_is() -> None:
     assert not is_steady(month, drift, [fill, drain])
     assert not is_steady(month, np.where(month < 40, 0.0, 2.0), [fill])
     assert not is_steady(month, np.zeros(60), [])
+
+
+#: A place near which tracks 14 and 15 cross, 6 km apart otherwise.
+CROSSING = (-3052.0, -4000.0)
+
+
+@pytest.mark.parametrize("biased", [(3,), (4,)])
+def test_what_one_track_alone_shows_is_a_lookalike(biased: tuple[int, ...]) -> None:
+    """Both tracks see the same ice in turn; one reads 2 m too high from a month on."""
+    place = (CROSSING[0] * (1 if biased == (3,) else -1), CROSSING[1])
+    nodes, months = make_world(
+        None, tracks=(3, 4), biased=biased, patch=(*place, 2500.0), bias_m=2.0
+    )
+    found = find_lakes(nodes, months, MASCONS, SETTINGS, CRS).lakes.iloc[0]
+    assert found["status"] == "lookalike"
+    assert found["n_denying"] >= 3 and found["n_confirming"] == 0
+    assert f"only track {biased[0] + 11} " in found["reason"]
+    # A lake in that place, which both see, and a bias of both are no bias of one.
+    lake = make_world((*place, 2500.0, 4.0), tracks=(3, 4))
+    both = make_world(None, tracks=(3, 4), biased=(3, 4), patch=(*place, 2500.0), bias_m=2.0)
+    for world in (lake, both):
+        found = find_lakes(*world, MASCONS, SETTINGS, CRS).lakes.iloc[0]
+        assert found["status"] == "candidate"
+        assert found["n_tracks"] == 2 and found["n_confirming"] >= 5 and found["n_denying"] == 0
+
+
+def test_a_candidate_of_a_single_track_says_so() -> None:
+    found = find_lakes(
+        *make_world((*CROSSING, 2500.0, 4.0), tracks=(3,)), MASCONS, SETTINGS, CRS
+    ).lakes.iloc[0]
+    assert found["status"] == "candidate"
+    assert (found["n_tracks"], found["n_confirming"], found["n_denying"]) == (1, 0, 0)
+
+
+def test_a_bias_of_one_pass_is_no_candidate() -> None:
+    """Each track passes once in three months."""
+    world = {"tracks": (3, 4), "biased": (3,), "patch": (*CROSSING, 2500.0), "bias_m": 2.0}
+    one = make_world(None, bias_months=slice(40, 43), **world)
+    assert len(find_lakes(*one, MASCONS, SETTINGS, CRS).lakes) == 0
+    many = make_world(None, bias_months=slice(40, None), **world)
+    assert len(find_lakes(*many, MASCONS, SETTINGS, CRS).lakes) == 1
+
+
+@pytest.mark.parametrize(
+    ("relief", "reason"),
+    [
+        ({"slope": 0.2}, "steep"),
+        ({"rms_m": 3.0, "interannual_m": 0.3}, "rough"),
+        # Residuals as large, but of whole months: the lake itself.
+        ({"rms_m": 3.0, "interannual_m": 2.9}, None),
+        ({"slope": 0.05}, None),
+    ],
+)
+def test_steep_or_rough_ice_explains_a_departure(relief: dict, reason: str | None) -> None:
+    nodes, months = make_world((-4000.0, 2000.0, 2500.0, 4.0))
+    (lake,) = find_lakes(nodes.assign(**relief), months, MASCONS, SETTINGS, CRS).lakes.itertuples()
+    assert lake.status == ("candidate" if reason is None else "lookalike")
+    assert reason is None or reason in lake.reason
+    assert lake.slope == pytest.approx(relief.get("slope", 0.01))
+
+
+def test_relief_explains_up_to_its_size() -> None:
+    # 4.4 m off to either side, twice, on a slope of 5 %: 0.88 m.
+    assert "steep" in str(explain_relief(0.87, 0.05, 0.0, SETTINGS))
+    assert explain_relief(0.89, 0.05, 0.0, SETTINGS) is None
+    assert "rough" in str(explain_relief(0.89, 0.05, 0.9, SETTINGS))
+    exact = HydrologySettings(geolocation_error_m=0.0)
+    assert explain_relief(0.01, 0.05, 0.0, exact) is None
+    # Months that differ by σ 0.8 and segments by σ 0.6 within them; months alone.
+    nodes = pd.DataFrame({"rms_m": [1.0, 0.5], "interannual_m": [0.8, 0.6]})
+    assert measure_scatter(nodes) == pytest.approx(0.6 / np.sqrt(2))
+
+
+def test_open_sides_are_those_that_move_beside_unsearched_ice() -> None:
+    """A square of 3 × 3 members in 5 × 5 nodes: twelve sides."""
+    places = np.array([(x, y) for x in range(5) for y in range(5)]) * 1000.0
+    spacing, members = np.full(25, 1000.0), np.array([6, 7, 8, 11, 12, 13, 16, 17, 18])
+    outline = shapely.box(500, 500, 3500, 3500)
+    shape = np.ones(9)
+
+    def share(judged: np.ndarray) -> float:
+        return measure_open_share(places, spacing, judged, members, shape, outline)
+
+    everywhere = np.arange(25)
+    assert share(everywhere) == 0.0
+    west = everywhere[places[:, 0] > 500]
+    assert share(west) == pytest.approx(3 / 12)
+    assert share(members) == 1.0
+    # Where it has faded there is nothing more to find.
+    shape[:3] = 0.2
+    assert share(west) == 0.0
+    # A gap that the outline closes is no side.
+    members, shape = np.delete(members, 4), np.ones(8)
+    assert share(np.delete(everywhere, 12)) == 0.0
+
+
+def test_a_lake_cut_by_unsearched_ice_is_a_lower_bound() -> None:
+    """Its middle 500 m from the edge of the window, and well inside."""
+    cut, whole = (
+        find_lakes(*make_world((x, 0.0, 2500.0, 4.0)), MASCONS, SETTINGS, CRS).lakes.iloc[0]
+        for x in (-9500.0, -1500.0)
+    )
+    assert (cut["status"], whole["status"]) == ("candidate", "candidate")
+    assert cut["volume_is_lower_bound"] and not whole["volume_is_lower_bound"]
+    assert cut["open_share"] > 0.25 > whole["open_share"]
+    assert cut["volume_range_km3"] < 0.75 * whole["volume_range_km3"]
+
+
+@pytest.mark.parametrize(
+    ("beyond", "departs"),
+    [
+        ([30, 33, 36], True),
+        # Three months in a row, as passes of several tracks may see; two half a year apart.
+        ([30, 31, 32], False),
+        ([30, 36], False),
+        # With one lapse in four months, and with two in five.
+        ([30, 31, 36, 32], True),
+    ],
+)
+def test_a_departure_lasts_half_a_year_with_few_lapses(beyond: list[int], departs: bool) -> None:
+    month = np.array([*range(0, 30, 3), *sorted(beyond), *range(39, 60, 3)])
+    value = np.where(np.isin(month, beyond), 1.0, 0.0)
+    table = pd.DataFrame({"node": 4, "month": month, "departure_m": value, "noise_m": 0.05})
+    assert find_departing(table, SETTINGS).tolist() == ([4] if departs else [])
+    # Half of the months between lapse.
+    lapse = table.assign(departure_m=np.where(np.arange(len(table)) % 2, value, 0.0))
+    assert find_departing(lapse, SETTINGS).tolist() == []
+    # Below half a metre, and within three MADs of noise.
+    assert find_departing(table.assign(departure_m=0.49 * value), SETTINGS).tolist() == []
+    assert find_departing(table.assign(noise_m=0.51), SETTINGS).tolist() == []

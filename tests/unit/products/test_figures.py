@@ -306,8 +306,12 @@ def test_volumes_are_the_tables_with_sigma_and_dated_events(world):
     first, last = (num2date(x) for x in (band.get_x(), band.get_x() + band.get_width()))
     assert (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}") == ("2021-08-01", "2021-12-01")
     assert "drains 2021-08 to 2021-11: −0.021 ± 0.003 km³" in texts(figure)
+    assert line.axes.get_title("left").startswith("1  ≥ 0.021 km³")
+    assert "cut by unsearched ice" in texts(figure).replace("\n", " ")
     # A look-alike has no series.
     assert not artists(figure, "volume_2")
+    whole = world["lakes"].assign(volume_is_lower_bound=False)
+    assert "≥" not in texts(lakes_figure(world, lakes=whole))
 
 
 def test_lakes_without_windows_are_enlarged_where_they_lie(world):
