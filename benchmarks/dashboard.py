@@ -111,7 +111,9 @@ def write_page(path: str, pieces: int) -> dict[str, Any]:
     base = base_map(RegionSettings.model_validate(region))
     tables = _world(pieces)
     began = time.process_time()
-    data = build_data(title=base.title, months=MONTHS, fdr=0.05, coverage=0.9, **tables)
+    data = build_data(
+        title=base.title, months=MONTHS, fdr=0.05, coverage=0.9, unit="mascon", **tables
+    )
     page = render_page(
         data,
         base=base,

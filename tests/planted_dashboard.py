@@ -124,7 +124,7 @@ def tables():
     }
 
 
-def write_dashboard(folder, given):
+def write_dashboard(folder, given, period=PERIOD, unit="mascon"):
     """Write tables and let the rule's script make the page of them; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
@@ -139,10 +139,11 @@ def write_dashboard(folder, given):
         log=[str(folder / "log.txt")],
         params=SimpleNamespace(
             region=region | {"title": "Test <land>"},
-            period=PERIOD,
+            period=period,
             coupling={"fdr": 0.05},
             skill={"coverage": 0.9},
             source="synthetic",
+            unit=unit,
         ),
         config={"source": "synthetic"},
         rule="write_dashboard",

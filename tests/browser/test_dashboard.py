@@ -3,11 +3,17 @@
 What it shows is compared with the Parquet files as pandas reads them.
 """
 
+import json
+import re
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from benchmarks.dashboard import write_page
+from tests.planted_dashboard import tables, write_dashboard
+from tests.unit.products.test_answers import scores as gains
 
 IDS = [35, 50, 68, 90]
 
@@ -237,14 +243,14 @@ def test_totals_follow_the_quantity_and_the_month(page, table):
     gravity = rows.loc[("gravity", pd.Timestamp("2022-01"))]
     altimetry = rows.loc[("altimetry_850", pd.Timestamp("2022-01"))]
     assert text == (
-        f"2022-01: GRACE {shown(gravity['mass_gt'], 0, 'Gt')} "
-        f"({shown(gravity['sea_level_mm'], 2, 'mm')}); altimetry, density 850 kg/m³ "
+        f"2022-01: gravity (GRACE) {shown(gravity['mass_gt'], 0, 'Gt')} "
+        f"({shown(gravity['sea_level_mm'], 2, 'mm')}); altimetry at 850 kg/m³ "
         f"{shown(altimetry['mass_gt'], 0, 'Gt')} ({shown(altimetry['sea_level_mm'], 2, 'mm')})."
     )
     page.select_option("#quantity", "sea_level_mm")
     assert page.inner_text("#totals h3") == "Global mean sea level (mm)"
     move_slider(page, "2019-03")
-    assert "GRACE no value" in page.inner_text("#totals-values")
+    assert "gravity (GRACE) no value" in page.inner_text("#totals-values")
 
 
 def test_the_series_can_be_read_as_a_table(page, table):
@@ -256,8 +262,168 @@ def test_the_series_can_be_read_as_a_table(page, table):
     assert cells[-2:] == ["false", "–"]
 
 
-def test_the_page_is_small(folder):
-    assert (folder / "dashboard.html").stat().st_size < 10e6
+def test_greenlands_page_is_small_and_paints(open_page, tmp_path):
+    """As many mascons and months as Greenland has; how soon it paints, the benchmark measures."""
+    path = tmp_path / "greenland.html"
+    written = write_page(str(path), pieces=1)
+    assert (written["mascons"], written["months"]) == (31, 75)
+    text = path.read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert len(data["series"]) == 12
+    assert {len(months) for all_ in data["series"].values() for months in all_} == {75}
+    assert len(text.encode()) < 10e6
+    page = open_page(path)
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length === 1")
+    assert page.locator(".mascon").count() == 31
+
+
+def test_the_answer_holds_the_numbers_of_the_score_table(open_page, tmp_path):
+    """Gains are shares in the table, whole per cents on the page."""
+    given = tables()
+    given["scores"] = pd.concat([given["scores"], gains()], ignore_index=True)
+    page = open_page(write_dashboard(tmp_path, given))
+    answer, verdict = page.inner_text("#answer"), page.inner_text("#verdict")
+    written = pd.read_parquet(tmp_path / "scores.parquet")
+    told = written[(written["score"] == "gain_vs_best") & (written["model"] == "ridge")]
+    assert sorted(told["split"]) == ["forward", "leave_mascon_out"]
+    for row in told.to_dict("records"):
+        value, low, high = (round(100 * row[name]) for name in ("value", "lower", "upper"))
+        said = f"squared error smaller by {value} %, 95 % range {low} to {high} %"
+        assert said.replace("-", "−") in answer
+        name = row["split"].replace("_", " ")
+        assert f"{name} (ridge: gain {value:+d} % [{low:+d}, {high:+d}]" in verdict
+    assert answer.startswith("In part.") and "but not demonstrably in later months" in answer
+
+
+def heard(page, selector):
+    return page.locator(selector).evaluate_all("all => all.map((e) => e.textContent)")
+
+
+def test_a_short_record_has_its_months_on_the_axis(open_page, tmp_path):
+    given = tables()
+    months = ("2019-02", "2019-06")
+    for name in ("product", "fusion", "totals"):
+        rows = given[name]
+        given[name] = rows[rows["month"].between(*map(pd.Timestamp, months))]
+    period = {"start": months[0], "end": months[1], "length": "year"}
+    path = write_dashboard(tmp_path, given, period)
+    for width in (1280, 360):
+        page = open_page(path, viewport={"width": width, "height": 900})
+        for chart in ("#series .chart >> nth=0", "#totals .chart"):
+            said = heard(page, f"{chart} >> svg >> nth=0 >> text[text-anchor=middle]")
+            assert 2 <= len(said) and said == sorted(set(said))
+            assert set(said) <= {f"2019-0{m}" for m in range(2, 7)}
+            boxes = page.locator(f"{chart} >> svg >> nth=0 >> text[text-anchor=middle]")
+            spans = [boxes.nth(i).bounding_box() for i in range(len(said))]
+            ends = [(box["x"], box["x"] + box["width"]) for box in spans]
+            assert all(a[1] < b[0] for a, b in zip(ends, ends[1:], strict=False))
+            frame = page.locator(f"{chart} >> svg >> nth=0").bounding_box()
+            assert ends[-1][1] <= frame["x"] + frame["width"]
+
+
+def test_a_change_that_is_missing_after_a_gap_names_the_month_before(page):
+    choose_layer(page, "Observed mass change of the month (GRACE)")
+    move_slider(page, "2018-10")
+    assert label_of(page, 50).endswith(": no value (no GRACE solution in the month before)")
+    move_slider(page, "2019-04")
+    assert label_of(page, 50).endswith(": no value (no GRACE solution in the month before)")
+    move_slider(page, "2019-05")
+    assert "no value" not in label_of(page, 50)
+
+
+def test_one_mascons_gap_is_its_own_and_earlier_altimetry_is_named(open_page, tmp_path):
+    given = tables()
+    rows = given["product"]
+    gap = (rows["mascon_id"] == 35) & (rows["month"] == pd.Timestamp("2021-05"))
+    given["product"] = rows.assign(
+        has_gravimetry=rows["has_gravimetry"] & ~gap,
+        observed_change_gt=rows["observed_change_gt"].mask(gap),
+        dh_m=rows["dh_m"].mask(gap),
+    )
+    page = open_page(write_dashboard(tmp_path, given))
+    page.select_option("#mascon", "0")
+    move_slider(page, "2021-05")
+    choose_layer(page, "Observed mass change of the month (GRACE)")
+    assert label_of(page, 35).endswith(": no value (no GRACE solution in this month)")
+    assert "no value" not in label_of(page, 50)
+    choose_layer(page, "Elevation anomaly of the month")
+    assert label_of(page, 35).endswith(": no value (no elevation in this month)")
+    choose_layer(page, "Predicted mass change of the month")
+    assert label_of(page, 35).endswith(" Gt (predicted from earlier altimetry alone)")
+    assert "earlier" not in label_of(page, 50)
+    assert page.inner_text("#month-values").endswith(
+        "Note: predicted from earlier altimetry alone."
+    )
+
+
+def test_a_map_that_no_month_changes_says_so_and_the_slider_still_moves_the_marks(page):
+    assert "same for all months" in page.inner_text("#month-scope")
+    assert page.inner_text("#layer-note").endswith("The same for all months.")
+    dimmed = "e => getComputedStyle(e).accentColor"
+    grey = page.eval_on_selector("#month", dimmed)
+    before = [page.get_attribute(f"{box} .cursor >> nth=0", "x1") for box in ("#series", "#totals")]
+    move_slider(page, "2020-05")
+    after = [page.get_attribute(f"{box} .cursor >> nth=0", "x1") for box in ("#series", "#totals")]
+    assert before[0] != after[0] and before[1] != after[1]
+    choose_layer(page, "Elevation anomaly of the month")
+    assert "same for all" not in page.inner_text("#month-scope") + page.inner_text("#layer-note")
+    assert page.eval_on_selector("#month", dimmed) != grey
+
+
+def test_numbers_dots_and_lakes_do_not_lie_over_each_other(page):
+    choose_layer(page, "Coupling: raw")
+    boxes = page.locator("#mascons text:not(:empty), #dots circle, .lake").evaluate_all(
+        "all => all.map((e) => e.getBoundingClientRect()).map((r) => [r.x, r.y, r.right, r.bottom])"
+    )
+    assert len(boxes) >= 4
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            across = min(one[2], other[2]) - max(one[0], other[0])
+            along = min(one[3], other[3]) - max(one[1], other[1])
+            # Boxes of letters hold the room of accents, too.
+            assert min(across, along) <= 2
+
+
+def test_intervals_say_what_they_hold(page, table):
+    rows = table("product").dropna(subset=["observed_mass_gt", "predicted_mass_lower_gt"])
+    held = rows["observed_mass_gt"].between(
+        rows["predicted_mass_lower_gt"], rows["predicted_mass_upper_gt"]
+    )
+    legend = page.inner_text("#series .chart >> nth=2")
+    assert f"90 % interval (holds {100 * held.mean():.0f} %)" in legend
+    said = page.inner_text("#inside")
+    assert said.startswith("Intervals are meant to hold 90 % of GRACE's values.")
+    assert f"{held.sum()} of {len(held)} anomalies" in said
+
+
+def test_totals_state_their_zero_and_span_the_years_that_are_asked_for(open_page, tmp_path):
+    given = tables()
+    early = given["totals"][given["totals"]["source"] == "gravity"].copy()
+    early["month"] = early["month"] - pd.DateOffset(years=10)
+    early["mass_gt"] += 5000.0
+    given["totals"] = pd.concat([early, given["totals"]], ignore_index=True)
+    page = open_page(write_dashboard(tmp_path, given))
+    assert "mean of 2004 to 2009" in page.inner_text("section[aria-labelledby=h-totals]")
+
+    def axes():
+        said = heard(page, "#totals svg >> nth=0 >> text")
+        years = [int(text) for text in said if re.fullmatch(r"20\d\d", text)]
+        heights = [
+            float(t.replace("−", "-")) for t in said if int(t.replace("−", "-")) not in years
+        ]
+        return min(years), max(heights)
+
+    assert axes()[0] == 2019 and axes()[1] < 1000
+    page.select_option("#span", "whole")
+    assert axes()[0] <= 2010 and axes()[1] >= 5000
+
+
+def test_the_trends_bear_the_names_of_the_figures(page, table):
+    rows = page.locator("[aria-label='Trends as mass and sea level'] tbody tr")
+    cells = [rows.nth(i).locator("td").all_inner_texts() for i in range(rows.count())]
+    assert [row[0] for row in cells] == ["gravity (GRACE)", "altimetry at 850 kg/m³"]
+    trends = table("sea_level")["trend_gt_yr"]
+    assert [row[5] for row in cells] == [shown(value, 1) for value in trends]
 
 
 def test_a_phone_needs_no_sideways_scrolling(open_page):

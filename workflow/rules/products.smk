@@ -497,6 +497,7 @@ rule write_summary:
         coupling=settings("coupling"),
         case_study=settings("case_study"),
         coverage=CONFIG.skill.coverage,
+        mascons=mascon_kind,
         period=settings("period"),
         region=region_settings,
         source=CONFIG.source,
@@ -548,6 +549,7 @@ rule write_dashboard:
         region=region_settings,
         skill=settings("skill"),
         source=CONFIG.source,
+        unit=CONFIG.fusion.unit,
     message:
         "Writing the dashboard of {wildcards.region}"
     script:

@@ -37,15 +37,16 @@ def main(snakemake: Any) -> None:
             lakes=lakes,
             fdr=params.coupling["fdr"],
             coverage=params.skill["coverage"],
+            unit=params.unit,
         )
         page = render_page(
             data,
             base=base,
-            shapes=cut_mascons(mascons, base),
+            shapes=cut_mascons(mascons, base, params.unit),
             lakes=lakes,
             sea_level=sea_level,
             answer=answer_prediction(scores),
-            verdict=verdict(scores),
+            verdict=verdict(scores).replace("mascon", params.unit),
             synthetic=params.source == "synthetic",
             provenance=provenance(snakemake),
         )

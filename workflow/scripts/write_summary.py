@@ -16,12 +16,14 @@ from cryofuse.tables import read_geo_table, read_table, written
 def main(snakemake: Any) -> None:
     """Run the job."""
     given, params = snakemake.input, snakemake.params
+    unit = params.mascons["unit"]
     validation = given.get("validation")
     manifests = [given.manifests] if isinstance(given.manifests, str) else given.manifests
     with job_log(snakemake.log[0]):
         page = render_summary(
             title=params.region["title"],
             source=params.source,
+            unit=unit,
             months=f"{params.period['start']} to {params.period['end']}",
             filter_report=read_table(given.filter_report),
             checks=read_table(given.checks),
@@ -35,8 +37,10 @@ def main(snakemake: Any) -> None:
                 coupling=read_table(given.coupling),
                 fdr=params.coupling["fdr"],
                 centroids=read_table(given.centroids),
+                product=params.mascons["product"],
+                unit=unit,
             ),
-            verdict=verdict(read_table(given.scores)),
+            verdict=verdict(read_table(given.scores)).replace("mascon", unit),
             explained=read_table(given.explained),
             coupling=read_table(given.coupling),
             fdr=params.coupling["fdr"],

@@ -25,12 +25,22 @@ _WHERE = {
 }
 #: An interval from fewer independent blocks of months is told to be a thin one.
 _FEW_BLOCKS = 5
-#: Words of the page that a newcomer may not know.
-TERMS = {
+#: What the smallest patches of a product of GRACE are.
+_MASCONS = {
+    "jpl": "a patch, some 300 km across, that GRACE weighs as one",
+    "csr": "a patch, some 100 km across, that CSR's solutions weigh as one; GRACE itself tells "
+    "places apart from some 300 km on, so that neighbours share what they say",
+    "gsfc": "a patch, some 100 km across, that GSFC's solutions weigh as one; GRACE itself tells "
+    "places apart from some 300 km on, so that neighbours share what they say",
+}
+_BASIN = (
+    "the ice that drains to one stretch of coast; it weighs what the patches of GRACE under it do"
+)
+#: Words of the page that a newcomer may not know, beside those of what is weighed.
+_TERMS = {
     "ICESat-2": "a satellite that measures the height of the ice with a laser, since 2018",
     "GRACE": "pairs of satellites that weigh the ice through its gravity, since 2002; GRACE-FO is "
     "the second pair",
-    "mascon": "a patch, some 300 km across, that GRACE weighs as one",
     "elevation change": "how far the surface rose (+) or sank (−)",
     "mass change": "ice gained (+) or lost (−), in gigatonnes (Gt): a billion tonnes, the water "
     "of a cube one kilometre wide",
@@ -40,12 +50,27 @@ TERMS = {
 }
 #: What a whole run writes beside the page.
 FILES = {
-    "dashboard.html": "map and series of every mascon, to click through; needs no network",
+    "dashboard.html": "map and series of every place, to click through; needs no network",
     "figures/": "every figure as PNG and PDF",
-    "product/mass_change.nc": "mass by mascon and month for programs (NetCDF)",
+    "product/mass_change.nc": "mass by place and month for programs (NetCDF)",
     "product/mass_change.gpkg": "the same for maps (GeoPackage, for QGIS)",
     "skill/table.csv": "the scores of all models",
 }
+
+
+def terms(product: str, unit: str) -> dict[str, str]:
+    """Return the words of the page that a newcomer may not know, with their meaning.
+
+    Parameters
+    ----------
+    product
+        Mascon product: jpl, csr or gsfc.
+    unit
+        What is weighed: mascon or basin.
+    """
+    weighed = {"mascon": _MASCONS[product], "basin": _BASIN}
+    first = {name: _TERMS[name] for name in ("ICESat-2", "GRACE")}
+    return first | {unit: weighed[unit]} | _TERMS
 
 
 def answer_mass(sea_level: pd.DataFrame) -> str:
@@ -140,7 +165,7 @@ def answer_explained(explained: pd.DataFrame) -> str:
     )
 
 
-def answer_coupling(coupling: pd.DataFrame, fdr: float) -> str:
+def answer_coupling(coupling: pd.DataFrame, fdr: float, unit: str = "mascon") -> str:
     """Return in how many mascons elevation and mass go together, and where most.
 
     Without trend and season: two series that both fall, or both have a summer, go together anyway.
@@ -151,6 +176,8 @@ def answer_coupling(coupling: pd.DataFrame, fdr: float) -> str:
         Table ``coupling/mascons``.
     fdr
         False discovery rate.
+    unit
+        What the mascons are: mascon or basin.
     """
     rows = coupling[coupling["treatment"] == "deseasonalised"]
     known = rows[rows["best"] & rows["r"].notna()]
@@ -159,7 +186,7 @@ def answer_coupling(coupling: pd.DataFrame, fdr: float) -> str:
     found = known[known["q_fdr"] <= fdr].sort_values(["r", "mascon_id"])
     answer = (
         f"Without their common trend and season, height and mass still go together in {len(found)} "
-        f"of {len(known)} mascons (of those, {100 * fdr:g} % may be chance)"
+        f"of {len(known)} {unit}s (of those, {100 * fdr:g} % may be chance)"
     )
     if found.empty:
         return answer + "."
@@ -173,7 +200,7 @@ def answer_coupling(coupling: pd.DataFrame, fdr: float) -> str:
     if np.isfinite(top["r_lower"]):
         interval = f", 95 % range {_signed(top['r_lower'], 2)} to {_signed(top['r_upper'], 2)}"
     return (
-        f"{answer}; most closely in mascon {int(top['mascon_id'])} (correlation "
+        f"{answer}; most closely in {unit} {int(top['mascon_id'])} (correlation "
         f"{_signed(top['r'], 2)}{interval}; {when})."
     )
 
@@ -216,6 +243,8 @@ def render_lead(
     coupling: pd.DataFrame,
     fdr: float,
     centroids: pd.DataFrame,
+    product: str,
+    unit: str,
 ) -> str:
     """Return the questions with their answers, what words mean, and what lies beside, as HTML.
 
@@ -227,12 +256,14 @@ def render_lead(
         The tables of those names (see :mod:`cryofuse.tables`).
     fdr
         False discovery rate of the coupling.
+    product, unit
+        Mascon product, and what is weighed: mascon or basin.
     """
     answers = {
         "How much ice does it lose?": answer_mass(sea_level),
         "Does the height of the ice tell its change of mass?": answer_prediction(scores),
         "How much of what gravity sees can be told from above?": answer_explained(explained),
-        "Where do height and mass go together most?": answer_coupling(coupling, fdr),
+        "Where do height and mass go together most?": answer_coupling(coupling, fdr, unit),
         "Which kinds of ice are there?": answer_regimes(centroids),
     }
     notice = (
@@ -249,8 +280,9 @@ def render_lead(
         f'<li><a href="{name}">{name}</a>: {html.escape(about)}</li>'
         for name, about in FILES.items()
     )
+    words = _define(terms(product, unit).items())
     return (
-        f"{notice}<h2>In short</h2>{asked}<h2>Words</h2><dl>{_define(TERMS.items())}</dl>"
+        f"{notice}<h2>In short</h2>{asked}<h2>Words</h2><dl>{words}</dl>"
         "<h2>Beside this page</h2><p>A whole run writes these; one of a single target, such as "
         "<code>snakemake summary</code>, does not write them all.</p>"
         f"<ul>{files}<li>report.html, where built (<code>snakemake --report</code>): all figures "

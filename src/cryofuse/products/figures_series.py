@@ -284,25 +284,11 @@ def _common_months(totals: pd.DataFrame) -> np.ndarray:
     return np.intersect1d(gravity, altimetry)
 
 
-def _label(totals: pd.DataFrame, source: str) -> str:
-    density = _of(totals, source)["density_kg_m3"].iloc[0]
-    if not np.isfinite(density):
-        return "gravity (GRACE)" if source == "gravity" else source.replace("_", " ")
-    fitted = " (fitted)" if source.endswith("fitted") else ""
-    return f"altimetry at {density:.0f} kg/m³{fitted}"
-
-
 def _source_style(totals: pd.DataFrame, source: str) -> dict[str, Any]:
     """Return colour, label and width of one of the run's own totals."""
-    order = list(totals["source"].unique())
-    colour = (
-        style.SOURCE_COLOURS["gravity"]
-        if source == "gravity"
-        else style.CATEGORIES[(0, 5, 2, 3)[(order.index(source) - 1) % 4]]
-    )
     return {
-        "colour": colour,
-        "label": _label(totals, source),
+        "colour": style.source_colours(list(totals["source"].unique()))[source],
+        "label": style.source_name(source, _of(totals, source)["density_kg_m3"].iloc[0]),
         "lw": 1.4 if source == "gravity" else 1.0,
     }
 

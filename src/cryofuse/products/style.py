@@ -207,6 +207,35 @@ def split_name(split: str, unit: str = "mascon") -> str:
     return SPLIT_NAMES.get(split, split).replace("mascon", unit)
 
 
+def source_name(source: str, density_kg_m3: float = float("nan")) -> str:
+    """Return a source of totals in words, such as ``altimetry at 850 kg/m³``.
+
+    Parameters
+    ----------
+    source
+        Key of ``applications/totals``: ``gravity``, ``altimetry_<density>``, ``altimetry_fitted``.
+    density_kg_m3
+        The density where it is known, since the key of a fitted one does not hold it.
+    """
+    if source == "gravity":
+        return "gravity (GRACE)"
+    kind, _, density = source.partition("_")
+    if kind != "altimetry" or not density:
+        return source.replace("_", " ")
+    fitted = density == "fitted"
+    if np.isfinite(density_kg_m3):
+        return f"altimetry at {density_kg_m3:.0f} kg/m³{' (fitted)' if fitted else ''}"
+    return "altimetry at a fitted density" if fitted else f"altimetry at {density} kg/m³"
+
+
+def source_colours(sources: Sequence[str]) -> dict[str, str]:
+    """Return the colours of totals, gravity's and one by the order of the others."""
+    others = [source for source in sources if source != "gravity"]
+    return {"gravity": SOURCE_COLOURS["gravity"]} | {
+        source: CATEGORIES[(0, 5, 2, 3)[number % 4]] for number, source in enumerate(others)
+    }
+
+
 def first_reason(*columns: pd.Series, default: str = "no values in the table") -> str:
     """Return the reason a table gives most often for its nulls."""
     reasons = pd.concat([c.dropna() for c in columns]) if columns else pd.Series(dtype=str)
@@ -862,16 +891,26 @@ def _label_places(
         if geometry.is_empty:
             places.append(None)
             continue
-        largest = max(shapely.get_parts(geometry), key=lambda part: part.area)
-        free = largest.difference(marks)
-        for part in (*sorted(shapely.get_parts(free), key=shapely.area)[-1:], largest):
-            circle = shapely.maximum_inscribed_circle(part, tolerance=np.sqrt(part.area) / 30)
-            if shapely.length(circle) >= room:
-                break
-        point = shapely.get_coordinates(circle)[0]
-        wide = shapely.length(circle) >= room
-        places.append((float(point[0]), float(point[1])) if wide else None)
+        x, y, radius = inner_circle(geometry, marks, room)
+        places.append((x, y) if radius >= room else None)
     return places
+
+
+def inner_circle(
+    geometry: BaseGeometry, marks: BaseGeometry, room: float
+) -> tuple[float, float, float]:
+    """Return centre and radius (m) of the largest circle in a geometry's largest part.
+
+    It keeps off the marks, where it has the room then.
+    """
+    largest = max(shapely.get_parts(geometry), key=lambda part: part.area)
+    free = largest.difference(marks)
+    for part in (*sorted(shapely.get_parts(free), key=shapely.area)[-1:], largest):
+        circle = shapely.maximum_inscribed_circle(part, tolerance=np.sqrt(part.area) / 30)
+        if shapely.length(circle) >= room:
+            break
+    x, y = shapely.get_coordinates(circle)[0]
+    return float(x), float(y), float(shapely.length(circle))
 
 
 def mascon_handles(shapes: MasconShapes, *values: Mapping[int, float]) -> list[Patch]:

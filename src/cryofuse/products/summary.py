@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from scipy.stats import norm
 
 from cryofuse.atl06.report import WHOLE
 from cryofuse.products.case_study import AFTER_SEASON
+from cryofuse.products.style import MONTH_NAMES, source_name
 
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+#: Texts that are dates or numbers, and must not break between lines.
+_FIGURES = re.compile(r"[−+]?\d[\d\s.,+−±%()-]*(to [\d\s.,+−±%()-]*)?")
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -25,6 +28,7 @@ table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem }
 th, td { border-bottom: 1px solid #ccc; padding: .25rem .8rem .25rem 0; text-align: left;
          vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+td.number, td.figures { white-space: nowrap }
 .no { color: #a40000; font-weight: 600 } .yes { color: #00600f }
 h3 { font-size: 1rem; margin: 1.2rem 0 0 } h3 + p { margin-top: .2rem } a { color: #00539b }
 dt { font-weight: 600 } dd { margin: 0 0 .4rem 1rem }
@@ -43,15 +47,17 @@ def _number(value: Any, digits: int = 3) -> str:
         return f"{int(value):,}".replace(",", " ")
     if isinstance(value, float | np.floating):
         number = float(value)
-        return f"{number:.{digits}g}" if abs(number) < 1000 else f"{number:,.0f}".replace(",", " ")
+        text = f"{number:.{digits}g}" if abs(number) < 1000 else f"{number:,.0f}".replace(",", " ")
+        return text.replace("-", "−")
     if isinstance(value, pd.Timestamp):
         return value.strftime("%Y-%m")
     return str(value)
 
 
 def _cell(value: Any, numeric: bool) -> str:
-    kind = "number" if numeric else "text"
-    return f'<td class="{kind}">{html.escape(_number(value))}</td>'
+    text = _number(value)
+    kind = "number" if numeric else "figures" if _FIGURES.fullmatch(text) else "text"
+    return f'<td class="{kind}">{html.escape(text)}</td>'
 
 
 def render_table(frame: pd.DataFrame, titles: dict[str, str]) -> str:
@@ -149,7 +155,7 @@ def describe_checks(checks: pd.DataFrame) -> str:
     )
 
 
-def describe_coupling(coupling: pd.DataFrame, fdr: float) -> str:
+def describe_coupling(coupling: pd.DataFrame, fdr: float, unit: str = "mascon") -> str:
     """Return how strongly elevation and mass go together, by treatment."""
     best = coupling[coupling["best"]]
     if best["r"].notna().sum() == 0:
@@ -171,7 +177,7 @@ def describe_coupling(coupling: pd.DataFrame, fdr: float) -> str:
         pd.DataFrame(rows),
         {
             "treatment": "treatment",
-            "mascons": "mascons",
+            "mascons": f"{unit}s",
             "r": "median r at the best lag",
             "significant": f"significant (FDR {fdr:g})",
             "lag": "median lag, months",
@@ -180,12 +186,12 @@ def describe_coupling(coupling: pd.DataFrame, fdr: float) -> str:
     )
 
 
-def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame) -> str:
+def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame, unit: str = "mascon") -> str:
     """Return the regimes of nodes and mascons, and why there are so many."""
     columns = {
         "level": "level",
         "regime_name": "regime",
-        "n_mascons": "mascons",
+        "n_mascons": f"{unit}s",
         "n_nodes": "nodes",
         "area_km2": "ice area, km²",
         "rate_m_yr": "rate, m/yr",
@@ -193,8 +199,11 @@ def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame) -> str:
         "elevation_m": "elevation, m",
         "slope": "slope, m/m",
     }
+    named = {"mascons": f"{unit}s"}
+    centroids = centroids.assign(level=centroids["level"].replace(named))
     known = centroids.dropna(subset=["regime"])
     why = stability.dropna(subset=["why"])
+    why = why.assign(level=why["level"].replace(named))
     none = centroids[centroids["regime"].isna()]
     return "\n".join(
         [
@@ -205,7 +214,7 @@ def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame) -> str:
     )
 
 
-def describe_explained(explained: pd.DataFrame) -> str:
+def describe_explained(explained: pd.DataFrame, unit: str = "mascon") -> str:
     """Return how much of GRACE's signal is explained out of fold."""
     region = explained[explained["scope"] == "region"].dropna(subset=["explained_total"])
     explained = explained[explained["scope"] == "mascon"]
@@ -223,9 +232,9 @@ def describe_explained(explained: pd.DataFrame) -> str:
             "explained_interannual": "interannual",
         },
     ) + _paragraph(
-        "Median over mascons of the share of variance; a negative share is worse than the mean. "
+        f"Median over {unit}s of the share of variance; a negative share is worse than the mean. "
         + " ".join(
-            f"Of the mean of all mascons ({target}): {_percent(total)} "
+            f"Of the mean of all {unit}s ({target}): {_percent(total)} "
             + (f"[{_percent(low)}, {_percent(high)}]." if np.isfinite(low) else "(no interval).")
             for target, total, low, high in region[
                 ["target", "explained_total", "total_lower", "total_upper"]
@@ -239,7 +248,12 @@ def _percent(share: float) -> str:
 
 
 def describe_archive(
-    granules: int, totals: pd.DataFrame, *, min_months: int, synthetic: bool
+    granules: int,
+    totals: pd.DataFrame,
+    *,
+    min_months: int,
+    synthetic: bool,
+    unit: str = "mascon",
 ) -> str:
     """Return how many months of granules the run had, and whether that can carry skill.
 
@@ -253,6 +267,8 @@ def describe_archive(
         Fewest common months at which a mascon's coupling is computed.
     synthetic
         Whether the granules are those of a synthetic world.
+    unit
+        What the mascons are: mascon or basin.
     """
     rows = totals[totals["source"] != "gravity"]
     asked = rows["month"].nunique()
@@ -261,18 +277,18 @@ def describe_archive(
     kind = "synthetic granules" if synthetic else "granules"
     parts = [
         f"This run read {granules} {kind}. Of {asked} months asked for, altimetry has a value in "
-        f"some mascon in {seen}, and a total of the region in {whole}."
+        f"some {unit} in {seen}, and a total of the region in {whole}."
     ]
     if seen < min_months:
         parts.append(
-            f"That is fewer than the {min_months} months that the coupling of a mascon needs, so "
+            f"That is fewer than the {min_months} months that the coupling of a {unit} needs, so "
             "this run cannot tell whether elevation change predicts mass change: real skill at "
-            "mascon scale needs a multi-year archive of granules over the whole region. The sheet "
+            f"{unit} scale needs a multi-year archive of granules over the whole region. The sheet "
             "as a whole can be coupled from published series (below)."
         )
     else:
         parts.append(
-            "Real skill at mascon scale needs a multi-year archive of real granules"
+            f"Real skill at {unit} scale needs a multi-year archive of real granules"
             + (": skill in a synthetic world proves the method, not nature." if synthetic else ".")
         )
     return _paragraph(" ".join(parts))
@@ -344,7 +360,7 @@ def describe_sea_level(sea_level: pd.DataFrame) -> str:
     """Return the trends of the totals as mass and sea level."""
     density = _with_interval(sea_level, "density", "{:.0f}", "_kg_m3")
     return render_table(
-        sea_level.assign(density=density),
+        sea_level.assign(density=density, source=_source_names(sea_level)),
         {
             "source": "source",
             "density": "density, kg/m³ (95 %)",
@@ -363,6 +379,19 @@ def describe_sea_level(sea_level: pd.DataFrame) -> str:
     )
 
 
+def _source_names(frame: pd.DataFrame) -> pd.Series:
+    """Return the sources of totals by the names that the figures' legends have."""
+    if "density_kg_m3" not in frame:
+        return frame["source"].map(source_name)
+    names = [
+        source_name(source, density)
+        for source, density in zip(
+            frame["source"], frame["density_kg_m3"].astype(float), strict=True
+        )
+    ]
+    return pd.Series(names, frame.index, dtype="str")
+
+
 def describe_comparison(comparison: pd.DataFrame) -> str:
     """Return how the totals agree with published series; what could not be compared, and why."""
     if comparison.empty:
@@ -374,7 +403,11 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
         parts.append(
             render_table(
                 # Two digits would call 0.9997 a one.
-                known.assign(apart=apart, r=known["r"].map("{:.4f}".format)),
+                known.assign(
+                    apart=apart,
+                    r=known["r"].map("{:.4f}".format),
+                    source=_source_names(known),
+                ),
                 {
                     "series": "reference series",
                     "source": "compared with",
@@ -398,7 +431,7 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
             )
         )
     for (series, reason), group in comparison.drop(known.index).groupby(["series", "reason"]):
-        sources = ", ".join(group["source"])
+        sources = ", ".join(_source_names(group))
         parts.append(_paragraph(f"Not compared: {series} with {sources} ({reason})."))
     return "".join(parts)
 
@@ -480,7 +513,9 @@ def _compare_inventory(matches: pd.DataFrame) -> str:
     )
 
 
-def describe_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage: float) -> str:
+def describe_melt_seasons(
+    case_study: pd.DataFrame, months: list[int], coverage: float, unit: str = "mascon"
+) -> str:
     """Return the melt seasons of the sheet, and whether the model agrees with GRACE.
 
     Parameters
@@ -491,6 +526,8 @@ def describe_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage:
         Calendar months of the season.
     coverage
         Nominal coverage of the model's intervals.
+    unit
+        What the mascons are: mascon or basin.
     """
     sheet = case_study[case_study["scope"] == "sheet"].sort_values("year")
     table = pd.DataFrame(
@@ -508,10 +545,10 @@ def describe_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage:
             "reason": sheet["reason"],
         }
     )
-    before, last = _MONTHS[(months[0] - 2) % 12], _MONTHS[months[-1] - 1]
-    late = _MONTHS[(months[-1] - 1 + AFTER_SEASON) % 12]
+    before, last = MONTH_NAMES[(months[0] - 2) % 12], MONTH_NAMES[months[-1] - 1]
+    late = MONTH_NAMES[(months[-1] - 1 + AFTER_SEASON) % 12]
     return (
-        _paragraph(judge_melt_seasons(case_study, months, coverage))
+        _paragraph(judge_melt_seasons(case_study, months, coverage, unit))
         + render_table(
             table,
             {
@@ -535,7 +572,9 @@ def describe_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage:
     )
 
 
-def judge_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage: float) -> str:
+def judge_melt_seasons(
+    case_study: pd.DataFrame, months: list[int], coverage: float, unit: str = "mascon"
+) -> str:
     """Return one sentence: does the model agree with GRACE on the studied seasons.
 
     It agrees where, in every year, GRACE's change of the sheet lies in the model's interval for
@@ -584,7 +623,7 @@ def judge_melt_seasons(case_study: pd.DataFrame, months: list[int], coverage: fl
     ]
     return (
         f"Trained on other years only, the model of elevation {verdict} with GRACE on the melt "
-        f"seasons: GRACE's value lies in the model's interval in {inside.sum()} of {n} mascons and "
+        f"seasons: GRACE's value lies in the model's interval in {inside.sum()} of {n} {unit}s and "
         f"seasons ({_percent(share)}, meant {_percent(coverage)}); whole region, GRACE minus "
         f"model: {'; '.join(told)}. Strongest season first: {'; '.join(orders)}."
     )
@@ -607,14 +646,14 @@ def _month_between(frame: pd.DataFrame, name: str) -> pd.Series:
     for low, first, last in frame[[f"{name}_minimum{e}" for e in ("", "_first", "_last")]].to_numpy(
         dtype=float
     ):
-        text = _MONTHS[int(low) - 1] if np.isfinite(low) else None
+        text = MONTH_NAMES[int(low) - 1] if np.isfinite(low) else None
         if text and np.isfinite([first, last]).all():
-            text += f" ({_MONTHS[int(first) - 1]} to {_MONTHS[int(last) - 1]})"
+            text += f" ({MONTH_NAMES[int(first) - 1]} to {MONTH_NAMES[int(last) - 1]})"
         texts.append(text)
     return pd.Series(texts, frame.index, dtype="str")
 
 
-def describe_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame) -> str:
+def describe_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame, unit: str = "mascon") -> str:
     """Return the months of rapid loss of the region, and what chance alone would flag."""
     sheet = rates[rates["scope"] == "sheet"]
     rows = []
@@ -632,7 +671,7 @@ def describe_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame) -> str:
             }
         )
     if not rows:
-        return _paragraph("No month was looked at: no mascon is selected.")
+        return _paragraph(f"No month was looked at: no {unit} is selected.")
     single = rates[(rates["scope"] != "sheet") & rates["p"].notna()]
     many = int((single["p"] <= 0.05).sum())
     return render_table(
@@ -651,7 +690,7 @@ def describe_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame) -> str:
         f"{_percent_exact(rows[0]['nominal_rate'])} quantile of noise with the series' own "
         "autocorrelation. False alarms are measured on such noise that did not set the "
         "threshold: as many months are flagged where nothing happened. Of "
-        f"{len(single)} series of mascons, {many} have more flags than 95 % of the noise."
+        f"{len(single)} series of {unit}s, {many} have more flags than 95 % of the noise."
     )
 
 
@@ -659,7 +698,7 @@ def _percent_exact(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def describe_early_warning(trends: pd.DataFrame) -> str:
+def describe_early_warning(trends: pd.DataFrame, unit: str = "mascon") -> str:
     """Return the early-warning statistics of the region, with what they cannot say."""
     sheet = trends[trends["scope"] == "sheet"]
     years = trends["n"].max() / 12 if len(trends) else 0.0
@@ -685,13 +724,13 @@ def describe_early_warning(trends: pd.DataFrame) -> str:
             },
         )
         + _paragraph(
-            f"Of {len(single)} statistics of mascons, {low} have p of at most 0.05; chance alone "
+            f"Of {len(single)} statistics of {unit}s, {low} have p of at most 0.05; chance alone "
             f"gives about {0.05 * len(single):.0f}."
         )
     )
 
 
-def describe_sensitivity(sensitivity: pd.DataFrame) -> str:
+def describe_sensitivity(sensitivity: pd.DataFrame, unit: str = "mascon") -> str:
     """Return what the mascon rule and the density do to the trend of mass."""
     gravity = sensitivity[(sensitivity["source"] == "gravity") & sensitivity["trend_gt_yr"].notna()]
     whole = gravity[gravity["start"] == gravity["start"].min()]
@@ -709,15 +748,16 @@ def describe_sensitivity(sensitivity: pd.DataFrame) -> str:
             )
         )
     shown = sensitivity.assign(
+        source=_source_names(sensitivity),
         choice=sensitivity["choice"]
-        + np.where(sensitivity["configured"] & (sensitivity["n"] > 0), " (this run)", "")
+        + np.where(sensitivity["configured"] & (sensitivity["n"] > 0), " (this run)", ""),
     )
     parts.append(
         render_table(
             shown,
             {
                 "choice": "choice",
-                "n_mascons": "mascons",
+                "n_mascons": f"{unit}s",
                 "source": "source",
                 "start": "from",
                 "end": "to",
@@ -764,6 +804,7 @@ def render_summary(
     *,
     title: str,
     source: str,
+    unit: str,
     months: str,
     filter_report: pd.DataFrame,
     checks: pd.DataFrame,
@@ -800,6 +841,8 @@ def render_summary(
     ----------
     title, source, months
         Region, source of the data, and the months covered, as people read them.
+    unit
+        What the mascons are: mascon or basin.
     filter_report, checks, centroids, stability, explained, coupling, totals, sea_level, \
     comparison,     sheet_coupling, case_study, rapid_melt, rapid_melt_rates, early_warning, \
     sensitivity, lakes, lake_events, searched_nodes, inventory_matches
@@ -836,26 +879,32 @@ def render_summary(
         _paragraph("The same and more in the terms and tables of the field."),
         "<h2>Does elevation change predict mass change?</h2>",
         _paragraph(verdict),
-        describe_archive(granules, totals, min_months=min_months, synthetic=source == "synthetic"),
+        describe_archive(
+            granules,
+            totals,
+            min_months=min_months,
+            synthetic=source == "synthetic",
+            unit=unit,
+        ),
         "<h2>How much of GRACE's signal does it explain?</h2>",
-        describe_explained(explained),
+        describe_explained(explained, unit),
         "<h2>Where is the coupling strongest?</h2>",
-        describe_coupling(coupling, fdr),
+        describe_coupling(coupling, fdr, unit),
         "<h2>Which regimes exist?</h2>",
-        describe_regimes(centroids, stability),
+        describe_regimes(centroids, stability, unit),
         "<h2>Mass and sea level</h2>",
         describe_sea_level(sea_level),
         describe_comparison(comparison),
         "<h2>What do choices do to the mass?</h2>",
-        describe_sensitivity(sensitivity),
+        describe_sensitivity(sensitivity, unit),
         "<h2>Do the sheet's volume and mass go together?</h2>",
         describe_sheet_coupling(sheet_coupling),
         "<h2>Melt seasons</h2>",
-        describe_melt_seasons(case_study, season_months, coverage),
+        describe_melt_seasons(case_study, season_months, coverage, unit),
         "<h2>Months of rapid loss</h2>",
-        describe_rapid_melt(rapid_melt, rapid_melt_rates),
+        describe_rapid_melt(rapid_melt, rapid_melt_rates, unit),
         "<h2>Early warning (exploratory)</h2>",
-        describe_early_warning(early_warning),
+        describe_early_warning(early_warning, unit),
         "<h2>Subglacial lakes</h2>",
         describe_lakes(lakes, lake_events, searched_nodes, inventory_matches),
         "<h2>Do crossovers and repeats agree with the fits?</h2>",

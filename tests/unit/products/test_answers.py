@@ -177,6 +177,8 @@ def lead():
             "coupling": coupling(),
             "fdr": 0.05,
             "centroids": regimes(),
+            "product": "jpl",
+            "unit": "mascon",
         }
         return render_lead(planted=planted, **(given | changed))
 
@@ -213,3 +215,18 @@ def test_foreign_text_is_escaped(lead):
     )
     assert not {"script", "img"} & set(read(text).tags)
     assert text.count("&lt;script&gt;") == 6
+
+
+@pytest.mark.parametrize(
+    ("product", "unit", "said", "not_said"),
+    [
+        ("jpl", "mascon", "some 300 km across, that GRACE weighs", "basin"),
+        ("csr", "mascon", "some 100 km across, that CSR", "some 300 km across"),
+        ("gsfc", "mascon", "some 100 km across, that GSFC", "some 300 km across"),
+        ("jpl", "basin", "drains to one stretch of coast", "mascon"),
+    ],
+)
+def test_what_is_weighed_is_said_of_its_product_and_unit(lead, product, unit, said, not_said):
+    words = html.unescape(re.sub("<[^>]*>", " ", lead(product=product, unit=unit)))
+    words = words.replace("mass_change.", "")
+    assert said in words and not_said not in words

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import shapely
 
+from cryofuse.products import style
 from cryofuse.products.dashboard.data import SERIES, build_data
 from cryofuse.products.dashboard.page import draw_map, embed_json
 from cryofuse.products.style import cut_mascons
@@ -21,12 +22,13 @@ from tests.unit.products import conftest as planted
 IDS = [35, 50, 68, 90]
 
 
-def build(given):
+def build(given, unit="mascon"):
     return build_data(
         title="Testland",
         months=("2018-10", "2024-12"),
         fdr=0.05,
         coverage=0.9,
+        unit=unit,
         **given,
     )
 
@@ -82,6 +84,55 @@ def test_months_without_gravity_say_so(data):
     assert [i for i, here in enumerate(data["gravimetry"]) if not here] == [gap]
     assert not any(flags[gap] for flags in data["has_gravimetry"])
     assert sum(map(sum, data["has_gravimetry"])) == 4 * 74
+
+
+def test_the_share_that_intervals_hold_is_counted_over_all_mascons(given):
+    table = given["product"].copy()
+    lower = table["predicted_mass_lower_gt"]
+    odd = table["month"].dt.month % 2 == 1
+    # In every second month, far below anything observed.
+    table["predicted_mass_lower_gt"] = lower.mask(odd & lower.notna(), -1e4)
+    given = given | {"product": table}
+    data = build(given)
+    for kind in ("change", "mass"):
+        held = n = 0
+        for row in given["product"].to_dict("records"):
+            low, high = row[f"predicted_{kind}_lower_gt"], row[f"predicted_{kind}_upper_gt"]
+            value = row[f"observed_{kind}_gt"]
+            n += value == value and low == low
+            held += low <= value <= high
+        assert data["inside"][kind] == {"n": n, "held": held} and 0 < held < n
+
+
+def test_sources_have_names_and_colours_of_the_figures(data):
+    assert data["sources"] == {
+        "gravity": {"name": "gravity (GRACE)", "colour": style.SOURCE_COLOURS["gravity"]},
+        "altimetry_850": {"name": "altimetry at 850 kg/m³", "colour": style.CATEGORIES[0]},
+    }
+
+
+def test_colours_stand_in_one_place_alone(page, data):
+    """Neither script nor style sheet repeats what the figures' style says of maps and series."""
+    parsed = Elements(page)
+    script, sheet = parsed.text["script", None], parsed.text["style", None]
+    variables, _, rest = sheet.partition("}")
+    for colour in (*data["colours"].values(), style.OCEAN, style.LAND, style.EDGE):
+        assert colour.lower() not in (script + rest).lower()
+    for name, colour in (("ocean", style.OCEAN), ("land", style.LAND), ("null-face", "#dddddd")):
+        assert f"--{name}: {colour};" in variables and f"var(--{name})" in rest
+
+
+def test_basins_are_called_basins(given, tmp_path):
+    shown = build(given, unit="basin")
+    said = [one[key] for one in shown["layers"] for key in ("title", "note")]
+    assert not [text for text in said if "mascon" in text]
+    assert "Skill: leave basins out" in said
+    page = write_dashboard(tmp_path, given, unit="basin").read_text()
+    body = page[page.index("<body>") : page.index('<script type="application/json"')]
+    words = re.sub(r"<[^>]*>", " ", body[: body.index("<footer>")])
+    # Zero is that of a file of mascons, whatever is made of it.
+    assert "mascon" not in words.lower().replace("baseline of the mascon file", "")
+    assert 'aria-label="Basin 35"' in page and 'aria-label="Basins of ' in page
 
 
 def test_reasons_stand_where_predictions_are_missing(data):
@@ -256,6 +307,11 @@ def test_mascons_are_drawn_where_they_are(world):
             both = shapely.union_all(drawn)
             apart = shapely.symmetric_difference(both, geometry).area
             assert apart <= 0.02 * geometry.area, (number, kind)
+    # No number comes near a lake's triangle, of 18 by 15 steps.
+    at = [int(v) for v in re.search(r'data-lake="1" d="M(\d+) (\d+)', text).groups()]
+    for found in re.findall(r'<text x="(\d+)" y="(\d+)" data-room="(\d+)"', text):
+        a, b, room = map(int, found)
+        assert np.hypot(a - at[0], b - at[1] - 9) >= room + 9, "a number lies over a lake"
     x, y = (int(v) for v in re.search(r'data-lake="1" d="M(\d+) (\d+)', text).groups())
     assert abs(x_min + x * step - 33e3) < step and abs(y_max - (y + 9) * step + 1_997e3) < step
 

@@ -10,12 +10,14 @@ import pytest
 
 from cryofuse.products.summary import (
     describe_checks,
+    describe_comparison,
     describe_coupling,
     describe_early_warning,
     describe_explained,
     describe_filters,
     describe_lakes,
     describe_rapid_melt,
+    describe_sea_level,
     describe_sensitivity,
     describe_validation,
     judge_melt_seasons,
@@ -193,6 +195,7 @@ def page(**changed):
     given = {
         "title": "Testland",
         "source": "synthetic",
+        "unit": "mascon",
         "months": "2018-10 to 2021-12",
         "filter_report": filter_report(),
         "checks": checks(),
@@ -273,7 +276,7 @@ def test_nulls_of_typed_columns_are_dashes():
 def test_numbers_read_as_people_write_them():
     frame = pd.DataFrame({"v": [-0.26341, 12345.6, 0.0]})
     assert [row[0] for row in read(render_table(frame, {"v": "v"})).rows[1:]] == [
-        "-0.263",
+        "−0.263",
         "12 346",
         "0",
     ]
@@ -300,8 +303,9 @@ def test_missing_values_of_the_page_are_dashes_and_their_reason_stands_beside():
     )
     assert "nan" not in re.sub(r"<style>.*</style>", "", text).lower()
     rows = {row[0]: row for row in read(text).rows}
-    assert rows["gravity"][-5:] == ["–", "–", "–", "–", "fewer than 24 months"]
-    assert "JPL" not in rows and "Not compared: JPL with gravity (no common month)." in text
+    assert rows["gravity (GRACE)"][-5:] == ["–", "–", "–", "–", "fewer than 24 months"]
+    told = "Not compared: JPL with gravity (GRACE) (no common month)."
+    assert "JPL" not in rows and told in text
     assert rows["2019"][:4] == ["2019", "−0.25 ± 0.03", "−310 ± 40", "–"]
     assert rows["2019"][-1] == "no other year to train on"
     assert "1999" not in rows, "the table of melt seasons is the sheet's"
@@ -458,7 +462,7 @@ def test_candidates_are_listed_and_lookalikes_counted():
     text = page()
     assert "1 candidates of active subglacial lakes, 1 look-alikes." in text
     row = next(r for r in read(text).rows if r[0] == "1")
-    assert row[3:] == ["2.5", "0.021", "2021-08", "2021-11", "-0.021", "0.003", "–", "–"]
+    assert row[3:] == ["2.5", "0.021", "2021-08", "2021-11", "−0.021", "0.003", "–", "–"]
 
 
 def test_make_demo_ends_with_what_holds_and_where_to_look(tmp_path):
@@ -529,8 +533,51 @@ def test_early_warning_is_labelled_exploratory_and_claims_nothing():
 def test_choices_are_told_with_their_range():
     said = describe_sensitivity(sensitivity())
     assert "between −263 and −256 Gt/yr (2 mascon rules, 2002-04 to 2024-08)." in said
-    rows = [row[0] for row in read(said).rows]
+    rows = {row[0]: row for row in read(said).rows}
     assert "ice_fraction_of_land >= 0.25 (this run)" in rows and "product_set" in rows
+    assert rows["product_set"][2] == "gravity (GRACE)"
+
+
+def test_sources_have_the_names_of_the_figures_and_numbers_a_true_minus():
+    given = [
+        ("gravity", np.nan, np.nan, np.nan),
+        ("altimetry_850", 850.0, np.nan, np.nan),
+        ("altimetry_fitted", 777.4, 394.8, 1160.0),
+    ]
+    table = pd.concat(
+        [
+            sea_level(source=s, density_kg_m3=d, density_lower_kg_m3=a, density_upper_kg_m3=b)
+            for s, d, a, b in given
+        ]
+    )
+    said = describe_sea_level(table)
+    rows = read(said).rows[1:]
+    assert [row[:4] for row in rows] == [
+        ["gravity (GRACE)", "–", "2018-10", "2021-12"],
+        ["altimetry at 850 kg/m³", "850", "2018-10", "2021-12"],
+        ["altimetry at 777 kg/m³ (fitted)", "777 (395 to 1160)", "2018-10", "2021-12"],
+    ]
+    assert {row[5] for row in rows} == {"−263"}
+    # Without a density of its own the key says which it is.
+    rows = read(describe_comparison(comparison(source="altimetry_917"))).rows
+    assert rows[1][1] == "altimetry at 917 kg/m³"
+
+
+def test_dates_and_numbers_stay_on_one_line_and_words_may_break():
+    said = describe_sea_level(
+        sea_level(density_kg_m3=777.4, density_lower_kg_m3=394.8, density_upper_kg_m3=1160.0)
+    )
+    kinds = {text: kind for kind, text in re.findall(r'<td class="(\w+)">([^<]*)', said)}
+    assert kinds["2018-10"] == kinds["777 (395 to 1160)"] == "figures"
+    assert kinds["−263"] == "number" and kinds["gravity (GRACE)"] == "text"
+    style = re.search(r"<style>(.*?)</style>", page(), re.DOTALL)[1]
+    assert "td.number, td.figures { white-space: nowrap }" in style
+
+
+def test_basins_are_not_called_mascons():
+    text = re.sub(r"<[^>]*>", " ", page(unit="basin", lead="", verdict="", validation=None))
+    kept = text.replace("mascon rules", "").replace("mascon:", "")
+    assert "mascon" not in kept and "basins" in kept
 
 
 def test_lakes_and_inventory_are_told_in_sentences():
@@ -538,7 +585,7 @@ def test_lakes_and_inventory_are_told_in_sentences():
     assert "1 candidates of active subglacial lakes, 1 look-alikes" in text
     assert "comes in summer and goes (1)" in text
     rows = read(text).rows
-    assert rows[1][0] == "1" and rows[1][5:9] == ["2021-08", "2021-11", "-0.021", "0.003"]
+    assert rows[1][0] == "1" and rows[1][5:9] == ["2021-08", "2021-11", "−0.021", "0.003"]
     assert "has 3 lakes here, 2 of them known to be active" in text
     assert "1 lie where no node was searched" in text
     assert "1 have a candidate (hits) and 1 have none (misses" in text

@@ -81,6 +81,7 @@ def build_data(
     lakes: pd.DataFrame,
     fdr: float,
     coverage: float,
+    unit: str,
 ) -> dict[str, Any]:
     """Return what the page shows as plain values.
 
@@ -100,30 +101,35 @@ def build_data(
         False discovery rate up to which a mascon's coupling is marked.
     coverage
         Nominal coverage of the predictions' intervals.
+    unit
+        What the footprints are: mascon or basin.
 
     Returns
     -------
     dict
-        Keys title, months, coverage, gravimetry (whether a month has any), mascons, series,
-        has_gravimetry, reasons, layers, palettes and tables; numbers unrounded, missing ones None.
+        Keys title, unit, months, coverage, inside (how many of GRACE's values the intervals hold),
+        gravimetry (whether a month has any), mascons, series, has_gravimetry, reasons, layers,
+        palettes, colours, sources and tables; numbers unrounded, missing ones None.
     """
     frame = mascons.sort_values("mascon_id")
     ids = [int(i) for i in frame["mascon_id"]]
     times = pd.DatetimeIndex(month_range(*months))
     layers = [
-        *_elevation_layers(fusion, product, ids),
-        *_mass_layers(product),
-        *_skill_layers(scores, ids),
+        *_elevation_layers(fusion, product, ids, unit),
+        *_mass_layers(product, unit),
+        *_skill_layers(scores, ids, unit),
         *_explained_layers(explained, ids),
         *_coupling_layers(coupling, ids, fdr),
-        *_regime_layers(regimes, centroids, ids),
+        *_regime_layers(regimes, centroids, ids, unit),
         *_season_layers(case_study, ids),
     ]
     candidates = lakes[lakes["status"] == "candidate"]
     return {
         "title": title,
+        "unit": unit,
         "months": [f"{month:%Y-%m}" for month in times],
         "coverage": coverage,
+        "inside": {kind: _inside(product, kind) for kind in ("change", "mass")},
         "gravimetry": _gravimetry(product, times),
         "mascons": [
             {
@@ -143,6 +149,12 @@ def build_data(
             "diverging": _hexes(style.DIVERGING),
             "diverging_reversed": _hexes(style.DIVERGING.reversed()),
         },
+        "colours": {
+            "elevation": style.SOURCE_COLOURS["altimetry"],
+            "observed": style.SOURCE_COLOURS["gravity"],
+            "predicted": style.SOURCE_COLOURS["predicted"],
+        },
+        "sources": _sources(totals),
         "tables": {
             "totals": _table(totals, TOTALS_COLUMNS),
             "sea_level": _table(sea_level, [str(c) for c in sea_level.columns if c != "reason"]),
@@ -186,6 +198,24 @@ def _gravimetry(product: pd.DataFrame, times: pd.Index) -> list[bool]:
     return [bool(v) for v in here]
 
 
+def _inside(product: pd.DataFrame, kind: str) -> dict[str, int]:
+    """Return how many observed values have an interval, and how many lie in theirs."""
+    names = [f"observed_{kind}_gt", f"predicted_{kind}_lower_gt", f"predicted_{kind}_upper_gt"]
+    observed, lower, upper = product[names].dropna().to_numpy(dtype=float).T
+    return {"n": int(observed.size), "held": int(((lower <= observed) & (observed <= upper)).sum())}
+
+
+def _sources(totals: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return name and colour of each source of totals, those of the figures."""
+    first = totals.drop_duplicates("source")
+    densities = dict(zip(first["source"], first["density_kg_m3"].astype(float), strict=True))
+    colours = style.source_colours(list(densities))
+    return {
+        source: {"name": style.source_name(source, density), "colour": colours[source]}
+        for source, density in densities.items()
+    }
+
+
 def _reasons(product: pd.DataFrame, ids: list[int], times: pd.Index) -> dict[str, Any]:
     """Return why predictions are missing: the texts, and which one holds by mascon and month."""
     texts = sorted(product["reason"].dropna().unique())
@@ -211,7 +241,7 @@ def _layer(
 
 
 def _elevation_layers(
-    fusion: pd.DataFrame, product: pd.DataFrame, ids: list[int]
+    fusion: pd.DataFrame, product: pd.DataFrame, ids: list[int], unit: str
 ) -> list[dict[str, Any]]:
     rates = fusion.groupby("mascon_id")["rate_m_yr"].first()
     reasons = fusion.groupby("mascon_id")["reason"].first()
@@ -226,7 +256,7 @@ def _elevation_layers(
             column="rate_m_yr",
             values=_by_id(dict(zip(rates.index, rates, strict=True)), ids),
             reasons=_by_id(dict(zip(reasons.index, reasons, strict=True)), ids),
-            note="Mean fitted rate over the mascon's ice; negative is thinning.",
+            note=f"Mean fitted rate over the {unit}'s ice; negative is thinning.",
         ),
         _layer(
             "dh",
@@ -237,19 +267,22 @@ def _elevation_layers(
             palette="diverging_reversed",
             column="dh_m",
             monthly=True,
-            note="Mean elevation change over the mascon's ice against the reference date.",
+            note=f"Mean elevation change over the {unit}'s ice against the reference date.",
         ),
     ]
 
 
-def _mass_layers(product: pd.DataFrame) -> list[dict[str, Any]]:
+def _mass_layers(product: pd.DataFrame, unit: str) -> list[dict[str, Any]]:
     both = pd.concat([product["observed_change_gt"], product["predicted_change_gt"]])
     norm = style.symmetric_norm(both)
     titles = {
-        "observed": ("Observed mass change of the month (GRACE)", "Null in months without GRACE."),
+        "observed": (
+            "Observed mass change of the month (GRACE)",
+            "No value in months without GRACE, nor in the first month after them.",
+        ),
         "predicted": (
             "Predicted mass change of the month",
-            "From elevation, by a model that never saw this mascon, also in months without GRACE.",
+            f"From elevation, by a model fitted without this {unit}, also in months without GRACE.",
         ),
     }
     return [
@@ -272,7 +305,7 @@ def _share_norm() -> Normalize:
     return Normalize(-1.0, 1.0)
 
 
-def _skill_layers(scores: pd.DataFrame, ids: list[int]) -> list[dict[str, Any]]:
+def _skill_layers(scores: pd.DataFrame, ids: list[int], unit: str) -> list[dict[str, Any]]:
     layers = []
     for split in ("leave_mascon_out", "forward"):
         model = best_model(scores, split, "change")
@@ -284,7 +317,7 @@ def _skill_layers(scores: pd.DataFrame, ids: list[int]) -> list[dict[str, Any]]:
             _layer(
                 f"skill_{split}",
                 "Skill",
-                f"Skill: {style.SPLIT_NAMES[split]}",
+                f"Skill: {style.split_name(split, unit)}",
                 "",
                 _share_norm(),
                 symbol="R²",
@@ -293,7 +326,7 @@ def _skill_layers(scores: pd.DataFrame, ids: list[int]) -> list[dict[str, Any]]:
                 values=_by_id(values, ids),
                 reasons=[why] * len(ids),
                 note=f"R² of the held-out monthly mass change. {by}Below 0: worse than the "
-                "mascon's own mean.",
+                f"{unit}'s own mean.",
             )
         )
     return layers
@@ -357,7 +390,7 @@ def _coupling_layers(coupling: pd.DataFrame, ids: list[int], fdr: float) -> list
 
 
 def _regime_layers(
-    regimes: pd.DataFrame, centroids: pd.DataFrame, ids: list[int]
+    regimes: pd.DataFrame, centroids: pd.DataFrame, ids: list[int], unit: str
 ) -> list[dict[str, Any]]:
     known = centroids.dropna(subset=["regime"])
     # The colours of the figure: of the names on both levels.
@@ -378,7 +411,7 @@ def _regime_layers(
             classes=classes,
             values=[None if v is None else int(v) for v in _by_id(_column(regimes, "regime"), ids)],
             reasons=_by_id(_column(regimes, "reason"), ids),
-            note="K-Means on the mascon's mean metrics; 0 thins fastest.",
+            note=f"K-Means on the {unit}'s mean metrics; 0 thins fastest.",
         )
     ]
 

@@ -1,12 +1,15 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const { months, mascons, series, layers, palettes, tables } = data;
+  const { months, mascons, series, layers, palettes, colours, sources, tables, unit } = data;
   const by = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const NULL_TEXT = "no value";
-  const OUTSIDE_TEXT = "the mascon is not in the totals";
-  const SOURCE_COLOURS = ["#222222", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
+  const UNIT = unit[0].toUpperCase() + unit.slice(1);
+  const OUTSIDE_TEXT = `the ${unit} is not in the totals`;
+  const EARLIER_TEXT = "predicted from earlier altimetry alone";
+  // Records shorter than this have their axis labelled by months.
+  const SHORT_MONTHS = 24;
   const state = { layer: layers[0], month: months.length - 1, mascon: 0, focus: 0 };
   const shapes = mascons.map((mascon) => by(`mascon-${mascon.id}`));
 
@@ -70,10 +73,11 @@
   function tableReason(layer, index, month) {
     if (!layer.monthly) return layer.reasons[index];
     if (layer.column.startsWith("observed")) {
-      return data.gravimetry[month] ? null : "no GRACE solution in this month";
+      return `no GRACE solution in ${data.has_gravimetry[index][month] ? "the month before" : "this month"}`;
     }
     const number = data.reasons.index[index][month];
-    return number === null ? null : data.reasons.texts[number];
+    if (number !== null) return data.reasons.texts[number];
+    return layer.column === "dh_m" ? "no elevation in this month" : null;
   }
 
   function describe(layer, index, month) {
@@ -85,8 +89,19 @@
     if (layer.classes) {
       return `${value}, ${layer.classes.find((one) => one.value === value).label}`;
     }
-    const more = layer.texts && layer.texts[index] ? ` (${layer.texts[index]})` : "";
+    const notes = layer.texts && layer.texts[index] ? [layer.texts[index]] : [];
+    if (layer.column === "predicted_change_gt" && onlyEarlier(index, month)) notes.push(EARLIER_TEXT);
+    const more = notes.length ? ` (${notes.join(", ")})` : "";
     return (layer.symbol ? `${layer.symbol} ` : "") + say(value, layer.digits, layer.unit) + more;
+  }
+
+  /** Return whether a month without elevation of its own has a prediction. */
+  function onlyEarlier(index, month) {
+    const predicted = ["predicted_change_gt", "predicted_mass_gt"];
+    return (
+      series.dh_m[index][month] === null &&
+      predicted.some((name) => series[name][index][month] !== null)
+    );
   }
 
   function scaleName(layer, before, after) {
@@ -121,7 +136,7 @@
       label.style.fill = value !== null && luminance(colour) < 0.55 ? "#fff" : "#1a1a1a";
       shape.setAttribute(
         "aria-label",
-        `Mascon ${mascon.id}, ${place(mascon)}: ${describe(layer, index, month)}`,
+        `${UNIT} ${mascon.id}, ${place(mascon)}: ${describe(layer, index, month)}`,
       );
       if (layer.marked && layer.marked[index]) {
         const y = Number(label.getAttribute("y")) - (label.textContent ? 11 * scale : 0);
@@ -129,7 +144,11 @@
       }
     });
     by("layer-title").textContent = layerTitle() + scaleName(layer, " (", ")");
-    by("layer-note").textContent = layer.note;
+    by("layer-note").textContent = layer.note + (layer.monthly ? "" : " The same for all months.");
+    by("month-control").classList.toggle("still", !layer.monthly);
+    by("month-scope").textContent = layer.monthly
+      ? "Moves the map, the mark in the series and the totals."
+      : "This map is the same for all months; the slider moves only the mark in the series and the totals.";
     by("map").setAttribute("aria-label", layerTitle());
     drawLegend();
     readOut(state.mascon);
@@ -184,7 +203,7 @@
 
   function readOut(index) {
     const text = describe(state.layer, index, state.month);
-    by("readout").textContent = `Mascon ${mascons[index].id}: ${text}`;
+    by("readout").textContent = `${UNIT} ${mascons[index].id}: ${text}`;
   }
 
   function focusMascon(index) {
@@ -250,11 +269,12 @@
   /**
    * Draw lines over months with their bands; a missing value breaks both.
    *
-   * lines: [{name, values, lower, upper, colour, dash}], values by month of `axis`.
+   * lines: [{name, values, lower, upper, colour, dash}], values by month of `axis`; `zero`: where
+   * it lies, said beside the unit; `close`: whether the scale may leave it out.
    */
-  function chart(parent, title, unit, axis, lines, cursor) {
+  function chart(parent, title, measure, axis, lines, cursor, { zero = "", close = false } = {}) {
     const box = html("div", { class: "chart" }, parent);
-    html("h3", {}, box, `${title} (${unit})`);
+    html("h3", {}, box, `${title} (${measure}${zero && `; zero: ${zero}`})`);
     const width = Math.max(Math.min(parent.clientWidth || 640, 900), 260);
     const height = 190;
     const [left, right, top, bottom] = [58, 8, 8, 24];
@@ -265,8 +285,9 @@
       html("p", {}, box, `${NULL_TEXT[0].toUpperCase()}${NULL_TEXT.slice(1)} in any month.`);
       return;
     }
-    let low = Math.min(0, ...known);
-    let high = Math.max(0, ...known);
+    const least = close ? known : [0, ...known];
+    let low = Math.min(...least);
+    let high = Math.max(...least);
     if (low === high) high = low + 1;
     const step = niceStep(high - low, 5);
     low = Math.floor(low / step) * step;
@@ -280,7 +301,7 @@
         viewBox: `0 0 ${width} ${height}`,
         width,
         role: "img",
-        "aria-label": `${title}, ${unit}, ${axis[0]} to ${axis.at(-1)}: ${names}`,
+        "aria-label": `${title}, ${measure}, ${axis[0]} to ${axis.at(-1)}: ${names}`,
       },
       box,
     );
@@ -292,15 +313,11 @@
       const where = { x: left - 6, y: at + 4, "text-anchor": "end" };
       svg("text", where, picture, say(value, digits));
     }
-    const years = axis.filter((month) => month.endsWith("-01"));
-    const every = Math.ceil((years.length * 44) / (width - left - right));
-    axis.forEach((month, index) => {
-      if (!month.endsWith("-01") || Number(month.slice(0, 4)) % every) return;
-      const at = x(index - 0.5);
+    for (const { at, text } of timeTicks(axis, x, width - left - right)) {
       svg("line", { class: "grid", x1: at, x2: at, y1: top, y2: height - bottom }, picture);
-      const where = { x: at, y: height - 8, "text-anchor": "middle" };
-      svg("text", where, picture, month.slice(0, 4));
-    });
+      const where = { x: Math.min(at, width - 24), y: height - 8, "text-anchor": "middle" };
+      svg("text", where, picture, text);
+    }
     for (const line of lines) drawLine(picture, line, x, y);
     if (cursor >= 0) {
       const at = { x1: x(cursor), x2: x(cursor), y1: top, y2: height - bottom };
@@ -317,6 +334,21 @@
         svg("line", { x1: 0, x2: 22, y1: 6, y2: 6, ...stroke }, swatch);
       });
     }
+  }
+
+  /** Return where an axis has a line and what it says: starts of years, or middles of months. */
+  function timeTicks(axis, x, room) {
+    if (axis.length < SHORT_MONTHS) {
+      const every = Math.ceil((axis.length * 72) / room);
+      return axis
+        .map((text, index) => ({ at: x(index), text }))
+        .filter((_, index) => index % every === Math.floor(((axis.length - 1) % every) / 2));
+    }
+    const years = axis.filter((month) => month.endsWith("-01"));
+    const every = Math.ceil((years.length * 44) / room);
+    return axis
+      .map((month, index) => ({ at: x(index - 0.5), month, text: month.slice(0, 4) }))
+      .filter(({ month, text }) => month.endsWith("-01") && Number(text) % every === 0);
   }
 
   function drawLine(picture, line, x, y) {
@@ -381,29 +413,33 @@
     by("mascon-place").textContent =
       `${place(mascon)}; ${say(mascon.ice_area_km2, 0)} km² of ice` +
       (mascon.selected ? "." : "; not in the totals.");
-    const elevation = withSigma("ICESat-2, ±1σ", take("dh_m"), take("dh_sigma_m"), "#0072B2");
+    const elevation = withSigma("ICESat-2, ±1σ", take("dh_m"), take("dh_sigma_m"), colours.elevation);
     chart(box, "Elevation anomaly", "m", months, [elevation], state.month);
     const percent = Math.round(100 * data.coverage);
     const kinds = [
-      ["change", "Mass change of each month"],
-      ["mass", "Mass anomaly"],
+      ["change", "Mass change of each month", ""],
+      ["mass", "Mass anomaly", "mean of the first twelve months with GRACE"],
     ];
-    for (const [kind, title] of kinds) {
+    for (const [kind, title, zero] of kinds) {
       const observed = take(`observed_${kind}_gt`);
       const sigma = take(`observed_${kind}_sigma_gt`);
       const lines = [
-        withSigma("observed by GRACE, ±1σ", observed, sigma, "#222222"),
+        withSigma("observed by GRACE, ±1σ", observed, sigma, colours.observed),
         {
-          name: `predicted from elevation, ${percent} % interval`,
+          name: `predicted from elevation, ${percent} % interval${heldText(kind)}`,
           values: take(`predicted_${kind}_gt`),
           lower: take(`predicted_${kind}_lower_gt`),
           upper: take(`predicted_${kind}_upper_gt`),
-          colour: "#D55E00",
+          colour: colours.predicted,
           dash: "6 3",
         },
       ];
-      chart(box, title, "Gt", months, lines, state.month);
+      chart(box, title, "Gt", months, lines, state.month, { zero });
     }
+    const { change, mass } = data.inside;
+    by("inside").textContent =
+      `Intervals are meant to hold ${percent} % of GRACE's values. Over all ${unit}s they hold ` +
+      `${change.held} of ${change.n} monthly changes and ${mass.held} of ${mass.n} anomalies.`;
     drawMonthValues();
     fillTable(by("mascon-table"), () => seriesTable(index));
     fillTable(by("mascon-values"), () => ({
@@ -412,6 +448,12 @@
         .filter((layer) => !layer.monthly)
         .map((layer) => [layer.title, describe(layer, index, state.month)]),
     }));
+  }
+
+  /** Return the share of GRACE's values that the intervals hold, over all of the page. */
+  function heldText(kind) {
+    const { held, n } = data.inside[kind];
+    return n ? ` (holds ${say((100 * held) / n, 0)} %)` : "";
   }
 
   function drawMonthValues() {
@@ -423,7 +465,9 @@
         ? ""
         : ` (${take("predicted_change_lower_gt", 2)} to ${take("predicted_change_upper_gt", 2)})`;
     const number = data.reasons.index[index][month];
-    const reason = number === null ? "" : ` Note: ${data.reasons.texts[number]}.`;
+    const notes = number === null ? [] : [data.reasons.texts[number]];
+    if (onlyEarlier(index, month)) notes.push(EARLIER_TEXT);
+    const reason = notes.length ? ` Note: ${notes.join("; ")}.` : "";
     by("month-values").textContent =
       `${months[month]}: elevation anomaly ${take("dh_m", 2)} (m); mass change observed ` +
       `${take("observed_change_gt", 2)}, predicted ${take("predicted_change_gt", 2)}${range} (Gt).` +
@@ -452,7 +496,7 @@
   }
 
   const heading = (name) =>
-    name.replaceAll("_", " ").replace("km2", "km²").replace("km3", "km³").replace(" gt", " Gt");
+    name.replace("mascon", unit).replaceAll("_", " ").replace("km2", "km²").replace("km3", "km³").replace(" gt", " Gt");
 
   function writeTable(box, { columns, rows }) {
     const table = html("table", {});
@@ -460,7 +504,10 @@
     const numeric = columns.map((_, i) =>
       rows.every((row) => row[i] === null || typeof row[i] === "number"),
     );
-    const kind = (i) => ({ class: numeric[i] ? "number" : "text" });
+    const date = columns.map((_, i) =>
+      rows.every((row) => row[i] === null || /^\d{4}-\d\d$/.test(row[i])),
+    );
+    const kind = (i) => ({ class: numeric[i] ? "number" : date[i] ? "figures" : "text" });
     columns.forEach((name, i) =>
       html("th", { ...kind(i), scope: "col" }, head, heading(name)),
     );
@@ -497,13 +544,6 @@
 
   const totals = records("totals");
 
-  function sourceName(row) {
-    if (row.source === "gravity") return "GRACE";
-    const fitted = row.source.endsWith("fitted") ? "fitted density" : "density";
-    const density = row.density_kg_m3;
-    return `altimetry, ${fitted}${density === null ? "" : ` ${say(density, 0)} kg/m³`}`;
-  }
-
   function drawTotals() {
     const box = by("totals");
     box.replaceChildren();
@@ -513,20 +553,20 @@
     }
     const quantity = by("quantity").value;
     const sigma = quantity.replace(/_(gt|mm)$/, "_sigma_$1");
-    const stamps = totals.map((row) => row.month).sort();
+    const altimetry = totals.filter((row) => row.source !== "gravity");
+    const close = by("span").value === "altimetry" && altimetry.length > 0;
+    const stamps = (close ? altimetry : totals).map((row) => row.month).sort();
     const axis = monthsBetween(stamps[0], stamps.at(-1));
-    const sources = [...new Set(totals.map((row) => row.source))];
-    const lines = sources.map((source, i) => {
+    const lines = Object.entries(sources).map(([source, { name, colour }], i) => {
       const rows = totals.filter((row) => row.source === source);
       const at = new Map(rows.map((row) => [row.month, row]));
       const take = (name) => axis.map((month) => at.get(month)?.[name] ?? null);
-      const colour = SOURCE_COLOURS[i % SOURCE_COLOURS.length];
       const dash = ["", "7 3", "2 3", "9 3 2 3"][i % 4];
-      return withSigma(`${sourceName(rows[0])}, ±1σ`, take(quantity), take(sigma), colour, dash);
+      return withSigma(`${name}, ±1σ`, take(quantity), take(sigma), colour, dash);
     });
-    const [title, unit] =
+    const [title, measure] =
       quantity === "mass_gt" ? ["Mass anomaly", "Gt"] : ["Global mean sea level", "mm"];
-    chart(box, title, unit, axis, lines, axis.indexOf(months[state.month]));
+    chart(box, title, measure, axis, lines, axis.indexOf(months[state.month]), { close });
     drawTotalsValues();
   }
 
@@ -535,7 +575,7 @@
     const rows = totals.filter((row) => row.month === month);
     const texts = rows.map((row) => {
       const [mass, sea] = [say(row.mass_gt, 0, "Gt"), say(row.sea_level_mm, 2, "mm")];
-      return `${sourceName(row)} ${row.mass_gt === null ? NULL_TEXT : `${mass} (${sea})`}`;
+      return `${sources[row.source].name} ${row.mass_gt === null ? NULL_TEXT : `${mass} (${sea})`}`;
     });
     by("totals-values").textContent = `${month}: ${texts.join("; ") || NULL_TEXT}.`;
   }
@@ -631,6 +671,7 @@
     by("month").addEventListener("input", changeMonth);
     by("mascon").addEventListener("change", () => choose(Number(by("mascon").value)));
     by("quantity").addEventListener("change", drawTotals);
+    by("span").addEventListener("change", drawTotals);
     shapes.forEach((shape, index) => {
       shape.addEventListener("click", () => choose(index));
       shape.addEventListener("pointerenter", () => readOut(index));
@@ -650,7 +691,7 @@
       save(`layer_${state.layer.id}${when}`, layerTable());
     });
     by("save-series").addEventListener("click", () => {
-      save(`mascon_${mascons[state.mascon].id}`, seriesTable(state.mascon));
+      save(`${unit}_${mascons[state.mascon].id}`, seriesTable(state.mascon));
     });
     for (const button of document.querySelectorAll("[data-table]")) {
       const name = button.dataset.table;

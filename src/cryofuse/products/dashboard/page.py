@@ -22,6 +22,8 @@ from cryofuse.products.summary import describe_sea_level
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Half the width of a lake's triangle with its outline, on the map (steps).
+TRIANGLE_STEPS = 18
 #: Frame over the smallest step of a drawn outline: finer than a pixel of any screen.
 MAP_STEPS = 1500
 #: Steps that labels of the graticule keep from the frame's sides.
@@ -65,9 +67,10 @@ def render_page(
         One HTML page that asks nothing of a network.
     """
     folder = files("cryofuse.products.dashboard")
-    css, script = (folder.joinpath(n).read_text("utf-8") for n in ("page.css", "page.js"))
+    sheet, script = (folder.joinpath(n).read_text("utf-8") for n in ("page.css", "page.js"))
+    css = f"{_colours()}{sheet}"
     candidates = lakes[lakes["status"] == "candidate"]
-    months = data["months"]
+    months, unit = data["months"], data["unit"]
     return Template(folder.joinpath("page.html").read_text("utf-8")).substitute(
         policy=f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",
@@ -78,6 +81,8 @@ def render_page(
         first=months[0],
         last=months[-1],
         count=len(data["mascons"]),
+        unit=unit,
+        unit_title=unit.capitalize(),
         last_month=len(months) - 1,
         world=(
             '<p class="warning">A synthetic world with a known truth: these numbers show the '
@@ -93,6 +98,19 @@ def render_page(
         lakes_hidden="" if len(candidates) else "hidden",
         provenance=_provenance(provenance),
     )
+
+
+def _colours() -> str:
+    """Return the colours of the figures' maps as variables of the style sheet."""
+    colours = {
+        "ocean": style.OCEAN,
+        "land": style.LAND,
+        "ice": style.ICE,
+        "edge": style.EDGE,
+        "null-face": style.NULL_FACE,
+        "null-edge": style.NULL_EDGE,
+    }
+    return f":root {{ {' '.join(f'--{name}: {value};' for name, value in colours.items())} }}\n"
 
 
 def _hash(text: str) -> str:
@@ -167,16 +185,19 @@ def draw_map(base: BaseMap, shapes: MasconShapes, candidates: pd.DataFrame) -> s
         return "".join(_ring(place(*shapely.get_coordinates(r).T)) for r in rings)
 
     marks = []
+    unit = shapes.unit
+    lakes = shapely.MultiPoint(candidates[["x_m", "y_m"]].to_numpy(dtype=float))
+    taken = lakes.buffer(TRIANGLE_STEPS * step)
     whole = zip(
         shapes.mascon_id, shapes.footprint, shapes.land, shapes.ice, shapes.selected, strict=True
     )
     for number, footprint, land, ice, selected in whole:
-        x, y, room = _inner_circle(footprint if ice.is_empty else ice)
+        x, y, room = style.inner_circle(footprint if ice.is_empty else ice, taken, 0.0)
         centre = place([x], [y])[0]
         kind = "mascon" if selected else "mascon unselected"
         marks.append(
             f'<g class="{kind}" role="option" id="mascon-{number}" data-id="{number}" '
-            f'aria-selected="false" aria-label="Mascon {number}" tabindex="-1">'
+            f'aria-selected="false" aria-label="{unit.capitalize()} {number}" tabindex="-1">'
             f'<path class="land" d="{path(land)}"/><path class="ice" d="{path(ice)}"/>'
             f'<path class="footprint" d="{path(footprint)}"/>'
             f'<text x="{centre[0]}" y="{centre[1]}" data-room="{round(room / step)}"></text></g>'
@@ -190,24 +211,16 @@ def draw_map(base: BaseMap, shapes: MasconShapes, candidates: pd.DataFrame) -> s
     return (
         f'<svg id="map" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">'
         '<defs><pattern id="null" width="14" height="14" patternUnits="userSpaceOnUse" '
-        'patternTransform="rotate(45)"><rect width="14" height="14" fill="#e2e2e2"/>'
-        '<rect width="5" height="14" fill="#a3a3a3"/></pattern></defs>'
+        'patternTransform="rotate(45)"><rect class="null-face" width="14" height="14"/>'
+        '<rect class="null-edge" width="5" height="14"/></pattern></defs>'
         f'<rect class="sea" width="{width}" height="{height}"/>'
         f'<path class="ground" d="{path(base.land)}"/><path class="sheet" d="{path(base.ice)}"/>'
         f'{_graticule(base, place)}<g id="mascons" role="listbox" '
-        f'aria-label="Mascons of {html.escape(base.title)}">{"".join(marks)}</g>'
+        f'aria-label="{unit.capitalize()}s of {html.escape(base.title)}">{"".join(marks)}</g>'
         f'<g aria-hidden="true"><path class="outline" d="{path(base.ice)}"/>'
         f'<g id="dots"></g>{triangles}<path id="focus-ring" d=""/><path id="selection" d=""/></g>'
         "</svg>"
     )
-
-
-def _inner_circle(geometry: BaseGeometry) -> tuple[float, float, float]:
-    """Return centre and radius of the largest circle in a geometry's largest part (m)."""
-    largest = max(shapely.get_parts(geometry), key=lambda part: part.area)
-    circle = shapely.maximum_inscribed_circle(largest, tolerance=np.sqrt(largest.area) / 30)
-    x, y = shapely.get_coordinates(circle)[0]
-    return float(x), float(y), float(shapely.length(circle))
 
 
 def _ring(points: np.ndarray) -> str:
