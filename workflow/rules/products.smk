@@ -355,6 +355,7 @@ rule draw_applications:
     params:
         region=region_settings,
         early_warning=settings("applications.early_warning"),
+        unit=CONFIG.fusion.unit,
     message:
         "Drawing rapid melt, early warning and sensitivity"
     script:

@@ -14,17 +14,22 @@ def main(snakemake: Any) -> None:
     with job_log(snakemake.log[0]):
         given = snakemake.input
         title = RegionSettings.model_validate(snakemake.params.region).title
+        unit = snakemake.params.unit
         window = EarlyWarningSettings.model_validate(snakemake.params.early_warning).window_months
         save_outputs(
             snakemake.output,
             {
                 "rapid_melt": figures.draw_rapid_melt(
-                    read_table(given.rapid_melt), read_table(given.rates), title
+                    read_table(given.rapid_melt), read_table(given.rates), title, unit
                 ),
                 "early_warning": figures.draw_early_warning(
-                    read_table(given.early_warning), read_table(given.windows), window, title
+                    read_table(given.early_warning),
+                    read_table(given.windows),
+                    window,
+                    title,
+                    unit,
                 ),
-                "sensitivity": figures.draw_sensitivity(read_table(given.sensitivity), title),
+                "sensitivity": figures.draw_sensitivity(read_table(given.sensitivity), title, unit),
             },
         )
 

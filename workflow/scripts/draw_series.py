@@ -32,6 +32,7 @@ def main(snakemake: Any) -> None:
                     read_table(given.case_study),
                     region.title,
                     snakemake.params.case_study["months"],
+                    unit,
                 ),
             },
         )

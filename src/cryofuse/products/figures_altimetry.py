@@ -13,6 +13,7 @@ from cryofuse.products.style import BaseMap, MasconShapes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 #: Cycles smaller than this (m) have no meaningful phase and are not drawn in the phase map.
@@ -40,12 +41,13 @@ def draw_rate_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
     """
     height = min(base.panel_height(1.45) + 1.6, 6.8)
     figure, axes, close = style.map_with_windows(base, nodes, height, style.UNSEEN)
-    months = style.months_text(nodes["first"], nodes["last"])
+    months, beyond = style.months_text(nodes["first"], nodes["last"]), ""
     rate = nodes["rate_m_yr"].to_numpy(dtype=float)
     if not np.isfinite(rate).any():
         style.state_reason(axes, style.first_reason(nodes["reason"], default="no node was fitted"))
     else:
         norm = style.symmetric_norm(rate)
+        beyond = style.beyond_text(rate, norm)
         shown = None
         for place in (axes, *close.values()):
             images = style.draw_nodes(place, nodes, "rate_m_yr", style.DIVERGING.reversed(), norm)
@@ -65,7 +67,8 @@ def draw_rate_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
         f"{base.title}: rate of elevation change",
         f"ICESat-2 ATL06, {months}. {fitted:,} of {len(nodes):,} nodes fitted; each cell is one "
         "node at its own spacing. "
-        + ("Squares: close-ups, drawn larger than they are." if close else ""),
+        + ("Squares: close-ups, drawn larger than they are. " if close else "")
+        + beyond,
     )
     return figure
 
@@ -91,7 +94,7 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
     left.set_title("a  amplitude")
     right.set_title("b  month of the highest surface")
     table = nodes.copy()
-    known = table["amplitude_m"].notna()
+    known, beyond = table["amplitude_m"].notna(), ""
     if not known.any():
         reason = style.first_reason(nodes["reason"], default="no node was fitted")
         style.state_reason(left, reason)
@@ -99,6 +102,7 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
     else:
         amplitude = table.loc[known, "amplitude_m"].to_numpy(dtype=float)
         norm = style.range_norm(amplitude, low=0.0)
+        beyond = _beyond("a", amplitude, norm)
         images = style.draw_nodes(left, table, "amplitude_m", style.SEQUENTIAL, norm)
         style.colour_bar(
             figure, images[0], left, "annual amplitude (m)", amplitude, location="bottom"
@@ -132,9 +136,15 @@ def draw_amplitude_map(nodes: pd.DataFrame, base: BaseMap) -> Figure:
         figure,
         f"{base.title}: seasonal cycle of elevation",
         f"ICESat-2 ATL06, {style.months_text(nodes['first'], nodes['last'])}. Annual cosine and "
-        "sine of every node's fit; the amplitude is half the way from low to high.",
+        f"sine of every node's fit; the amplitude is half the way from low to high. {beyond}",
     )
     return figure
+
+
+def _beyond(letter: str, values: np.ndarray, norm: Normalize) -> str:
+    """Return what the colour bar of a panel leaves out, with a space before the next sentence."""
+    said = style.beyond_text(values, norm)
+    return f"{letter}: {said[:1].lower()}{said[1:]} " if said else ""
 
 
 @style.styled
@@ -159,7 +169,7 @@ def draw_coverage(
     height = min(base.panel_height(2), 5.2)
     figure = style.new_figure(height + 3.4)
     grid = figure.add_gridspec(2, 2, height_ratios=(height + 0.7, 1.7))
-    empty = int((nodes["n_segments"] == 0).sum())
+    empty, beyond = int((nodes["n_segments"] == 0).sum()), ""
     for place, (column, label) in enumerate(
         (
             ("n_segments", "segments behind the node's fit"),
@@ -185,6 +195,7 @@ def draw_coverage(
             many = column == "n_segments"
             norm = style.log_norm(count) if many else style.range_norm(count, low=0.0)
             images = style.draw_nodes(axes, table, "drawn", style.SEQUENTIAL, norm)
+            beyond += _beyond("ab"[place], table["drawn"].to_numpy(dtype=float), norm)
             unit = f"{label.split()[0]} per node (number)"
             bar = style.colour_bar(figure, images[0], axes, unit, table["drawn"], location="bottom")
             bar.ax.xaxis.set_major_formatter("{x:,g}")
@@ -198,7 +209,8 @@ def draw_coverage(
         figure,
         f"{base.title}: coverage by ICESat-2",
         f"{style.months_text(node_months['month'])}. {len(nodes):,} nodes, {empty:,} without any "
-        f"segment. A month without a bar has no data. Thin lines: {shapes.unit} footprints.",
+        f"segment. A month without a bar has no data. Thin lines: {shapes.unit} footprints. "
+        f"{beyond}",
     )
     return figure
 

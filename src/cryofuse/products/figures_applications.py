@@ -26,7 +26,9 @@ _STATISTICS = {"variance": "variance", "autocorrelation": "lag-1 autocorrelation
 
 
 @style.styled
-def draw_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame, title: str) -> Figure:
+def draw_rapid_melt(
+    months: pd.DataFrame, rates: pd.DataFrame, title: str, unit: str = "mascon"
+) -> Figure:
     """Draw the sheet's monthly anomalies with threshold and flags, and the mascons flagged.
 
     Parameters
@@ -37,19 +39,21 @@ def draw_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame, title: str) -> Fi
         Table ``applications/rapid_melt_rates``.
     title
         Name of the region.
+    unit
+        What the parts of the region are: mascon or basin.
     """
     figure = style.new_figure(7.6)
     panels = figure.subplots(4, 1, sharex=True)
     seen = months[(months["source"] == "dh") & months["anomaly"].notna()]["month"]
     window = (seen.min(), seen.max()) if len(seen) else None
     sheet = months[months["scope"] == "sheet"]
-    for letter, axes, (source, (name, unit, colour)) in zip(
+    for letter, axes, (source, (name, measured, colour)) in zip(
         "abc", panels, _SOURCES.items(), strict=False
     ):
         part = sheet[sheet["source"] == source].dropna(subset=["anomaly"])
         rate = rates[(rates["scope"] == "sheet") & (rates["source"] == source)]
         axes.set_title(f"{letter}  {name}: anomaly of the monthly change, whole region")
-        axes.set_ylabel(unit)
+        axes.set_ylabel(measured)
         axes.axhline(0, color=style.FAINT, lw=0.4)
         if part.empty:
             why = style.first_reason(rate["reason"], rates["reason"], default="no monthly change")
@@ -58,7 +62,7 @@ def draw_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame, title: str) -> Fi
         shown = part if window is None else part[part["month"].between(*window)]
         _draw_anomalies(axes, shown, colour, source)
         _tell_rates(axes, rate.iloc[0], len(shown))
-    _draw_flag_counts(panels[3], months, rates, window)
+    _draw_flag_counts(panels[3], months, rates, window, unit)
     style.month_axis(panels[3])
     for axes in panels:
         axes.tick_params(axis="x", labelbottom=axes is panels[3])
@@ -118,9 +122,10 @@ def _draw_flag_counts(
     months: pd.DataFrame,
     rates: pd.DataFrame,
     window: tuple[pd.Timestamp, pd.Timestamp] | None,
+    unit: str,
 ) -> None:
     """Draw the share of mascons with a value that are flagged in each month."""
-    axes.set_title("d  mascons flagged")
+    axes.set_title(f"d  {unit}s flagged")
     axes.set_ylabel("% of those with a value")
     single = months[(months["scope"] != "sheet") & months["anomaly"].notna()]
     if window is not None:
@@ -142,7 +147,11 @@ def _draw_flag_counts(
 
 @style.styled
 def draw_early_warning(
-    trends: pd.DataFrame, windows: pd.DataFrame, window_months: int, title: str
+    trends: pd.DataFrame,
+    windows: pd.DataFrame,
+    window_months: int,
+    title: str,
+    unit: str = "mascon",
 ) -> Figure:
     """Draw the sheet's running variance and autocorrelation in the band of their surrogates.
 
@@ -156,6 +165,8 @@ def draw_early_warning(
         Length of the running window.
     title
         Name of the region.
+    unit
+        What the parts of the region are: mascon or basin.
     """
     figure = style.new_figure(6.6)
     grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 0.55))
@@ -188,7 +199,7 @@ def draw_early_warning(
                 transform=axes.transAxes, ha="right", va="top", fontsize=6.5, gid="tau",
             )  # fmt: skip
             style.month_axis(axes)
-    _draw_chances(figure.add_subplot(grid[2, :]), trends)
+    _draw_chances(figure.add_subplot(grid[2, :]), trends, unit)
     known = trends.dropna(subset=["tau"])
     style.head(
         figure,
@@ -206,9 +217,9 @@ def _rows(table: pd.DataFrame, source: str, statistic: str) -> pd.DataFrame:
     return table[(table["source"] == source) & (table["statistic"] == statistic)]
 
 
-def _draw_chances(axes: Axes, trends: pd.DataFrame) -> None:
+def _draw_chances(axes: Axes, trends: pd.DataFrame, unit: str) -> None:
     """Draw p of every mascon and of the sheet: spread evenly where nothing changes."""
-    axes.set_title("e  p of every mascon (ticks) and the region (diamonds)")
+    axes.set_title(f"e  p of every {unit} (ticks) and the region (diamonds)")
     axes.set_xlabel("p; spread evenly from 0 to 1 where nothing changes")
     axes.set_xlim(0, 1)
     rows = [(source, statistic) for source in ("dh", "gravimetry") for statistic in _STATISTICS]
@@ -231,7 +242,7 @@ def _draw_chances(axes: Axes, trends: pd.DataFrame) -> None:
 
 
 @style.styled
-def draw_sensitivity(sensitivity: pd.DataFrame, title: str) -> Figure:
+def draw_sensitivity(sensitivity: pd.DataFrame, title: str, unit: str = "mascon") -> Figure:
     """Draw the trend of mass under every mascon rule and density.
 
     Parameters
@@ -240,6 +251,8 @@ def draw_sensitivity(sensitivity: pd.DataFrame, title: str) -> Figure:
         Table ``applications/sensitivity``.
     title
         Name of the region.
+    unit
+        What each choice adds up: mascon or basin.
     """
     known = sensitivity[sensitivity["n"] > 0]
     gravity = known[known["source"] == "gravity"]
@@ -258,7 +271,7 @@ def draw_sensitivity(sensitivity: pd.DataFrame, title: str) -> Figure:
     counts = known.groupby("choice")["n_mascons"].first()
     own = set(known.loc[known["configured"], "choice"])
     labels = [
-        f"{_rule(choice)}\n{counts[choice]:.0f} mascons{', this run' if choice in own else ''}"
+        f"{_rule(choice)}\n{counts[choice]:.0f} {unit}s{', this run' if choice in own else ''}"
         for choice in choices
     ]
     left.set_yticks(range(len(choices)), labels)
@@ -328,5 +341,5 @@ def _tell_rebound(sensitivity: pd.DataFrame) -> str:
     return (
         "Glacial isostatic adjustment: removed by the mascon product with one model; another "
         f"moves gravity's trend by their difference. To altimetry, if {row['choice']}, that "
-        f"reads as {row['difference_gt_yr']:+.1f} Gt/yr."
+        f"reads as {row['difference_gt_yr']:+.1f} Gt/yr.".replace("-", "−")
     )

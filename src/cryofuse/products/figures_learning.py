@@ -24,6 +24,28 @@ KIND_COLOURS = {
     "baseline": style.CATEGORIES[4],
     "control": style.CATEGORIES[3],
 }
+#: Feature groups in a reader's words.
+GROUP_NAMES = {
+    "elevation": "elevation since the start",
+    "interannual": "departure from trend and cycle",
+    "rate": "rate of elevation change",
+    "annual_cycle": "annual cycle: size and phase",
+    "annual_cycle_change": "change the annual cycle brings",
+    "thinning": "share of the ice that thins",
+    "spread": "unevenness of the change",
+    "sampling": "share of the ice seen",
+    "season": "calendar month",
+    "ice": "area and share of ice",
+    "position": "latitude and longitude",
+    "topography": "height and slope",
+    "marine_margin": "share of marine margin",
+}
+FAMILY_NAMES = {
+    "altimetry": "all elevation change",
+    "season": "all of the season",
+    "place": "all of the place",
+    "sampling": "all of the sampling",
+}
 #: Points up to which a scatter stays vector graphics: about 1 MB of PDF.
 MOST_VECTOR_POINTS = 20_000
 #: No axis of R² reaches lower.
@@ -73,8 +95,8 @@ def draw_skill_bars(scores: pd.DataFrame, title: str, months: str, unit: str = "
             axes = panels[row, column]
             part = pooled[(pooled["split"] == split) & (pooled["target"] == target)]
             _draw_scores(axes, part, names, reach)
-            if row == 0:
-                axes.set_title(style.split_name(split, unit), fontsize=7.2)
+            letter = "abcdefgh"[row * len(splits) + column]
+            axes.set_title(f"{letter}  {style.split_name(split, unit)}", fontsize=6.6)
             if column == 0:
                 axes.set_ylabel(TARGET_NAMES[target])
             axes.set_xlabel("R² (1)")
@@ -95,9 +117,10 @@ def draw_skill_bars(scores: pd.DataFrame, title: str, months: str, unit: str = "
         f"{title}: predictive skill by split",
         f"{months}. Pooled held-out R² of GRACE mass (cm water equivalent) with 95 % "
         f"block-bootstrap intervals{independent}; the axes of the rows differ. An arrow marks a "
-        "value below the axis. Random folds leak: read the others. Blind twin: the same model "
-        "without elevation change. Controls: place, season, time and noise; labels of other years "
-        "(range over permutations).",
+        "value below the axis. Random folds leak: read the others. Varying density: linear in "
+        "elevation change, by place and season. Blind twin: the same model without elevation "
+        "change. Noise control: place, season, time and noise alone. Labels of other years: range "
+        "over permutations.",
     )
     return figure
 
@@ -126,7 +149,7 @@ def _draw_scores(axes: Axes, part: pd.DataFrame, names: list[str], reach: float)
     ticks = list(place.values())
     axes.axvline(0, color=style.FAINT, lw=0.5)
     axes.set_xlim(floor - 0.08 * reach, 1.05 * reach)
-    axes.set_yticks(ticks, [n.replace("_", " ") for n in place], fontsize=6.5)
+    axes.set_yticks(ticks, [style.model_name(n) for n in place], fontsize=6.5)
     place |= {name + BLIND: y - 0.3 for name, y in place.items()}
     axes.set_ylim(-0.6, len(names) - 0.4)
     known = part.dropna(subset=["value"])
@@ -225,7 +248,7 @@ def draw_learning_curve(
             room = 0.05 * (top - floor)
             panels[row, 0].set_ylim(floor - room, top + room)
     handles = [
-        Line2D([], [], marker="o", ms=3, color=_MODEL_COLOURS[k % 8], label=m.replace("_", " "))
+        Line2D([], [], marker="o", ms=3, color=_MODEL_COLOURS[k % 8], label=style.model_name(m))
         for k, m in enumerate(models)
     ]
     handles.append(
@@ -298,7 +321,7 @@ def draw_predicted_observed(
         outside = int(((np.abs(observed) > reach) | (np.abs(predicted) > reach)).sum())
         error = predicted - observed
         lines = [
-            str(part["model"].iloc[0]).replace("_", " "),
+            style.model_name(str(part["model"].iloc[0])),
             f"R² {1 - error @ error / np.sum((observed - observed.mean()) ** 2):.2f}",
             f"RMSE {np.sqrt(np.mean(error**2)):.2f} cm",
             f"n {len(part):,} ({part['mascon_id'].nunique()} {unit}s)",
@@ -372,7 +395,7 @@ def draw_importance(importance: pd.DataFrame, title: str, months: str) -> Figure
             axes.set_yticks(
                 np.arange(len(known)),
                 [
-                    f"ALL {g.upper()}" if kind == "family" else _group_name(g)
+                    FAMILY_NAMES.get(g, f"all {g}") if kind == "family" else _group_name(g)
                     for kind, g in zip(known["kind"], known["group"], strict=True)
                 ],
                 fontsize=6,
@@ -383,15 +406,17 @@ def draw_importance(importance: pd.DataFrame, title: str, months: str) -> Figure
         figure,
         f"{title}: importance of feature groups",
         f"{months}. XGBoost on held-out data; cm of water equivalent. Pale, above: whole families "
-        "moved together (place: position, relief, ice); below: groups, each a feature with all "
-        "its lags. Lines: 2.5 to 97.5 percentile over folds and seeds, a spread and no confidence "
-        "interval. Below 0: permuting helps, that is, it carries nothing.",
+        "moved together (place: latitude, longitude, height, slope, ice); below: groups, each "
+        "a feature with all its lags. Lines: 2.5 to 97.5 percentile over folds and seeds, a spread "
+        "and no confidence interval. Below 0: permuting helps, that is, it carries nothing.",
     )
     return figure
 
 
 def _group_name(group: str) -> str:
     """Return a feature group in words; ``1m`` at its end is a month, no metre."""
+    if group in GROUP_NAMES:
+        return GROUP_NAMES[group]
     text = re.sub(r"_(\d+)m$", r", \1 months", group).replace("_", " ")
     return text.replace(", 1 months", ", 1 month")
 
@@ -413,68 +438,83 @@ def draw_calibration(
     unit
         What was left out: mascon or basin.
     """
-    figure = style.new_figure(4.4)
-    left, right = figure.subplots(1, 2, sharey=True)
-    models_only = ~predictions["model"].astype(str).str.endswith(BLIND)
-    known = predictions[(predictions["target"] == "change") & models_only]
+    known = predictions[~predictions["model"].astype(str).str.endswith(BLIND)]
     known = known.dropna(subset=["lower_cm", "upper_cm"])
-    left.set_title("a  by split and model")
-    right.set_title("b  by split and calendar month, all models")
-    for axes in (left, right):
-        axes.axhline(100 * nominal, color=style.INK, lw=0.7, ls="--")
-    left.set_ylabel("observations inside the interval (%)")
-    said = ""
-    if known.empty:
-        for axes in (left, right):
-            axes.set_xticks([])
-            axes.set_yticks([])
-            style.state_reason(axes, "no prediction with an interval")
-    else:
-        by_model = measured_coverage(known)
-        calendar = known.assign(calendar_month=known["month"].dt.month)
-        by_month = measured_coverage(calendar, ["split", "calendar_month"])
-        lowest = 100 * min(by_model["coverage"].min(), by_month["coverage"].min(), nominal)
-        left.set_ylim(5 * np.floor(lowest / 5 - 0.5), 101)
-        splits, models = _splits(known), list(dict.fromkeys(known["model"]))
-        for number, model in enumerate(models):
-            part = (
-                by_model[by_model["model"] == model].set_index("split")["coverage"].reindex(splits)
+    targets = _targets(known) or ["change"]
+    figure = style.new_figure(1.7 + 2.5 * len(targets))
+    panels = figure.subplots(len(targets), 2, sharey="row", squeeze=False)
+    said = []
+    for row, target in enumerate(targets):
+        part = known[known["target"] == target]
+        for column, by in enumerate(("by split and model", "by split and month")):
+            axes = panels[row, column]
+            axes.set_title(
+                f"{'abcd'[2 * row + column]}  {TARGET_NAMES[target]}, {by}", fontsize=7.5
             )
-            shift = 0.12 * (number - (len(models) - 1) / 2)
-            left.plot(
-                np.arange(len(splits)) + shift, 100 * part.to_numpy(dtype=float), ls="none", ms=4.5,
-                marker=_MARKERS[number % len(_MARKERS)], color=_MODEL_COLOURS[number % 8],
-                label=model.replace("_", " "), gid=f"coverage {model}",
-            )  # fmt: skip
-        names = [style.split_name(s, unit) for s in splits]
-        left.set_xticks(range(len(splits)), [style.fold(n, 12) for n in names], fontsize=6.5)
-        left.set_xlim(-0.5, len(splits) - 0.5)
-        for number, (split, name) in enumerate(zip(splits, names, strict=True)):
-            part = by_month[by_month["split"] == split].set_index("calendar_month")["coverage"]
-            right.plot(
-                range(1, 13), 100 * part.reindex(range(1, 13)).to_numpy(dtype=float),
-                marker=_MARKERS[number % len(_MARKERS)], ms=3.5, lw=0.9,
-                color=style.CATEGORIES[4 + number], label=name, gid=f"month {split}",
-            )  # fmt: skip
-        right.set_xticks(range(1, 13), list("JFMAMJJASOND"))
-        left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
-        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-        said = _months_that_differ(by_month, unit)
-        left.annotate(
-            f"nominal {100 * nominal:g} %", (0, 100 * nominal),
-            xycoords=("axes fraction", "data"), xytext=(3, -9), textcoords="offset points",
-            ha="left", fontsize=6.5,
-        )  # fmt: skip
+            axes.axhline(100 * nominal, color=style.INK, lw=0.7, ls="--")
+            if part.empty:
+                axes.set_xticks([])
+                axes.set_yticks([])
+                style.state_reason(axes, "no prediction with an interval")
+        panels[row, 0].set_ylabel("inside the interval (%)")
+        if len(part):
+            said.append(_draw_coverage(panels[row], part, nominal, unit, "abcd"[2 * row :]))
+    if said:
+        for axes, columns in zip(panels[-1], (2, 2), strict=True):
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
     style.head(
         figure,
         f"{title}: calibration of the prediction intervals",
-        f"{style.months_text(known['month'])}. Conformal intervals of monthly change, calibrated "
-        f"inside the training folds. {said}",
+        f"{style.months_text(known['month'])}. Share of observations inside conformal intervals "
+        f"of nominally {100 * nominal:g} % (dashed), calibrated inside the training folds; above "
+        f"the line they are wider than they need be. {' '.join(said)}",
     )
     return figure
 
 
-def _months_that_differ(by_month: pd.DataFrame, unit: str) -> str:
+def _draw_coverage(
+    panels: Sequence[Axes], known: pd.DataFrame, nominal: float, unit: str, letters: str
+) -> str:
+    """Draw coverage by model and by calendar month in two panels; return their ends in words."""
+    from matplotlib.ticker import MultipleLocator
+
+    left, right = panels
+    target = str(known["target"].iloc[0])
+    by_model = measured_coverage(known)
+    calendar = known.assign(calendar_month=known["month"].dt.month)
+    by_month = measured_coverage(calendar, ["split", "calendar_month"])
+    lowest = 100 * min(by_model["coverage"].min(), by_month["coverage"].min(), nominal)
+    left.set_ylim(5 * np.floor(lowest / 5 - 0.5), 101)
+    splits, models = _splits(known), list(dict.fromkeys(known["model"]))
+    for number, model in enumerate(models):
+        part = by_model[by_model["model"] == model].set_index("split")["coverage"].reindex(splits)
+        shift = 0.12 * (number - (len(models) - 1) / 2)
+        left.plot(
+            np.arange(len(splits)) + shift, 100 * part.to_numpy(dtype=float), ls="none", ms=4.5,
+            marker=_MARKERS[number % len(_MARKERS)], color=_MODEL_COLOURS[number % 8],
+            label=style.model_name(model), gid=f"coverage {target} {model}",
+        )  # fmt: skip
+    names = [style.split_name(s, unit) for s in splits]
+    left.set_xticks(range(len(splits)), [style.fold(n, 12) for n in names], fontsize=6.5)
+    left.set_xlim(-0.5, len(splits) - 0.5)
+    for number, (split, name) in enumerate(zip(splits, names, strict=True)):
+        part = by_month[by_month["split"] == split].set_index("calendar_month")["coverage"]
+        right.plot(
+            range(1, 13), 100 * part.reindex(range(1, 13)).to_numpy(dtype=float),
+            marker=_MARKERS[number % len(_MARKERS)], ms=3.5, lw=0.9,
+            color=style.CATEGORIES[4 + number], label=name, gid=f"month {target} {split}",
+        )  # fmt: skip
+    right.set_xticks(range(1, 13), list("JFMAMJJASOND"))
+    left.yaxis.set_major_locator(MultipleLocator(5))
+    furthest = by_model.loc[(by_model["coverage"] - nominal).abs().idxmax()]
+    return (
+        f"Furthest from nominal in {letters[0]}: {style.model_name(furthest['model'])}, "
+        f"{style.split_name(furthest['split'], unit)}, {100 * furthest['coverage']:.0f} %. "
+        + _months_that_differ(by_month, unit, letters[1])
+    )
+
+
+def _months_that_differ(by_month: pd.DataFrame, unit: str, letter: str) -> str:
     """Return the calendar months of lowest and highest coverage in every split that is no leak."""
     parts = []
     for split, rows in by_month[by_month["split"] != "random"].groupby("split", sort=False):
@@ -486,7 +526,7 @@ def _months_that_differ(by_month: pd.DataFrame, unit: str) -> str:
             .itertuples(index=False)
         )
         parts.append(f"{style.split_name(str(split), unit)} {low}, {high}")
-    return f"Lowest and highest of b: {'; '.join(parts)}." if parts else ""
+    return f"Lowest and highest of {letter}: {'; '.join(parts)}." if parts else ""
 
 
 def measured_coverage(

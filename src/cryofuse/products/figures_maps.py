@@ -238,7 +238,7 @@ def draw_skill_map(
         every += values.values()
         drawn.append(values)
         if model:
-            axes.set_title(f"{axes.get_title('left')}: {model.replace('_', ' ')}", fontsize=7.5)
+            axes.set_title(f"{axes.get_title('left')}: {style.model_name(model)}", fontsize=7.5)
         if not np.isfinite(list(values.values()) or [np.nan]).any():
             rows = scores[(scores["split"] == split) & (scores["target"] == "change")]
             style.state_reason(axes, style.first_reason(rows["reason"], default="no score"))
@@ -283,14 +283,15 @@ def draw_explained_map(
     from matplotlib.colors import TwoSlopeNorm
 
     parts = ["total", "trend", "seasonal", "interannual"]
-    figure = style.new_figure(min(2 * base.panel_height(3.4) + 2.6, 8.2))
-    grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.05))
+    figure = style.new_figure(min(2 * base.panel_height(3.4) + 2.2, 8.2))
+    # Apart, so that neither the heat map's head nor its foot parts the maps from what is theirs.
+    left, right = figure.subfigures(1, 2, width_ratios=(1.9, 1.15))
+    places = left.subplots(2, 2)
     cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
     drawn = []
     change = explained[(explained["target"] == "change") & (explained["scope"] == "mascon")]
     panels = []
-    for index, part in enumerate(parts):
-        axes = figure.add_subplot(grid[index // 2, index % 2])
+    for index, (axes, part) in enumerate(zip(places.flat, parts, strict=True)):
         panels.append(axes)
         style.draw_base(axes, base, labels=index >= 2)
         axes.set_title(f"{'abcd'[index]}  {part}", fontsize=7.5)
@@ -299,11 +300,11 @@ def draw_explained_map(
         style.draw_mascons(axes, shapes, values, cmap, norm, number=style.decimals(1), panel_in=2.1)
         if not np.isfinite(list(values.values()) or [np.nan]).any():
             style.state_reason(axes, style.first_reason(change["reason"], default="no value"))
-    heat = figure.add_subplot(grid[:, 2])
+    heat = right.subplots()
     _draw_heat(heat, explained, parts, shapes, cmap, norm)
     everything = explained[[f"explained_{p}" for p in parts]].to_numpy(dtype=float)
     style.colour_bar(
-        figure,
+        left,
         ScalarMappable(norm, cmap),
         panels,
         "explained share of variance (1; negative: the prediction adds variance)",
@@ -524,8 +525,9 @@ def draw_lead_lag_map(
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm
+    from matplotlib.patches import Patch
 
-    figure = style.new_figure(min(base.panel_height(3) + 1.85, 6.6))
+    figure = style.new_figure(min(base.panel_height(3) + 2.1, 6.9))
     titles = ["lag, detrended", f"lag, {TREATMENT_NAMES['deseasonalised']}", "density, detrended"]
     panels = _panels(figure, base, titles)
     reach = max(int(coupling["lag_months"].abs().max()) if len(coupling) else 6, 1)
@@ -545,6 +547,7 @@ def draw_lead_lag_map(
             cmap,
             norm,
             significant=_significant(rows, fdr),
+            untold=False,
             number=style.decimals(0, "+"),
             panel_in=2.1,
         )
@@ -564,13 +567,16 @@ def draw_lead_lag_map(
     values = _by_mascon(rows, "density_kg_m3")
     finite = np.array([v for v in values.values() if np.isfinite(v)])
     density_norm = style.range_norm(np.clip(finite, 0, 1500), quantile=0.95, low=0.0)
+    told = _significant(rows, fdr)
+    coloured = [v for i, v in values.items() if told[i]]
     style.draw_mascons(
         panels[2],
         shapes,
         values,
         style.SEQUENTIAL,
         density_norm,
-        significant=_significant(rows, fdr),
+        significant=told,
+        untold=False,
         number=style.decimals(0),
         panel_in=2.1,
     )
@@ -582,23 +588,30 @@ def draw_lead_lag_map(
         ScalarMappable(density_norm, style.SEQUENTIAL),
         panels[2],
         "effective density (kg/m³)",
-        finite,
+        coloured,
         location="bottom",
     )
     style.legend_below(
         figure,
         [
             _stipple(fdr),
+            Patch(
+                facecolor=style.ICE,
+                edgecolor=style.INK,
+                lw=0.3,
+                label="white: not significant",
+            ),
             *style.mascon_handles(shapes, *drawn, values),
         ],
         3,
     )
+    beyond = style.beyond_text(coloured, density_norm).replace("Of", "c: of", 1)
     style.head(
         figure,
         f"{base.title}: lead and lag of mass and elevation, effective density",
-        f"{months}, {_n_text(coupling)}. By {shapes.unit}, {_lag_text(coupling)}. Without dots "
-        "neither lag nor density is told from chance. Effective density: mass over ice area times "
-        "elevation change, errors in both.",
+        f"{months}, {_n_text(coupling)}. By {shapes.unit}, {_lag_text(coupling)}. In white, "
+        "with pale numbers: not told from chance. Effective density: mass "
+        f"over ice area times elevation change, errors in both. {beyond}",
     )
     return figure
 
@@ -635,23 +648,20 @@ def draw_lakes_map(
     """
     largest = lakes[lakes["status"] == "candidate"].nlargest(MOST_LAKES, "volume_range_km3")
     rows = (len(largest) + 1) // 2
-    top = min(4.9, 0.62 * style.PAGE_WIDTH_IN * base.aspect)
+    top = min(4.4, 0.62 * style.PAGE_WIDTH_IN * base.aspect)
     figure = style.new_figure(top + 1.3 * rows + 0.9)
     heights = [top, 1.3 * rows][: 1 + bool(rows)]
     parts: Any = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     upper = parts[0]
     frames = _close_ups(lakes, searched)
-    grid = upper.add_gridspec(max(len(frames), 1), 2, width_ratios=(1.4, 1))
-    axes = upper.add_subplot(grid[:, 0] if frames else grid[:, :])
+    axes, close, rest = _lake_panels(upper, base, frames, top)
     style.draw_base(axes, base)
-    style.mark_windows(axes, frames, "ABC"[: len(frames)])
-    close = []
-    for row, (letter, (name, frame)) in enumerate(zip("ABC", frames.items(), strict=False)):
-        place = upper.add_subplot(grid[row, 1])
+    notes = [_count(_within(lakes, frame)) for frame in frames.values()]
+    style.mark_windows(axes, frames, "ABC"[: len(frames)], notes)
+    for letter, place, (name, frame) in zip("ABC", close, frames.items(), strict=False):
         style.draw_base(place, base, window=frame, ice=style.UNSEEN)
-        place.set_title(f"{letter}  {name.replace('_', ' ')}", fontsize=7.5)
-        close.append(place)
-    _draw_departures(upper, close, searched)
+        place.set_title(f"{letter}  {style.window_name(name)}", fontsize=7.5)
+    beyond = _draw_departures(upper, close, searched, rest)
     for place in close:
         _draw_outlines(place, lakes, base)
     handles = _mark_lakes([axes, *close], lakes, matches)
@@ -664,27 +674,59 @@ def draw_lakes_map(
         style.state_reason(
             axes, "no lake candidate found" if len(searched) else "no node could be searched"
         )
-    counts = lakes["status"].value_counts()
-    drawn = (
-        f"; the {len(largest)} largest below" if len(largest) < counts.get("candidate", 0) else ""
-    )
+    candidates = int((lakes["status"] == "candidate").sum())
+    drawn = f"; the {len(largest)} largest below" if len(largest) < candidates else ""
     span = style.months_text(months["month"])
     note = (
-        f"{counts.get('candidate', 0)} candidates{drawn}; "
-        f"{counts.get('lookalike', 0)} look-alikes; "
+        f"{_count(lakes).replace(chr(10), '; ')}{drawn}; "
         f"{len(searched):,} nodes searched, {span}. Close-ups: how far each node moved apart from "
-        "the ring of ice around it. "
+        f"the ring of ice around it. {beyond} "
     )
     if rows:
         note += (
-            "Series: volume against its median (positive: the lake stands higher), with 1σ; bands: "
-            "fills (blue) and drains (orange); the largest draining is written out."
+            "Series: volume against its median (positive: the lake stands higher), with 1σ, cut "
+            "where a bar outreaches the panel; bands: fills (blue) and drains "
+            "(orange); the largest draining is written out."
             + (" ≥: cut by unsearched ice." if largest["volume_is_lower_bound"].any() else "")
         )
     if (matches["outcome"] == "not_compared").any():
         note += f" Not compared: {style.first_reason(matches['reason'])}."
     style.head(figure, f"{base.title}: candidates of active subglacial lakes", note)
     return figure
+
+
+def _count(lakes: pd.DataFrame) -> str:
+    """Return how many candidates and look-alikes there are, a line for each."""
+    candidates = int((lakes["status"] == "candidate").sum())
+    others = len(lakes) - candidates
+    text = f"{candidates} candidate{'' if candidates == 1 else 's'}"
+    return text + (f"\n{others} look-alike{'' if others == 1 else 's'}" if others else "")
+
+
+def _within(lakes: pd.DataFrame, frame: tuple[float, float, float, float]) -> pd.DataFrame:
+    x_min, y_min, x_max, y_max = frame
+    return lakes[lakes["x_m"].between(x_min, x_max) & lakes["y_m"].between(y_min, y_max)]
+
+
+def _lake_panels(
+    figure: Any, base: BaseMap, frames: dict[str, Any], height_in: float
+) -> tuple[Axes, list[Axes], Axes | None]:
+    """Return the map's axes, those of close-ups, and a place for the colour bar if one is left.
+
+    Beside a narrow map three close-ups stand two in a row.
+    """
+    if not frames:
+        return figure.add_subplot(), [], None
+    map_in = height_in / base.aspect + (0.69 if base.holds_pole else 0.36)
+    beside_in = style.PAGE_WIDTH_IN - map_in
+    if len(frames) < 3 or beside_in < 3.0:
+        grid = figure.add_gridspec(len(frames), 2, width_ratios=(map_in, beside_in))
+        close = [figure.add_subplot(grid[row, 1]) for row in range(len(frames))]
+        return figure.add_subplot(grid[:, 0]), close, None
+    grid = figure.add_gridspec(2, 3, width_ratios=(map_in, beside_in / 2, beside_in / 2))
+    places = [figure.add_subplot(grid[i // 2, 1 + i % 2]) for i in range(4)]
+    places[3].set_axis_off()
+    return figure.add_subplot(grid[:, 0]), places[:3], places[3]
 
 
 def _close_ups(
@@ -702,9 +744,12 @@ def _close_ups(
     return frames
 
 
-def _draw_departures(figure: Any, close: list[Axes], searched: pd.DataFrame) -> None:
+def _draw_departures(
+    figure: Any, close: list[Axes], searched: pd.DataFrame, rest: Axes | None
+) -> str:
+    """Draw how far nodes departed; return what the colour bar leaves out."""
     if not close or searched.empty:
-        return
+        return ""
     norm = style.range_norm(searched["departure_range_m"], 0.995, low=0.0)
     images = [
         image
@@ -712,9 +757,11 @@ def _draw_departures(figure: Any, close: list[Axes], searched: pd.DataFrame) -> 
         for image in style.draw_nodes(place, searched, "departure_range_m", DEPARTURES, norm)
     ]
     style.colour_bar(
-        figure, images[0], close, "range of departure from the ring (m)",
-        searched["departure_range_m"], location="bottom", aspect=18, shrink=1.0,
+        figure, images[0], close if rest is None else rest, "range of departure\nfrom the ring (m)",
+        searched["departure_range_m"], location="bottom" if rest is None else "top", aspect=14,
+        shrink=1.0,
     )  # fmt: skip
+    return style.beyond_text(searched["departure_range_m"], norm)
 
 
 def _draw_outlines(place: Axes, lakes: geopandas.GeoDataFrame, base: BaseMap) -> None:
@@ -789,6 +836,9 @@ def _draw_volumes(
             drain = drains.loc[drains["volume_km3"].idxmin()]
             title += f"\ndrains {drain['start']:%Y-%m} to {drain['end']:%Y-%m}: "
             title += f"−{-drain['volume_km3']:.3f} ± {drain['volume_sigma_km3']:.3f} km³"
+        ends = series["volume_km3"].min(), series["volume_km3"].max()
+        room = 0.12 * max(float(ends[1] - ends[0]), 1e-6)
+        axes.set_ylim(ends[0] - room, ends[1] + room)
         low = series["volume_km3"] - series["volume_sigma_km3"]
         high = series["volume_km3"] + series["volume_sigma_km3"]
         axes.vlines(series["month"], low, high, color=style.FAINT, lw=0.8, zorder=2)

@@ -239,9 +239,10 @@ def draw_totals(
         f"{title}: total mass change",
         f"{months}; {len(common)} months common to gravity and altimetry. Shaded: months of "
         f"altimetry asked for; ticks on the bottom of b: months in which it saw any {unit}. "
-        "Published series and altimetry are shifted to gravity's mean over the months that both "
-        "have. Bands and bars: 1σ of a month, of cumulative sums since the panel's first. Lines "
-        f"break where any selected {unit} has no value. " + _agreement(comparison),
+        f"{'Published series and altimetry are' if references else 'Altimetry is'} shifted to "
+        "gravity's mean over the months that both have. Bands and bars: 1σ of a month, of "
+        f"cumulative sums since the panel's first. Lines break where any selected {unit} has no "
+        "value. " + _agreement(comparison),
     )
     return figure
 
@@ -452,7 +453,9 @@ _MINIMA = (
 
 
 @style.styled
-def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int]) -> Figure:
+def draw_case_study(
+    case_study: pd.DataFrame, title: str, months: Sequence[int], unit: str = "mascon"
+) -> Figure:
     """Draw observed and predicted melt seasons: the sheet, the mascons, the timing.
 
     Parameters
@@ -463,6 +466,8 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
         Name of the region.
     months
         Calendar months of the season.
+    unit
+        What the parts of the region are: mascon or basin.
     """
     from matplotlib.lines import Line2D
 
@@ -477,7 +482,9 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
     years = sorted(int(y) for y in case_study["year"].unique())
     sheet = case_study[case_study["scope"] == "sheet"].set_index("year").reindex(years)
     single = case_study[case_study["scope"] != "sheet"]
-    calendar = (month_index(season_of(years[0] if years else 2019, months).window) % 12).tolist()
+    seasons = [season_of(year, months) for year in years or [2019]]
+    calendar = (month_index(seasons[0].window) % 12).tolist()
+    shown = pd.Series([seasons[0].before, seasons[-1].window[-1]])
     names = [MONTH_NAMES[m] for m in calendar]
     before, last = MONTH_NAMES[(months[0] - 2) % 12], MONTH_NAMES[months[-1] - 1]
     reason = _brief(sheet["reason"], case_study["reason"])
@@ -502,7 +509,7 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
         axes.set_xlim(-0.6, len(years) - 0.4)
     timing_axes.set_title("d  month of the minimum")
     _draw_timing(timing_axes, single, sheet, calendar, names)
-    mascon_axes.set_title(f"e  mass, {before} to {last}, by mascon")
+    mascon_axes.set_title(f"e  mass, {before} to {last}, by {unit}")
     _draw_mascon_seasons(mascon_axes, single, years)
     handles: list[Any] = [
         Line2D([], [], marker="o", ls="none", color=colour, label=label)
@@ -526,10 +533,11 @@ def draw_case_study(case_study: pd.DataFrame, title: str, months: Sequence[int])
     style.head(
         figure,
         f"{title}: melt seasons {', '.join(str(y) for y in years)}",
-        "a–c: whole region. GRACE and elevation: 1σ; model: conformal interval, trained on other "
-        "years' gravity alone. b: GRACE sees meltwater until it has run off. c: change of "
-        f"elevation from {before} to {last} minus that of the other years. d: large marks and "
-        "lines are the region with its interval, small dots the mascons, larger for more. " + nulls,
+        f"{style.months_text(shown)}. a–c: whole region. GRACE and elevation: 1σ; model: "
+        "conformal interval, trained on other years' gravity alone. b: GRACE sees meltwater "
+        f"until it has run off. c: change of elevation from {before} to {last} minus that of the "
+        "other years. d: large marks and "
+        f"lines are the region with its interval, small dots the {unit}s, larger for more. {nulls}",
     )
     return figure
 

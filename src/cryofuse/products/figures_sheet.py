@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 #: Pairs of series that fit below each other.
 MOST_PAIRS = 3
+_QUARTERS = (
+    "months, or quarters in blue (January), green (April), red (July) and orange (October). A "
+    "volume at an instant is paired with the mean of the monthly masses before and after it."
+)
 _MONTH_COLOURS = {1: "#0072B2", 4: "#009E73", 7: "#D55E00", 10: "#E69F00"}
 
 
@@ -54,13 +58,14 @@ def draw_sheet_coupling(
         axes = figure.add_subplot()
         axes.axis("off")
         style.state_reason(axes, style.first_reason(coupling["reason"]))
+    letters = iter("abcdefghi")
     parts: Any = figure.subfigures(len(shown), 1, squeeze=False)[:, 0] if shown else []
     for part, (volume, mass, pairs) in zip(parts, shown, strict=True):
         rows = known[(known["volume"] == volume) & (known["mass"] == mass)]
         part.suptitle(f"{_name(volume)} × {_name(mass)}", fontsize=8, x=0.01, ha="left")
         panels = part.subplots(1, len(TREATMENT_NAMES))
         for axes, (treatment, name) in zip(panels, TREATMENT_NAMES.items(), strict=True):
-            axes.set_title(name, fontsize=7)
+            axes.set_title(f"{next(letters)}  {name}", fontsize=7)
             axes.set_xlabel("volume (km³)")
             row = rows[rows["treatment"] == treatment]
             if row.empty:
@@ -71,16 +76,22 @@ def draw_sheet_coupling(
     style.head(
         figure,
         f"{title}: coupling of the sheet's volume with its mass",
-        f"{style.months_text(*(pairs['month'] for _, _, pairs in shown))}. Points: months, or "
-        "quarters in blue (January), green (April), red (July) and orange "
-        "(October). A volume at an instant is paired with the mean of the monthly masses before "
-        "and after it. Bars: 1σ. Line: errors in both and a scatter; shaded: 95 % interval of its "
+        f"{style.months_text(*(pairs['month'] for _, _, pairs in shown))}. Points: "
+        f"{_QUARTERS if _quarterly(known, shown) else 'months.'} Bars: 1σ. "
+        "Line: errors in both and a scatter; shaded: 95 % interval of its "
         "slope, the effective density, for the effective number of pairs. r: 95 % interval, nₑ "
         "effective n, p against surrogates with the same autocorrelation and cycles. Volume is "
         "not corrected for firn, so that a density below ice's is expected. "
         + ("" if len(shown) == len(known.groupby(["volume", "mass"])) else "More in the table."),
     )
     return figure
+
+
+def _quarterly(known: pd.DataFrame, shown: list[Any]) -> bool:
+    """Return whether any of the pairs shown is one of quarters."""
+    pairs = {(volume, mass) for volume, mass, _ in shown}
+    quarters = known[known["step_months"] == 3]
+    return any(pair in pairs for pair in zip(quarters["volume"], quarters["mass"], strict=True))
 
 
 def _name(series: str) -> str:

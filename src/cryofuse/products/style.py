@@ -77,6 +77,22 @@ SPLIT_NAMES = {
     "forward": "forward in time",
     "both": "mascons out, forward",
 }
+#: Models, baselines and controls in a reader's words.
+MODEL_NAMES = {
+    "ridge": "ridge regression",
+    "varying_density": "varying density",
+    "forest": "random forest",
+    "hist_gradient_boosting": "gradient boosting",
+    "xgboost": "XGBoost",
+    "zero": "zero",
+    "persistence": "last month's value",
+    "climatology": "calendar month's mean",
+    "trend_season": "trend and annual cycle",
+    "physics": "elevation × one density",
+    "control_noise": "noise control, forest",
+    "control_noise_xgboost": "noise control, XGBoost",
+    "control_permuted": "labels of other years",
+}
 TREATMENT_NAMES = {
     "raw": "raw",
     "detrended": "detrended",
@@ -236,6 +252,17 @@ def source_colours(sources: Sequence[str]) -> dict[str, str]:
     }
 
 
+def model_name(model: str) -> str:
+    """Return a model, baseline or control in words."""
+    return MODEL_NAMES.get(model, model.replace("_", " "))
+
+
+def window_name(name: str) -> str:
+    """Return the name of a window as a title has it."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
 def first_reason(*columns: pd.Series, default: str = "no values in the table") -> str:
     """Return the reason a table gives most often for its nulls."""
     reasons = pd.concat([c.dropna() for c in columns]) if columns else pd.Series(dtype=str)
@@ -352,7 +379,7 @@ def beyond_text(values: Any, norm: Normalize) -> str:
             parts.append(f"{found.size} {side} {end:g}, {way} to {extreme(found):,.3g}")
     if not parts:
         return ""
-    said = f"Of {finite.size} values the colour bar leaves out {' and '.join(parts)}."
+    said = f"Of {finite.size:,} values the colour bar leaves out {' and '.join(parts)}."
     return said.replace("-", "−")
 
 
@@ -552,7 +579,9 @@ def _draw_graticule(
         x, y = project(np.full(along_lat.size, value), along_lat, crs)
         axes.plot(x / 1e3, y / 1e3, **style)
         if labels:
-            edges = ("bottom", "top", "left", "right") if whole else ("bottom", "top")
+            # The corner of a close-up is needed for what it shows.
+            edges = ("bottom",) if close else ("bottom", "top")
+            edges = ("bottom", "top", "left", "right") if whole else edges
             _label_edge(axes, x, y, frame, edges, _label(value, "E", "W"), taken)
     for value in parallels:
         if abs(value) == 90:
@@ -747,6 +776,7 @@ def draw_mascons(
     norm: Normalize,
     *,
     significant: Mapping[int, bool] | None = None,
+    untold: bool = True,
     number: Callable[[float], str] | None = None,
     avoid: np.ndarray | None = None,
     panel_in: float = 3.2,
@@ -765,6 +795,9 @@ def draw_mascons(
         Colours.
     significant
         Mascons to stipple.
+    untold
+        Whether mascons that are not significant are coloured; else they stay white, with a
+        faint number.
     number
         What is written of the value in each mascon with room for it; None writes none, and
         neither do maps of more than sixty mascons.
@@ -781,6 +814,8 @@ def draw_mascons(
     """
     given = np.array([float(values.get(int(i), np.nan)) for i in shapes.mascon_id])
     here = np.isfinite(given)
+    chosen = significant or {}
+    told = np.array([untold or chosen.get(int(i), False) for i in shapes.mascon_id])
     for part, zorder in ((shapes.land, 2.0), (shapes.ice, 2.2)):
         for geometry, value in zip(part, given, strict=True):
             if geometry.is_empty or np.isfinite(value):
@@ -796,8 +831,8 @@ def draw_mascons(
                     gid="null_mascon",
                 )
             )
-    for geometry, value in zip(shapes.land, given, strict=True):
-        if np.isfinite(value) and not geometry.is_empty:
+    for geometry, value, coloured in zip(shapes.land, given, told, strict=True):
+        if np.isfinite(value) and coloured and not geometry.is_empty:
             axes.add_patch(
                 PathPatch(
                     outline_path(geometry),
@@ -810,6 +845,7 @@ def draw_mascons(
     patches = [PathPatch(outline_path(g)) for g, h in zip(shapes.ice, here, strict=True) if h]
     collection = PatchCollection(patches, cmap=cmap, norm=norm, lw=0, zorder=2.3, gid="mascons")
     collection.set_array(given[here])
+    collection.set_alpha(told[here].astype(float))
     axes.add_collection(collection, autolim=False)
     for geometry, chosen in zip(shapes.footprint, shapes.selected, strict=True):
         axes.add_patch(
@@ -839,17 +875,26 @@ def draw_mascons(
     if number is not None and len(given) <= MOST_NUMBERS:
         x_low, x_high = axes.get_xlim()
         room = 0.06 / panel_in * (x_high - x_low) * 1e3
-        for place, value in zip(_label_places(shapes, room, avoid), given, strict=True):
+        places = _label_places(shapes, room, avoid)
+        for place, value, coloured in zip(places, given, told, strict=True):
             if place is not None and np.isfinite(value):
-                write_value(axes, place, number(value), cmap(norm(value)))
+                face = cmap(norm(value)) if coloured else ICE
+                ink = ink_on(face) if coloured else FAINT
+                write_value(axes, place, number(value), face, ink)
     return collection
 
 
 def decimals(digits: int, sign: str = "") -> Callable[[float], str]:
-    """Return a formatter of numbers in a map: so many decimals, fewer from ten on, no −0."""
+    """Return a formatter of numbers in a map: so many decimals, fewer from ten on, no −0.
+
+    With one decimal, what would read 0.0 has two: its sign is to be seen.
+    """
 
     def write(value: float) -> str:
-        text = format(value, f"{sign}.{digits if abs(value) < 10 else 0}f")
+        places = digits if abs(value) < 10 else 0
+        if digits == 1 and float(format(value, ".1f")) == 0:
+            places = 2
+        text = format(value, f"{sign}.{places}f")
         return text.lstrip("+-") if float(text) == 0 else text
 
     return write
@@ -861,7 +906,9 @@ def ink_on(face: Any) -> str:
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
 
 
-def write_value(axes: Axes, place: tuple[float, float], text: str, face: Any) -> None:
+def write_value(
+    axes: Axes, place: tuple[float, float], text: str, face: Any, ink: str | None = None
+) -> None:
     """Write a small number on a patch of its face's colour, in the ink that is read there."""
     axes.text(
         place[0] / 1e3,
@@ -870,10 +917,10 @@ def write_value(axes: Axes, place: tuple[float, float], text: str, face: Any) ->
         ha="center",
         va="center",
         fontsize=5.4,
-        color=ink_on(face),
+        color=ink or ink_on(face),
         zorder=8,
         clip_on=True,
-        bbox={"boxstyle": "round,pad=0.18", "facecolor": face, "edgecolor": "none"},
+        bbox={"boxstyle": "round,pad=0.3", "facecolor": face, "edgecolor": "none"},
         gid="number",
     )
 
@@ -1021,10 +1068,16 @@ def window_frames(nodes: pd.DataFrame) -> dict[str, tuple[float, float, float, f
 
 
 def mark_windows(
-    axes: Axes, frames: Mapping[str, tuple[float, float, float, float]], letters: Sequence[str]
+    axes: Axes,
+    frames: Mapping[str, tuple[float, float, float, float]],
+    letters: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> None:
-    """Mark close-up windows on the main map with their letters."""
-    for letter, (x_min, y_min, x_max, y_max) in zip(letters, frames.values(), strict=True):
+    """Mark close-up windows on the main map with their letters, and a note below each."""
+    texts = [f"{letter}\n{note}" for letter, note in zip(letters, notes, strict=True)] or letters
+    for letter, text, (x_min, y_min, x_max, y_max) in zip(
+        letters, texts, frames.values(), strict=True
+    ):
         x, y = (x_min + x_max) / 2e3, (y_min + y_max) / 2e3
         for size, colour, width in ((6.8, "white", 1.0), (5.2, INK, 1.0)):
             axes.plot(
@@ -1032,7 +1085,7 @@ def mark_windows(
                 gid=f"window_{letter}",
             )  # fmt: skip
         axes.annotate(
-            letter,
+            text,
             (x, y),
             xytext=(5, 4),
             textcoords="offset points",
@@ -1069,7 +1122,7 @@ def map_with_windows(
     for row, (letter, (name, frame)) in enumerate(zip(letters, frames.items(), strict=True)):
         closer = figure.add_subplot(grid[row, 1])
         draw_base(closer, base, window=frame, ice=ice)
-        closer.set_title(f"{letter}  {name.replace('_', ' ')}", fontsize=7.5)
+        closer.set_title(f"{letter}  {window_name(name)}", fontsize=7.5)
         close[name] = closer
     return figure, axes, close
 

@@ -454,8 +454,9 @@ def describe_lakes(
     parts = [
         _paragraph(
             f"{len(searched):,} nodes were searched for ice that rises and sinks apart from the "
-            f"ice around it: {len(candidates)} candidates of active subglacial lakes, "
-            f"{len(others)} look-alikes."
+            f"ice around it: {len(candidates)} "
+            f"candidate{'' if len(candidates) == 1 else 's'} of active subglacial lakes, "
+            f"{len(others)} look-alike{'' if len(others) == 1 else 's'}."
         ),
         *(
             _paragraph(f"Look-alikes: {reason} ({count}).")
