@@ -456,7 +456,7 @@ def test_the_number_of_regimes_is_explained():
 
 def test_candidates_are_listed_and_lookalikes_counted():
     text = page()
-    assert "1 candidates of active subglacial lakes, 1 look-alikes." in text
+    assert "1 candidate of active subglacial lakes, 1 look-alike." in text
     row = next(r for r in read(text).rows if r[0] == "1")
     assert row[3:] == ["2.5", "0.021", "2021-08", "2021-11", "-0.021", "0.003", "–", "–"]
 
@@ -535,7 +535,7 @@ def test_choices_are_told_with_their_range():
 
 def test_lakes_and_inventory_are_told_in_sentences():
     text = describe_lakes(lakes(), lake_events(), searched_nodes(), inventory_matches())
-    assert "1 candidates of active subglacial lakes, 1 look-alikes" in text
+    assert "1 candidate of active subglacial lakes, 1 look-alike" in text
     assert "comes in summer and goes (1)" in text
     rows = read(text).rows
     assert rows[1][0] == "1" and rows[1][5:9] == ["2021-08", "2021-11", "-0.021", "0.003"]
