@@ -604,7 +604,9 @@ def draw_regime_selection(
         "Dashed: the k in use. Bars: 1σ. Rand index: agreement with the regimes of bootstrap "
         "draws, adjusted for chance. "
         + " ".join(
-            f"{level.replace('mascon', unit).capitalize()}: {why}"
+            f"{level.capitalize()}: {why}".replace("Mascon", unit.capitalize()).replace(
+                "mascon", unit
+            )
             for level, why in zip(reasons["level"], reasons["why"], strict=True)
         ),
     )

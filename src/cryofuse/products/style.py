@@ -349,7 +349,9 @@ def beyond_text(values: Any, norm: Normalize) -> str:
     ):
         if found.size:
             side, way = ("below", "down") if end == norm.vmin else ("above", "up")
-            parts.append(f"{found.size} {side} {end:g}, {way} to {extreme(found):,.3g}")
+            far = float(extreme(found))
+            reach = f"{far:,.0f}" if abs(far) >= 1000 else f"{far:.3g}"
+            parts.append(f"{found.size:,} {side} {end:,g}, {way} to {reach}")
     if not parts:
         return ""
     said = f"Of {finite.size:,} values the colour bar leaves out {' and '.join(parts)}."

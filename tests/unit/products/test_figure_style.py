@@ -10,7 +10,7 @@ import pytest
 import shapely
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import TwoSlopeNorm, to_hex
+from matplotlib.colors import Normalize, TwoSlopeNorm, to_hex
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
@@ -66,6 +66,9 @@ def drawn(world):
     lakes, coupling, scores = world["lakes"], world["coupling"], world["scores"]
     predictions, title = world["predictions"], "Testland"
     altimetry, maps, learning = figures_altimetry, figures_maps, figures_learning
+    mascon_stability = world["stability"].assign(
+        level="mascons", why="k = 4: 27 mascons are too few to choose by."
+    )
     melt, rates = rapid_melt()
     trends, windows = early_warning()
     study = study_melt_seasons(
@@ -97,7 +100,7 @@ def drawn(world):
         "predicted_observed": learning.draw_predicted_observed(predictions, scores, title, unit),
         "importance": learning.draw_importance(world["importance"], title, SPAN),
         "calibration": learning.draw_calibration(predictions, title, 0.9, unit),
-        "regime_selection": learning.draw_regime_selection(world["stability"], title, SPAN, unit),
+        "regime_selection": learning.draw_regime_selection(mascon_stability, title, SPAN, unit),
         "rapid_melt": figures_applications.draw_rapid_melt(melt, rates, title, unit),
         "early_warning": figures_applications.draw_early_warning(
             trends, windows, 24, title, unit
@@ -243,6 +246,8 @@ def test_values_beyond_the_colour_bar_are_counted_and_said(drawn):
     assert "Of 30 values the colour bar leaves out 8 below −1, down to −210." in said
     assert bars(drawn["explained_map"])[0].get_gid() == "colour_bar min"
     assert style.beyond_text([0.5, np.nan, -1.0], TwoSlopeNorm(0, -1, 1)) == ""
+    many = style.beyond_text([65_600.0, 0.25, 9.0], Normalize(1, 7000))
+    assert many.endswith("1 below 1, down to 0.25 and 1 above 7,000, up to 65,600.")
 
 
 def test_the_heat_map_says_where_each_row_lies(drawn):

@@ -543,7 +543,7 @@ def test_lakes_and_inventory_are_told_in_sentences():
     assert "1 lie where no node was searched" in text
     assert "1 have a candidate (hits) and 1 have none (misses" in text
     assert "among active ones, 1 of 1" in text
-    assert "1 candidates are in no inventory (new)" in text
+    assert "Candidates in no inventory (new): 1." in text
 
 
 def test_no_search_and_no_inventory_say_why():
