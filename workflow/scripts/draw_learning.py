@@ -16,6 +16,7 @@ def main(snakemake: Any) -> None:
         title = RegionSettings.model_validate(snakemake.params.region).title
         scores, predictions = read_table(given.scores), read_table(given.predictions)
         unit, months = snakemake.params.unit, months_text(predictions["month"])
+        asked = "{start} to {end}".format(**snakemake.params.period)
         nominal = getattr(snakemake.params, "skill", {}).get("coverage", 0.9)
         save_outputs(
             snakemake.output,
@@ -30,7 +31,7 @@ def main(snakemake: Any) -> None:
                 "importance": figures.draw_importance(read_table(given.importance), title, months),
                 "calibration": figures.draw_calibration(predictions, title, nominal, unit),
                 "regime_selection": figures.draw_regime_selection(
-                    read_table(given.stability), title
+                    read_table(given.stability), title, asked, unit
                 ),
             },
         )

@@ -339,7 +339,7 @@ def _tell_rebound(sensitivity: pd.DataFrame) -> str:
         return ""
     row = rebound.iloc[0]
     return (
-        "Glacial isostatic adjustment: removed by the mascon product with one model; another "
+        "Glacial isostatic adjustment: removed by the gravimetry product with one model; another "
         f"moves gravity's trend by their difference. To altimetry, if {row['choice']}, that "
         f"reads as {row['difference_gt_yr']:+.1f} Gt/yr.".replace("-", "−")
     )

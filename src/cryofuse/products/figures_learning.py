@@ -506,7 +506,7 @@ def _draw_coverage(
         )  # fmt: skip
     right.set_xticks(range(1, 13), list("JFMAMJJASOND"))
     left.yaxis.set_major_locator(MultipleLocator(5))
-    furthest = by_model.loc[(by_model["coverage"] - nominal).abs().idxmax()]
+    furthest = by_model.iloc[int((by_model["coverage"] - nominal).abs().to_numpy().argmax())]
     return (
         f"Furthest from nominal in {letters[0]}: {style.model_name(furthest['model'])}, "
         f"{style.split_name(furthest['split'], unit)}, {100 * furthest['coverage']:.0f} %. "
@@ -550,7 +550,9 @@ def measured_coverage(
 
 
 @style.styled
-def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
+def draw_regime_selection(
+    stability: pd.DataFrame, title: str, months: str, unit: str = "mascon"
+) -> Figure:
     """Draw silhouette, gap statistic and bootstrap stability for every number of regimes.
 
     Parameters
@@ -559,6 +561,10 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
         Table ``regimes/stability``.
     title
         Name of the region.
+    months
+        First and last month of altimetry, in words.
+    unit
+        What the coarse level is: mascon or basin.
     """
     levels = list(dict.fromkeys(stability["level"]))
     figure = style.new_figure(0.9 + 2.0 * len(levels))
@@ -572,7 +578,7 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
     for letter, axes, place in zip("abcdef", panels.flat, places, strict=False):
         level, column, label, sigma = place
         table = stability[stability["level"] == level].sort_values("k")
-        axes.set_title(f"{letter}  {level}: {label}", fontsize=7.2)
+        axes.set_title(f"{letter}  {level.replace('mascon', unit)}: {label}", fontsize=7.2)
         if level == levels[-1]:
             axes.set_xlabel("number of regimes k")
         value = table[column].to_numpy(dtype=float)
@@ -594,10 +600,13 @@ def draw_regime_selection(stability: pd.DataFrame, title: str) -> Figure:
     style.head(
         figure,
         f"{title}: choice of the number of regimes",
-        "K-Means on standardised metrics; higher is better in every panel. Dashed: the k in use. "
-        "Bars: 1σ. Rand index: agreement with the regimes of bootstrap draws, adjusted for chance. "
+        f"{months}. K-Means on standardised metrics; higher is better in every panel. "
+        "Dashed: the k in use. Bars: 1σ. Rand index: agreement with the regimes of bootstrap "
+        "draws, adjusted for chance. "
         + " ".join(
-            f"{level.capitalize()}: {why}"
+            f"{level.capitalize()}: {why}".replace("Mascon", unit.capitalize()).replace(
+                "mascon", unit
+            )
             for level, why in zip(reasons["level"], reasons["why"], strict=True)
         ),
     )

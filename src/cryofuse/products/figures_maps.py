@@ -285,7 +285,8 @@ def draw_explained_map(
     parts = ["total", "trend", "seasonal", "interannual"]
     figure = style.new_figure(min(2 * base.panel_height(3.4) + 2.2, 8.2))
     # Apart, so that neither the heat map's head nor its foot parts the maps from what is theirs.
-    left, right = figure.subfigures(1, 2, width_ratios=(1.9, 1.15))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.9, 1.15))
+    left, right = halves
     places = left.subplots(2, 2)
     cmap, norm = style.DIVERGING.reversed(), TwoSlopeNorm(0.0, -1.0, 1.0)
     drawn = []
@@ -527,7 +528,7 @@ def draw_lead_lag_map(
     from matplotlib.colors import BoundaryNorm
     from matplotlib.patches import Patch
 
-    figure = style.new_figure(min(base.panel_height(3) + 2.1, 6.9))
+    figure = style.new_figure(min(base.panel_height(3) + 1.85, 6.6))
     titles = ["lag, detrended", f"lag, {TREATMENT_NAMES['deseasonalised']}", "density, detrended"]
     panels = _panels(figure, base, titles)
     reach = max(int(coupling["lag_months"].abs().max()) if len(coupling) else 6, 1)
@@ -836,9 +837,11 @@ def _draw_volumes(
             drain = drains.loc[drains["volume_km3"].idxmin()]
             title += f"\ndrains {drain['start']:%Y-%m} to {drain['end']:%Y-%m}: "
             title += f"−{-drain['volume_km3']:.3f} ± {drain['volume_sigma_km3']:.3f} km³"
-        ends = series["volume_km3"].min(), series["volume_km3"].max()
-        room = 0.12 * max(float(ends[1] - ends[0]), 1e-6)
-        axes.set_ylim(ends[0] - room, ends[1] + room)
+        lowest, highest = float(series["volume_km3"].min()), float(series["volume_km3"].max())
+        if highest > lowest:
+            # One bar of a month with few nodes would hide what all others show.
+            room = 0.12 * (highest - lowest)
+            axes.set_ylim(lowest - room, highest + room)
         low = series["volume_km3"] - series["volume_sigma_km3"]
         high = series["volume_km3"] + series["volume_sigma_km3"]
         axes.vlines(series["month"], low, high, color=style.FAINT, lw=0.8, zorder=2)

@@ -296,10 +296,11 @@ def slot_width(axes: Axes) -> float:
 
     Maps keep their aspect, and may be narrower than their place.
     """
-    figure: Any = axes.get_figure(root=True)
+    figure: Any = axes.get_figure(root=False)
     place = axes.get_subplotspec()
     box = place.get_position(figure) if place is not None else axes.get_position()
-    width, height = (float(v) for v in box.size * figure.get_size_inches())
+    root: Any = axes.get_figure(root=True)
+    width, height = (float(v) for v in box.size * figure.bbox.size / root.dpi)
     if axes.get_aspect() == "auto":
         return width
     across, along = np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())
@@ -361,6 +362,7 @@ def colour_bar(
     settings = {"shrink": 0.85, "pad": 0.02, "aspect": 28} | options
     bar = figure.colorbar(mappable, ax=axes, extend=extend, **settings)
     bar.set_label(label)
+    bar.ax.set_gid(f"colour_bar {extend}")
     bar.outline.set_linewidth(0.4)
     return bar
 
@@ -376,7 +378,9 @@ def beyond_text(values: Any, norm: Normalize) -> str:
     ):
         if found.size:
             side, way = ("below", "down") if end == norm.vmin else ("above", "up")
-            parts.append(f"{found.size} {side} {end:g}, {way} to {extreme(found):,.3g}")
+            far = float(extreme(found))
+            reach = f"{far:,.0f}" if abs(far) >= 1000 else f"{far:.3g}"
+            parts.append(f"{found.size:,} {side} {end:,g}, {way} to {reach}")
     if not parts:
         return ""
     said = f"Of {finite.size:,} values the colour bar leaves out {' and '.join(parts)}."
@@ -580,8 +584,10 @@ def _draw_graticule(
         axes.plot(x / 1e3, y / 1e3, **style)
         if labels:
             # The corner of a close-up is needed for what it shows.
-            edges = ("bottom",) if close else ("bottom", "top")
-            edges = ("bottom", "top", "left", "right") if whole else edges
+            if whole:
+                edges: tuple[str, ...] = ("bottom", "top", "left", "right")
+            else:
+                edges = ("bottom",) if close else ("bottom", "top")
             _label_edge(axes, x, y, frame, edges, _label(value, "E", "W"), taken)
     for value in parallels:
         if abs(value) == 90:
@@ -845,7 +851,8 @@ def draw_mascons(
     patches = [PathPatch(outline_path(g)) for g, h in zip(shapes.ice, here, strict=True) if h]
     collection = PatchCollection(patches, cmap=cmap, norm=norm, lw=0, zorder=2.3, gid="mascons")
     collection.set_array(given[here])
-    collection.set_alpha(told[here].astype(float))
+    if not told[here].all():
+        collection.set_alpha(told[here].astype(float))
     axes.add_collection(collection, autolim=False)
     for geometry, chosen in zip(shapes.footprint, shapes.selected, strict=True):
         axes.add_patch(
@@ -1074,7 +1081,7 @@ def mark_windows(
     notes: Sequence[str] = (),
 ) -> None:
     """Mark close-up windows on the main map with their letters, and a note below each."""
-    texts = [f"{letter}\n{note}" for letter, note in zip(letters, notes, strict=True)] or letters
+    texts = [f"{letter}\n{note}" for letter, note in zip(letters, notes, strict=False)] or letters
     for letter, text, (x_min, y_min, x_max, y_max) in zip(
         letters, texts, frames.values(), strict=True
     ):
@@ -1089,7 +1096,7 @@ def mark_windows(
             (x, y),
             xytext=(5, 4),
             textcoords="offset points",
-            fontsize=7.5,
+            fontsize=6.3 if notes else 7.5,
             fontweight="bold",
             zorder=10,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},

@@ -510,7 +510,7 @@ def _compare_inventory(matches: pd.DataFrame) -> str:
         f"nor missed. Of the others {count.get('hit', 0)} have a candidate (hits) and "
         f"{count.get('miss', 0)} have none (misses; a lake that does not fill or drain in these "
         f"months cannot show); among active ones, {int((active['outcome'] == 'hit').sum())} of "
-        f"{active_seen}. {count.get('new', 0)} candidates are in no inventory (new)."
+        f"{active_seen}. Candidates in no inventory (new): {count.get('new', 0)}."
     )
 
 

@@ -460,7 +460,7 @@ def test_the_number_of_regimes_is_explained():
 
 def test_candidates_are_listed_and_lookalikes_counted():
     text = page()
-    assert "1 candidates of active subglacial lakes, 1 look-alikes." in text
+    assert "1 candidate of active subglacial lakes, 1 look-alike." in text
     row = next(r for r in read(text).rows if r[0] == "1")
     assert row[3:] == ["2.5", "0.021", "2021-08", "2021-11", "−0.021", "0.003", "–", "–"]
 
@@ -582,7 +582,7 @@ def test_basins_are_not_called_mascons():
 
 def test_lakes_and_inventory_are_told_in_sentences():
     text = describe_lakes(lakes(), lake_events(), searched_nodes(), inventory_matches())
-    assert "1 candidates of active subglacial lakes, 1 look-alikes" in text
+    assert "1 candidate of active subglacial lakes, 1 look-alike" in text
     assert "comes in summer and goes (1)" in text
     rows = read(text).rows
     assert rows[1][0] == "1" and rows[1][5:9] == ["2021-08", "2021-11", "−0.021", "0.003"]
@@ -590,7 +590,7 @@ def test_lakes_and_inventory_are_told_in_sentences():
     assert "1 lie where no node was searched" in text
     assert "1 have a candidate (hits) and 1 have none (misses" in text
     assert "among active ones, 1 of 1" in text
-    assert "1 candidates are in no inventory (new)" in text
+    assert "Candidates in no inventory (new): 1." in text
 
 
 def test_no_search_and_no_inventory_say_why():
