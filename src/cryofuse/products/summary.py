@@ -209,7 +209,7 @@ def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame, unit: str
         [
             *([render_table(known, columns)] if len(known) else []),
             *(
-                _paragraph(f"Regimes of {row.level}: {row.why.replace('mascon', unit)}")
+                _paragraph(f"Regimes of {row.level}: {str(row.why).replace('mascon', unit)}")
                 for row in why.itertuples()
             ),
             *(_paragraph(f"No regimes of {row.level}: {row.reason}.") for row in none.itertuples()),
