@@ -442,7 +442,15 @@ def test_print_keeps_what_is_to_read_and_drops_what_is_to_press(page):
     page.emulate_media(media="print")
     for selector in ("#verdict", "#map", "#legend", "#layer-title", "#series", "#totals", "footer"):
         assert page.is_visible(selector), selector
-    for selector in ("#layer", "#month", "#mascon", "button >> nth=0", ".skip", "details >> nth=0"):
+    for selector in (
+        "#layer",
+        "#month",
+        "#month-scope",
+        "#mascon",
+        "button >> nth=0",
+        ".skip",
+        "details >> nth=0",
+    ):
         assert not page.is_visible(selector), selector
     assert len(page.pdf(format="A4")) > 10_000
 

@@ -208,7 +208,10 @@ def describe_regimes(centroids: pd.DataFrame, stability: pd.DataFrame, unit: str
     return "\n".join(
         [
             *([render_table(known, columns)] if len(known) else []),
-            *(_paragraph(f"Regimes of {row.level}: {row.why}") for row in why.itertuples()),
+            *(
+                _paragraph(f"Regimes of {row.level}: {str(row.why).replace('mascon', unit)}")
+                for row in why.itertuples()
+            ),
             *(_paragraph(f"No regimes of {row.level}: {row.reason}.") for row in none.itertuples()),
         ]
     )
