@@ -930,6 +930,33 @@ def test_the_planted_lake_is_found_or_the_tracks_do_not_cross_it(table, nodes, t
     assert metrics["lakes_found"]["value"] == 1.0 and metrics["lakes_false"]["value"] == 0.0
 
 
+def test_candidates_are_compared_with_the_inventory_of_the_world(table, truth, planted):
+    """Four outcomes, as the truth and the places searched have them."""
+    known = pd.read_csv(planted / "inventory.csv")
+    assert known["kind"].tolist() == ["Active", "Stable", "Active"]
+    x, y = project(known["longitude"].to_numpy(), known["latitude"].to_numpy(), "EPSG:3413")
+    searched = table("hydrology/searched_nodes")
+    near = [bool((np.hypot(searched["x_m"] - a, searched["y_m"] - b) < 1500).any())
+            for a, b in zip(x, y, strict=True)]  # fmt: skip
+    lakes, found = truth["lakes"], table("hydrology/lakes")
+    found = found[found["status"] == "candidate"]
+    of_lake = [
+        found.loc[np.hypot(found["x_m"] - lake.x_m, found["y_m"] - lake.y_m) <= lake.radius_m]
+        for lake in lakes.itertuples()
+    ]
+    hits = pd.concat(of_lake)["lake_id"]
+    expected = ["hit" if len(hits) else "miss" if near[0] else "not_searched"]
+    expected += ["miss" if near[1] else "not_searched", "not_searched"]
+    matches = table("hydrology/inventory_matches")
+    rows = matches[matches["inventory_row"].notna()]
+    assert rows["inventory_name"].tolist() == known["name"].tolist()
+    assert rows["outcome"].tolist() == expected
+    assert rows["candidate_id"].dropna().tolist() == hits.tolist()
+    new = matches[matches["outcome"] == "new"]["candidate_id"]
+    assert set(new) == set(found["lake_id"]) - set(hits)
+    assert len(rows) + len(new) == len(matches)
+
+
 def test_totals_are_the_sums_of_the_selected_mascons(table, metrics):
     mascons, mass, totals = (
         table(name) for name in ("gravimetry/mascons", "gravimetry/mass", "applications/totals")
