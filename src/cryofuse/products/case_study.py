@@ -473,18 +473,31 @@ def _row(
     if np.isfinite(amount) and not np.isfinite(half):
         reasons.append("too few left-out seasons for an interval")
     lows: dict[str, int | None] = {}
-    for name, level, errors, said in (
-        ("dh", window["dh"], drawn * window["dh_sigma"].to_numpy(), "lowest elevation"),
-        ("observed", window["mass"], drawn * window["mass_sigma"].to_numpy(), "observed minimum"),
+    for name, level, errors, said, noun in (
+        (
+            "dh",
+            window["dh"],
+            drawn * window["dh_sigma"].to_numpy(),
+            "lowest elevation",
+            "elevation",
+        ),
+        (
+            "observed",
+            window["mass"],
+            drawn * window["mass_sigma"].to_numpy(),
+            "observed minimum",
+            "mass",
+        ),
         (
             "predicted",
             window["predicted"].cumsum(skipna=False),
             error_runs(one.errors, season.window.size),
             "predicted minimum",
+            "mass",
         ),
     ):
         values = level.to_numpy(dtype=float)
-        low, why = find_minimum(season.window, values)
+        low, why = find_minimum(season.window, values, noun)
         first, final = (
             minimum_interval(season.window, values, errors, coverage) if low else (None, None)
         )
@@ -524,21 +537,25 @@ def _row(
     }
 
 
-def find_minimum(months: np.ndarray, mass: np.ndarray) -> tuple[int | None, str | None]:
-    """Return the calendar month of the lowest mass after which it rises, or why there is none.
+def find_minimum(
+    months: np.ndarray, values: np.ndarray, noun: str
+) -> tuple[int | None, str | None]:
+    """Return the calendar month of the lowest value after which it rises, or why there is none.
 
     Parameters
     ----------
     months
         Consecutive months from the season's first.
-    mass
-        Mass anomaly, or a running sum of changes.
+    values
+        Elevation, mass anomaly, or a running sum of changes.
+    noun
+        What the values are.
     """
-    if not np.isfinite(mass).all():
+    if not np.isfinite(values).all():
         return None, "a month of the window is missing"
-    lowest = int(np.argmin(mass))
-    if lowest == len(mass) - 1:
-        return None, f"mass does not rise again by {str(months[-1])[:7]}"
+    lowest = int(np.argmin(values))
+    if lowest == len(values) - 1:
+        return None, f"{noun} does not rise again by {str(months[-1])[:7]}"
     return int(month_index(months[lowest]) % 12) + 1, None
 
 

@@ -198,10 +198,11 @@ def test_seasons_run_over_the_turn_of_the_year():
 
 def test_minimum_needs_a_rise_and_every_month():
     months = season_of(2019, (6, 7, 8)).window
-    assert find_minimum(months, np.array([0, -2, -5, -6, -4, -3, -2.0])) == (9, None)
-    assert "does not rise" in str(find_minimum(months, -np.arange(7.0))[1])
+    assert find_minimum(months, np.array([0, -2, -5, -6, -4, -3, -2.0]), "mass") == (9, None)
+    why = find_minimum(months, -np.arange(7.0), "elevation")[1]
+    assert str(why).startswith("elevation does not rise again by")
     gap = np.array([0, -2, np.nan, -6, -4, -3, -2.0])
-    assert find_minimum(months, gap) == (None, "a month of the window is missing")
+    assert find_minimum(months, gap, "mass") == (None, "a month of the window is missing")
 
 
 def test_the_interval_of_the_minimum_is_where_drawn_minima_fall():
