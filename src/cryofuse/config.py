@@ -14,6 +14,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -940,8 +941,17 @@ class CaseStudySettings(Settings):
         description="Melt seasons studied, never trained on",
     )
     months: list[Annotated[int, Field(ge=1, le=12)]] = Field(
-        default_factory=lambda: [6, 7, 8], min_length=1, description="Months of the season"
+        default_factory=lambda: [6, 7, 8],
+        min_length=1,
+        description="Consecutive months of the season",
     )
+
+    @field_validator("months")
+    @classmethod
+    def _consecutive(cls, months: list[int]) -> list[int]:
+        if any(after != before % 12 + 1 for before, after in pairwise(months)):
+            raise ValueError(f"months of a season follow each other, found {months}")
+        return months
 
 
 class RapidMeltSettings(Settings):

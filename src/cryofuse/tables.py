@@ -1204,7 +1204,9 @@ RAPID_MELT = Table(
         "month": _MONTH,
         "change": _null(F8, "change since the month before, loss negative"),
         "anomaly": _null(F8, "the change without trend, annual and semi-annual cycle"),
-        "threshold": _null(F8, "anomaly below which a month is flagged"),
+        "threshold": _null(
+            F8, "anomaly below which a month is flagged; follows the time of the year"
+        ),
         "p": _null(F8, "share of surrogate months with as low an anomaly", low=0, high=1),
         "flagged": _null(FLAG, "rapid loss: the anomaly lies below the threshold"),
     },
@@ -1221,11 +1223,15 @@ RAPID_MELT_RATES = Table(
         "start": Column(TIME, "first month with a change", null=True, month=True),
         "end": Column(TIME, "last one", null=True, month=True),
         "n": Column(I8, "months with a change", low=0),
-        "autocorrelation": _null(F8, "lag-1 autocorrelation of the anomalies", low=-1, high=1),
-        "threshold": _null(F8, "anomaly below which a month is flagged"),
+        "autocorrelation": _null(
+            F8, "lag-1 autocorrelation of anomalies over their spread", low=-1, high=1
+        ),
+        "threshold": _null(F8, "median over months of the threshold"),
         "n_flagged": _null(I8, "flagged months", low=0),
-        "nominal_rate": Column(F8, "false-alarm rate that sets the threshold", low=0, high=1),
-        "false_alarm_rate": _null(F8, "rate measured on other surrogates", low=0, high=1),
+        "nominal_rate": Column(F8, "quantile that sets the threshold", low=0, high=1),
+        "false_alarm_rate": _null(
+            F8, "rate on noise with the spread of the three calendar months around", low=0, high=1
+        ),
         "false_alarm_lower": _null(F8, "lower end of its 95 % interval", low=0),
         "false_alarm_upper": _null(F8, "upper end"),
         "most_by_chance": _null(I8, "flags that 95 % of surrogates do not exceed", low=0),
@@ -1280,8 +1286,8 @@ SENSITIVITY = Table(
         "n_mascons": Column(I4, "mascons chosen", low=0),
         "land_area_km2": Column(F8, "their land", low=0),
         "ice_area_km2": Column(F8, "their ice", low=0),
-        "start": Column(TIME, "first month", month=True),
-        "end": Column(TIME, "last month", month=True),
+        "start": Column(TIME, "first month; null for what rebound does", null=True, month=True),
+        "end": Column(TIME, "last month", null=True, month=True),
         "n": Column(I8, "months", low=0),
         "trend_gt_yr": _null(F8, "trend"),
         "trend_sigma_gt_yr": _null(F8, "its σ, for autocorrelated residuals", low=0),

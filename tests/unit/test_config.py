@@ -2,8 +2,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from cryofuse.config import Config, ConfigError, archive_files, digest, load_config
+from cryofuse.config import (
+    CaseStudySettings,
+    Config,
+    ConfigError,
+    archive_files,
+    digest,
+    load_config,
+)
 from cryofuse.reference_docs import GENERATED
 
 ROOT = Path(__file__).parents[2]
@@ -285,3 +293,10 @@ def test_files_of_collections_are_placed_and_listed():
     assert other.key.startswith("ATL14@004-") and other.key != "ATL14@004"
     local = config.model_copy(update={"source": "local"})
     assert archive_files(local, regions, REGIONS) == {}
+
+
+def test_months_of_a_season_follow_each_other():
+    assert CaseStudySettings(months=[12, 1, 2]).months == [12, 1, 2]
+    for months in ([6, 8], [8, 7, 6], [6, 6]):
+        with pytest.raises(ValidationError, match="follow each other"):
+            CaseStudySettings(months=months)

@@ -409,6 +409,7 @@ if HAS_TRUTH:
             world=settings("world"),
             elevation=settings("elevation"),
             period=settings("period"),
+            case_study=settings("case_study"),
             skill=settings("skill"),
             hydrology=settings("hydrology"),
             region=region_settings,

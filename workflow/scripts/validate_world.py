@@ -51,7 +51,9 @@ def main(snakemake: Any) -> None:
             if given is not None:
                 paths = [given] if isinstance(given, str) else list(given)
                 results[table] = pd.concat([read_table(p) for p in paths], ignore_index=True)
-        metrics = validate(truth, results, world)
+        metrics = validate(
+            truth, results, world, params.case_study["months"], params.skill["coverage"]
+        )
         for metric in metrics:
             if metric["holds"] is False:
                 log.warning("%(metric)s does not hold: %(value)s (%(tolerance)s)", metric)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ from cryofuse.products.totals import correlate_errors, follow_unseen, to_grid
 from cryofuse.units import FIRN_MIX_DENSITY_KG_M3, lwe_to_mass, thickness_to_mass
 
 if TYPE_CHECKING:
+    from sklearn.base import RegressorMixin
+
     from cryofuse.config import ApplicationSettings, CaseStudySettings, SkillSettings
 
 #: Spans (months) of elevation change given to the model; the longest is the embargo.
@@ -333,7 +336,9 @@ def train_and_predict(
 
     Months from the longest lag before a studied year to the longest lag after it, or after the
     window of a season that runs over the turn of the year, are left out of training: a monthly
-    change there uses gravity of the studied year, or elevation change that began in it.
+    change there uses gravity of the studied year, or elevation change that began in it. A year
+    that is trained on is predicted without itself in the same way, months within the longest lag
+    left out, by the candidate that errs least on other years without either.
 
     Parameters
     ----------
@@ -366,31 +371,60 @@ def train_and_predict(
         )
     x, y = samples[features].to_numpy(dtype=float), samples["change_cm"].to_numpy(dtype=float)
     # Models are built without names, by which they would weigh by ice: elevation change here is.
+
+    def fit(name: str, inner: np.ndarray) -> RegressorMixin | None:
+        """Return a model of the samples, none where they are fewer than its features."""
+        if inner.sum() < len(features) + 1:
+            return None
+        parameters = list_candidates(skill.search.space(name), 1)[0]
+        model = build(name, parameters, skill.trees, skill.seed)
+        return model.fit(x[inner], y[inner])
+
+    known_years = np.unique(years[usable]).tolist()
+    away = {year: ~is_near_year(months, year) for year in known_years}
     with single_threaded():
-        left_out = {}
+        # Errors on a year of each candidate that saw neither it nor the other of a pair.
+        errors: dict[tuple[str, int, int], np.ndarray] = {}
+        alone: dict[tuple[str, int], np.ndarray] = {}
         for name in CANDIDATES:
-            parameters = list_candidates(skill.search.space(name), 1)[0]
-            held = np.full(len(samples), np.nan)
-            for left in np.unique(years[usable]):
-                inner = train & (years != left)
-                test = usable & (years == left)
-                if inner.sum() < len(features) + 1:
+            for first, second in combinations_with_replacement(known_years, 2):
+                model = fit(name, train & away[first] & away[second])
+                if model is None:
                     continue
-                model = build(name, parameters, skill.trees, skill.seed)
-                model.fit(x[inner], y[inner])
-                held[test] = model.predict(x[test])
-            left_out[name] = held
-        best = min(CANDIDATES, key=lambda name: _rms((left_out[name] - y)[train]))
-        parameters = list_candidates(skill.search.space(best), 1)[0]
-        model = build(best, parameters, skill.trees, skill.seed)
-        model.fit(x[train], y[train])
-        predicted = left_out[best].copy()
+                for judged, other in {(first, second), (second, first)}:
+                    test = usable & (years == judged)
+                    held = np.full(len(samples), np.nan)
+                    held[test] = model.predict(x[test])
+                    # Changes beside the other year hold its gravity.
+                    seen_apart = test & train & (away[other] | (judged == other))
+                    errors[name, judged, other] = (held - y)[seen_apart]
+                    if judged == other:
+                        alone[name, judged] = held[test]
+
+        def choose(pairs: list[tuple[int, int]]) -> str:
+            """Return the candidate with the smallest error on the first years of pairs."""
+            none = np.empty(0)
+            return min(
+                CANDIDATES,
+                key=lambda name: _rms(
+                    np.concatenate([none, *(errors.get((name, *pair), none) for pair in pairs)])
+                ),
+            )
+
+        predicted = np.full(len(samples), np.nan)
+        for left in known_years:
+            own = choose([(other, left) for other in known_years if other != left])
+            if (own, left) in alone:
+                predicted[usable & (years == left)] = alone[own, left]
+        left_out = predicted.copy()
+        best = fit(choose([(year, year) for year in known_years]), train)
         near = unseen & complete
-        predicted[near] = model.predict(x[near])
+        if best is not None:
+            predicted[near] = best.predict(x[near])
     everything = np.unique(months)
     ids = np.unique(samples["mascon_id"])
     frame = samples[["month", "mascon_id"]].assign(
-        predicted=predicted, error=left_out[best] - y, seen=samples["seen"].astype(float)
+        predicted=predicted, error=left_out - y, seen=samples["seen"].astype(float)
     )
     laid = {
         name: pd.DataFrame(
@@ -411,6 +445,12 @@ def is_unseen(months: np.ndarray, settings: CaseStudySettings) -> np.ndarray:
         last = max(first + 11, int(month_index(season.window[-1])))
         unseen |= (number >= first - max(SPANS)) & (number <= last + max(SPANS))
     return unseen
+
+
+def is_near_year(months: np.ndarray, year: int) -> np.ndarray:
+    """Return whether each month lies in a year or within the longest lag of it."""
+    after = month_index(months) - int(month_index(np.datetime64(f"{year}-01-01", "us")))
+    return (after >= -max(SPANS)) & (after <= 11 + max(SPANS))
 
 
 def _rms(errors: np.ndarray) -> float:
@@ -473,18 +513,31 @@ def _row(
     if np.isfinite(amount) and not np.isfinite(half):
         reasons.append("too few left-out seasons for an interval")
     lows: dict[str, int | None] = {}
-    for name, level, errors, said in (
-        ("dh", window["dh"], drawn * window["dh_sigma"].to_numpy(), "lowest elevation"),
-        ("observed", window["mass"], drawn * window["mass_sigma"].to_numpy(), "observed minimum"),
+    for name, level, errors, said, noun in (
+        (
+            "dh",
+            window["dh"],
+            drawn * window["dh_sigma"].to_numpy(),
+            "lowest elevation",
+            "elevation",
+        ),
+        (
+            "observed",
+            window["mass"],
+            drawn * window["mass_sigma"].to_numpy(),
+            "observed minimum",
+            "mass",
+        ),
         (
             "predicted",
             window["predicted"].cumsum(skipna=False),
             error_runs(one.errors, season.window.size),
             "predicted minimum",
+            "mass",
         ),
     ):
         values = level.to_numpy(dtype=float)
-        low, why = find_minimum(season.window, values)
+        low, why = find_minimum(season.window, values, noun)
         first, final = (
             minimum_interval(season.window, values, errors, coverage) if low else (None, None)
         )
@@ -524,21 +577,25 @@ def _row(
     }
 
 
-def find_minimum(months: np.ndarray, mass: np.ndarray) -> tuple[int | None, str | None]:
-    """Return the calendar month of the lowest mass after which it rises, or why there is none.
+def find_minimum(
+    months: np.ndarray, values: np.ndarray, noun: str
+) -> tuple[int | None, str | None]:
+    """Return the calendar month of the lowest value after which it rises, or why there is none.
 
     Parameters
     ----------
     months
         Consecutive months from the season's first.
-    mass
-        Mass anomaly, or a running sum of changes.
+    values
+        Elevation, mass anomaly, or a running sum of changes.
+    noun
+        What the values are.
     """
-    if not np.isfinite(mass).all():
+    if not np.isfinite(values).all():
         return None, "a month of the window is missing"
-    lowest = int(np.argmin(mass))
-    if lowest == len(mass) - 1:
-        return None, f"mass does not rise again by {str(months[-1])[:7]}"
+    lowest = int(np.argmin(values))
+    if lowest == len(values) - 1:
+        return None, f"{noun} does not rise again by {str(months[-1])[:7]}"
     return int(month_index(months[lowest]) % 12) + 1, None
 
 

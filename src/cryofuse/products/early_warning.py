@@ -173,9 +173,9 @@ def warn_early(
     """
     chosen = mascons[mascons["selected"]].sort_values("mascon_id")
     ids = chosen["mascon_id"].to_numpy()
-    months = pd.date_range(fusion["month"].min(), fusion["month"].max(), freq="MS").as_unit("us")
     if not len(ids) or fusion.empty:
         return pd.DataFrame(columns=_TAUS), pd.DataFrame(columns=_WINDOWS)
+    months = pd.date_range(fusion["month"].min(), fusion["month"].max(), freq="MS").as_unit("us")
     years = year_fraction(month_middle(months.to_numpy()))
     filters: dict[bytes, Filter] = {}
     taus: list[dict] = []

@@ -72,9 +72,10 @@ def draw_rapid_melt(
         f"{title}: months of rapid loss",
         f"{style.months_text(seen)}; monthly change without its trend, annual and semi-annual "
         f"cycle. Dashed: the {nominal:g} % quantile of autoregressive surrogates with the series' "
-        "own autocorrelation and robust spread; red: below it. GRACE's climatology is that of its "
-        "whole record, counts by chance are for all of it. False alarms: share of months that "
-        "other surrogates, which have no extreme, flag.",
+        "own autocorrelation and a spread that follows the time of the year; red: below it. "
+        "GRACE's climatology is that of its whole record, counts by chance are for all of it. "
+        "False alarms: share of months flagged in other surrogates, which have no extreme and the "
+        "spread of the three calendar months around.",
     )
     return figure
 
@@ -86,8 +87,10 @@ def _draw_anomalies(axes: Axes, shown: pd.DataFrame, colour: str, source: str) -
     bars = axes.bar(shown["month"], shown["anomaly"], width=26, color=colours, alpha=0.85)
     for bar in bars:
         bar.set_gid(f"anomaly {source}")
-    level = float(shown["threshold"].iloc[0])
-    axes.axhline(level, color=FLAG, lw=0.8, ls="--", gid=f"threshold {source}")
+    axes.step(
+        shown["month"], shown["threshold"], where="mid", color=FLAG, lw=0.8, ls="--",
+        gid=f"threshold {source}",
+    )  # fmt: skip
     low, high = axes.get_ylim()
     # Room for the months below and for the rates above.
     axes.set_ylim(low - 0.18 * (high - low), high + 0.3 * (high - low))

@@ -129,7 +129,7 @@ def weigh_choices(
         areas = own.loc[own["selected"], ["land_area_km2", "ice_area_km2"]].sum()
         trends = sea_level_trends(sum_totals(fusion, mass, own, settings, sample))
         for trend in trends.to_dict("records"):
-            key = (trend["source"], trend["start"], trend["end"])
+            key = (trend["source"], trend["start"], trend["end"], trend["n"])
             if number == 0:
                 usual[key] = trend["trend_gt_yr"]
             years = (month_index(trend["end"]) - month_index(trend["start"])) / 12
@@ -154,16 +154,14 @@ def _rebound(rows: list[dict]) -> list[dict]:
     """Return what can be said of glacial isostatic adjustment, for gravity and for altimetry."""
     if not rows:
         return []
-    whole = {
-        name: rows[0][name]
-        for name in ("configured", "n_mascons", "land_area_km2", "ice_area_km2", "start", "end")
-    }
+    whole = {name: rows[0][name] for name in ("n_mascons", "land_area_km2", "ice_area_km2")}
     read = thickness_to_mass(UPLIFT_M_YR, rows[0]["ice_area_km2"], FIRN_MIX_DENSITY_KG_M3)
     return [
         {
             **whole,
             "choice": "another model of glacial isostatic adjustment",
             "source": "gravity",
+            "configured": False,
             "n": 0,
             "reason": "removed by the product with one model; what differs between models by "
             "x Gt/yr moves the trend by x",
@@ -173,6 +171,7 @@ def _rebound(rows: list[dict]) -> list[dict]:
             "choice": f"bedrock rises by {UPLIFT_M_YR * 1e3:g} mm/yr under all the ice",
             "source": "altimetry",
             "density_kg_m3": FIRN_MIX_DENSITY_KG_M3,
+            "configured": False,
             "n": 0,
             "difference_gt_yr": read,
             "sea_level_mm_yr": float(mass_to_sea_level(read)),

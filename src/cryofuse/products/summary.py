@@ -598,11 +598,12 @@ def judge_melt_seasons(
     agrees, told = [share >= least], []
     quantile = norm.ppf((1 + coverage) / 2)
     for row in whole.to_dict("records"):
-        parts = []
+        parts, missing = [], []
         for kind, what in (("", "season"), ("late_", "until it has run off")):
             value, predicted = row[f"observed_{kind}gt"], row[f"predicted_{kind}gt"]
             upper = row[f"predicted_{kind}upper_gt"]
             if not np.isfinite([value, predicted, upper]).all():
+                missing.append(what)
                 continue
             # The interval holds GRACE's noise, too: it is of errors against GRACE.
             apart = (value - predicted) * quantile / (upper - predicted)
@@ -614,8 +615,17 @@ def judge_melt_seasons(
             agrees.append(abs(place[0] - place[1]) <= 1)
             gap = abs(place[0] - place[1])
             parts.append(f"minima {gap} month{'' if gap == 1 else 's'} apart")
-        told.append(f"{row['year']} {', '.join(parts)}")
+        else:
+            missing.append("minima")
+        unsaid = f" (cannot be said: {', '.join(missing)})" if missing else ""
+        told.append(f"{row['year']} {', '.join(parts)}{unsaid}")
     verdict = "agrees" if all(agrees) else "does not agree"
+    unjudged = [
+        f"{row['year']} ({row['reason'] or 'no value'})"
+        for row in sheet[~sheet.index.isin(whole.index)].to_dict("records")
+    ]
+    years = " and ".join(str(year) for year in whole["year"])
+    where = f" of {years}; it cannot be said for {' and '.join(unjudged)}" if unjudged else ""
     orders = [
         f"{name} {' > '.join(str(year) for year in ranked)}"
         for name, column in (
@@ -627,9 +637,10 @@ def judge_melt_seasons(
     ]
     return (
         f"Trained on other years only, the model of elevation {verdict} with GRACE on the melt "
-        f"seasons: GRACE's value lies in the model's interval in {inside.sum()} of {n} {unit}s and "
-        f"seasons ({_percent(share)}, meant {_percent(coverage)}); whole region, GRACE minus "
-        f"model: {'; '.join(told)}. Strongest season first: {'; '.join(orders)}."
+        f"seasons{where}: GRACE's value lies in the model's interval in {inside.sum()} of {n} "
+        f"{unit}s and seasons ({_percent(share)}, meant {_percent(coverage)}); whole region, GRACE "
+        f"minus model: {'; '.join(told)}."
+        + (f" Strongest season first: {'; '.join(orders)}." if orders else "")
     )
 
 
@@ -692,9 +703,10 @@ def describe_rapid_melt(months: pd.DataFrame, rates: pd.DataFrame, unit: str = "
     ) + _paragraph(
         "A month is flagged where its change, without trend and mean season, lies below the "
         f"{_percent_exact(rows[0]['nominal_rate'])} quantile of noise with the series' own "
-        "autocorrelation. False alarms are measured on such noise that did not set the "
-        "threshold: as many months are flagged where nothing happened. Of "
-        f"{len(single)} series of {unit}s, {many} have more flags than 95 % of the noise."
+        "autocorrelation and a spread that follows the time of the year. False alarms are measured "
+        "on other noise, with the spread of the three calendar months around: as many months are "
+        f"flagged where nothing happened. Of {len(single)} series of {unit}s, {many} have more "
+        f"flags than 95 % of the noise; chance alone gives about {0.05 * len(single):.0f}."
     )
 
 

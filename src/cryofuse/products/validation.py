@@ -6,7 +6,7 @@ null value, does not hold, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from cryofuse.calendar import TIME_DTYPE, month_index, month_middle, year_fraction
-from cryofuse.learning.treatments import build_design
-from cryofuse.products.rapid_melt import MAD_PER_SIGMA
+from cryofuse.learning.models import single_threaded
+from cryofuse.learning.treatments import build_design, build_filter, cycle_columns
+from cryofuse.products.case_study import season_of
+from cryofuse.products.rapid_melt import MAD_PER_SIGMA, detect_extremes, fit_spread
 from cryofuse.products.sheet import own_volume
 from cryofuse.units import GT_PER_MM_SEA_LEVEL, lwe_to_mass
 
@@ -64,10 +66,12 @@ SKILL_SHARE = 0.5
 #: Relative error of the altimetric volume trend, and σ of the gravimetric trend allowed.
 VOLUME_TREND_SHARE = 0.05
 TREND_SIGMAS = 2.0
-#: Error of the measured rate of false alarms; a planted month is extreme beyond so many robust
-#: standard deviations of the planted anomalies, and none within the second number of them.
-FALSE_ALARM_ERROR = 0.01
-EXTREME_SPREADS, ORDINARY_SPREADS = 4.0, 1.0
+#: Error of the rate of false alarms, of all months and of the melt season, on so many worlds
+#: without an extreme whose season varies by each factor; surrogates of each.
+FALSE_ALARM_ERROR, SEASON_ALARM_ERROR = 0.01, 0.025
+ALARM_WORLDS, ALARM_FACTORS, ALARM_SURROGATES = 100, (1.0, 2.0, 3.0), 100
+#: A planted month is extreme beyond so many robust spreads of all planted months.
+EXTREME_SPREADS = 4.0
 
 Metric = dict[str, Any]
 Tables = Mapping[str, pd.DataFrame]
@@ -876,6 +880,66 @@ def check_totals(truth: Tables, results: Tables) -> list[Metric]:
     ]
 
 
+def check_altimetric_totals(truth: Tables, results: Tables) -> list[Metric]:
+    """Return how altimetric totals, as mass and so as sea level, agree with the planted mass.
+
+    Both are compared without their means: an altimetric total has gravity's baseline. The detail
+    says how far off the true volume at the same density would be, month by month.
+    """
+    totals = _take(
+        results, "totals", "source", "month", "density_kg_m3", "mass_gt", "mass_sigma_gt"
+    )
+    trends = _take(results, "sea_level", "source", "start", "trend_gt_yr", "trend_sigma_gt_yr")
+    months = _take(truth, "mascon_months", "mascon_id", "month", "dh_m", "lwe_planted_cm")
+    areas = _selected(results).set_index("mascon_id")
+    own = months[months["mascon_id"].isin(areas.index)]
+    ice, land = (
+        areas[name].reindex(own["mascon_id"]).to_numpy()
+        for name in ("ice_area_km2", "land_area_km2")
+    )
+    own = own.assign(
+        km3=own["dh_m"] * ice * 1e-3,
+        gt=lwe_to_mass(own["lwe_planted_cm"].to_numpy(np.float64), land),
+    )
+    sums = own.groupby("month")[["km3", "gt"]].sum(min_count=len(areas))
+    found = []
+    for source, part in totals[totals["source"] != "gravity"].groupby("source"):
+        both = part.set_index("month").join(sums, how="inner").dropna(subset=["mass_gt", "gt"])
+        if both.empty:
+            raise NotComputedError(f"no month has both a total of {source} and a planted one")
+        density = float(both["density_kg_m3"].iloc[0])
+        error = both["mass_gt"] - both["gt"]
+        perfect = both["km3"] * density * 1e-3 - both["gt"]
+        within = _within_two_sigma(
+            (error - error.mean()).to_numpy(np.float64),
+            both["mass_sigma_gt"].to_numpy(np.float64),
+            str(source),
+            f"altimetric total at {density:.0f} kg/m³, as mass or sea level,",
+        )
+        within["about"] = (
+            f"share of months in which the altimetric total at {density:.0f} kg/m³, as mass or as "
+            "sea level, is within 2σ of the truth; its σ is that of elevation alone: mass that "
+            "lags elevation, and densities that differ, are in no σ"
+        )
+        within["detail"]["rmse_of_true_volume"] = _plain(float(perfect.std(ddof=0)))
+        found.append(within)
+        row = trends[trends["source"] == source].iloc[0]
+        true, _ = _trend(both.index.to_numpy(), both["gt"].to_numpy(np.float64))
+        found.append(
+            _metric(
+                f"{source}_trend_error",
+                float(row["trend_gt_yr"]) - true,
+                TREND_SIGMAS * float(row["trend_sigma_gt_yr"]),
+                len(both),
+                f"error of the trend of mass by altimetry at {density:.0f} kg/m³ (Gt/yr), against "
+                "2σ; over 361.8 that of sea level (mm/yr)",
+                found_gt_yr=row["trend_gt_yr"],
+                planted_gt_yr=true,
+            )
+        )
+    return found
+
+
 def check_sea_level(truth: Tables, results: Tables) -> list[Metric]:
     """Return the error of sea level, month by month and as a trend, against the planted mass."""
     totals = _take(results, "totals", "source", "month", "sea_level_mm", "sea_level_sigma_mm")
@@ -910,7 +974,9 @@ def check_sea_level(truth: Tables, results: Tables) -> list[Metric]:
     return found
 
 
-def check_melt_seasons(truth: Tables, results: Tables) -> list[Metric]:
+def check_melt_seasons(
+    truth: Tables, results: Tables, season_months: Sequence[int], coverage: float
+) -> list[Metric]:
     """Return whether the order of the studied melt seasons is found, and how GRACE is covered.
 
     The value is the smallest step from a season to the next weaker one, in the planted order:
@@ -936,17 +1002,13 @@ def check_melt_seasons(truth: Tables, results: Tables) -> list[Metric]:
     )
     planted = sums.groupby(own["month"].to_numpy()).sum(min_count=len(areas))
     sheet = study[study["scope"] == "sheet"].set_index("year").sort_index()
-    # From May to August, and for mass to the February in which gravity has seen it.
-    ends = {"dh": "08", "mass": "02"}
+    seasons = [season_of(year, season_months) for year in sheet.index]
+    # Mass to the end of the window, in which gravity has seen the season.
+    ends = {"dh": [s.months[-1] for s in seasons], "mass": [s.window[-1] for s in seasons]}
+    before = [s.before for s in seasons]
     true = {
-        name: np.array(
-            [
-                planted[name].get(pd.Timestamp(f"{y + (month < '05')}-{month}-01"), np.nan)
-                - planted[name].get(pd.Timestamp(f"{y}-05-01"), np.nan)
-                for y in sheet.index
-            ]
-        )
-        for name, month in ends.items()
+        name: planted[name].reindex(last).to_numpy() - planted[name].reindex(before).to_numpy()
+        for name, last in ends.items()
     }
     found = []
     for source, column, name, unit in (
@@ -982,49 +1044,54 @@ def check_melt_seasons(truth: Tables, results: Tables) -> list[Metric]:
         _metric(
             "melt_season_inside",
             float(inside.mean()) if len(inside) else np.nan,
-            np.nan,
+            coverage - 2 * np.sqrt(coverage * (1 - coverage) / max(len(inside), 1)),
             len(inside),
-            "share of mascons and studied seasons whose GRACE value lies in the model's interval",
+            "share of mascons and studied seasons whose GRACE value lies in the model's interval, "
+            f"against the {100 * coverage:g} % meant less two binomial σ",
             least=True,
         )
     )
     return found
 
 
-def check_rapid_melt(truth: Tables, results: Tables) -> list[Metric]:
-    """Return whether the planted extreme of the sheet's elevation is flagged, and false alarms.
+def check_rapid_melt(truth: Tables, results: Tables, season_months: Sequence[int]) -> list[Metric]:
+    """Return whether planted extremes of the sheet's elevation are flagged, and false alarms.
 
-    The lowest planted month has to be flagged; of the others beyond the bound the share is told,
-    since a month's tracks see part of the ice and blur what comes next to it.
+    The rate of false alarms is that of worlds with the record's months, independent of the
+    surrogates of the run, whose melt season varies once, twice or three times as much.
     """
     flags = _take(results, "rapid_melt", "scope", "source", "month", "flagged")
-    rates = _take(
-        results, "rapid_melt_rates", "scope", "source", "nominal_rate", "false_alarm_rate",
-        "false_alarm_upper", "most_by_chance",
-    )  # fmt: skip
+    rates = _take(results, "rapid_melt_rates", "scope", "source", "nominal_rate", "most_by_chance")
     months = _take(truth, "mascon_months", "mascon_id", "month", "dh_m")
     ice = _selected(results).set_index("mascon_id")["ice_area_km2"]
     own = months[months["mascon_id"].isin(ice.index)]
     weight = ice.reindex(own["mascon_id"]).to_numpy() / ice.sum()
     dh = (own["dh_m"] * weight).groupby(own["month"]).sum(min_count=len(ice)).dropna()
     change = dh.diff().dropna()
-    design = build_design("deseasonalised", year_fraction(month_middle(change.index.to_numpy())))
+    years = year_fraction(month_middle(change.index.to_numpy()))
+    design = build_design("deseasonalised", years)
     value = change.to_numpy()
-    usual = design @ np.linalg.lstsq(design, value, rcond=None)[0]
-    anomaly = change - usual
-    spread = float((anomaly - anomaly.median()).abs().median()) / MAD_PER_SIGMA
-    sheet = flags[(flags["scope"] == "sheet") & (flags["source"] == "dh")].dropna(
-        subset=["flagged"]
-    )
+    anomaly = change - design @ np.linalg.lstsq(design, value, rcond=None)[0]
+    apart = (anomaly - anomaly.median()).abs()
+    spreads = anomaly * (MAD_PER_SIGMA / apart.median())
+    own_spreads = anomaly / fit_spread(anomaly.to_numpy(), cycle_columns(years))
+    sheet = flags[(flags["scope"] == "sheet") & (flags["source"] == "dh")]
     rate = rates[(rates["scope"] == "sheet") & (rates["source"] == "dh")].iloc[0]
-    if sheet.empty:
+    known = sheet["flagged"].notna()
+    if not known.any():
         raise NotComputedError("no month of the region's elevation was looked at")
-    flagged = set(sheet.loc[sheet["flagged"].astype(bool), "month"])
-    looked = anomaly[anomaly.index.isin(sheet["month"])]
-    extreme = looked.index[looked < -EXTREME_SPREADS * spread]
+    flagged = set(sheet.loc[known & sheet["flagged"].fillna(False).astype(bool), "month"])
+    looked = spreads[spreads.index.isin(sheet.loc[known, "month"])]
+    extreme = looked.index[looked < -EXTREME_SPREADS]
     if extreme.empty:
         raise NotComputedError("no month of extreme loss is planted")
-    ordinary = set(looked.index[looked > -ORDINARY_SPREADS * spread])
+    ordinary = set(looked.index[looked >= -EXTREME_SPREADS])
+    nominal = float(rate["nominal_rate"])
+    ordered = sheet.assign(known=known).sort_values("month")
+    grid, mask = ordered["month"].to_numpy(), ordered["known"].to_numpy()
+    with single_threaded():
+        alarms = _measure_alarms(grid, mask, nominal, season_months)
+        power = _measure_power(grid, mask, nominal, own_spreads.reindex(extreme))
     return [
         _metric(
             "rapid_melt_found",
@@ -1034,28 +1101,97 @@ def check_rapid_melt(truth: Tables, results: Tables) -> list[Metric]:
             "1 where the month is flagged in which the planted elevation of the region falls most "
             "below its usual",
             least=True,
-            share_of_extremes=float(np.mean([month in flagged for month in extreme])),
-            planted=[f"{month:%Y-%m}" for month in extreme],
             flagged=sorted(f"{month:%Y-%m}" for month in flagged),
+        ),
+        _metric(
+            "rapid_melt_share_found",
+            float(np.mean([month in flagged for month in extreme])),
+            np.nan,
+            len(extreme),
+            f"share of planted months {EXTREME_SPREADS:g} spreads of all months below their usual "
+            f"that are flagged; of months as far below in spreads of their own time of the year, "
+            f"{100 * power:.0f} % are found in noise",
+            least=True,
+            spreads_of_their_season={f"{m:%Y-%m}": own_spreads[m] for m in extreme},
+            found_in_noise=power,
         ),
         _metric(
             "rapid_melt_false",
             float(len(flagged & ordinary)),
             float(rate["most_by_chance"]),
             len(looked),
-            "flagged months of the region's elevation in which nothing is planted, against what "
-            "95 % of surrogates do not exceed",
+            f"flagged months of the region's elevation that are not planted {EXTREME_SPREADS:g} "
+            "spreads below their usual, against what 95 % of surrogates do not exceed",
         ),
         _metric(
             "rapid_melt_false_alarm_rate",
-            float(rate["false_alarm_rate"] - rate["nominal_rate"]),
+            max(alarms["all"].values()) - nominal,
             FALSE_ALARM_ERROR,
-            len(looked),
-            "rate of false alarms on surrogates less the nominal one, elevation of the region",
-            rate=rate["false_alarm_rate"],
-            upper=rate["false_alarm_upper"],
+            ALARM_WORLDS,
+            "rate of false alarms less the nominal one in worlds without an extreme whose melt "
+            "season varies 1, 2 or 3 times as much as other months: the worst of the three",
+            rates=alarms["all"],
+        ),
+        _metric(
+            "rapid_melt_season_alarm_rate",
+            max(alarms["season"].values()) - nominal,
+            SEASON_ALARM_ERROR,
+            ALARM_WORLDS,
+            "the same in the months of the melt season",
+            rates=alarms["season"],
         ),
     ]
+
+
+def _measure_alarms(
+    months: np.ndarray, known: np.ndarray, quantile: float, season_months: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Return the flagged share of noise by the factor its melt season varies more, and there.
+
+    Parameters
+    ----------
+    months
+        Consecutive months, shape (steps,).
+    known
+        Where the record has a value, shape (steps,).
+    quantile
+        Nominal rate.
+    season_months
+        Calendar months of the melt season.
+    """
+    years = year_fraction(month_middle(months))
+    season = np.isin(month_index(months) % 12 + 1, season_months)
+    treated = build_filter("deseasonalised", years, known)
+    rng = np.random.default_rng(len(months))
+    rates: dict[str, dict[str, float]] = {"all": {}, "season": {}}
+    for factor in ALARM_FACTORS:
+        noise = rng.standard_normal((ALARM_WORLDS, len(months))) * np.where(season, factor, 1.0)
+        flags = np.array(
+            [
+                detect_extremes(world, years, treated, quantile, ALARM_SURROGATES, rng).flagged
+                for world in noise
+            ]
+        )
+        rates["all"][f"{factor:g}"] = float(flags[:, known].mean())
+        rates["season"][f"{factor:g}"] = float(flags[:, known & season].mean())
+    return rates
+
+
+def _measure_power(
+    months: np.ndarray, known: np.ndarray, quantile: float, planted: pd.Series
+) -> float:
+    """Return the mean probability that months so many spreads below their usual are flagged."""
+    years = year_fraction(month_middle(months))
+    treated = build_filter("deseasonalised", years, known)
+    rng = np.random.default_rng(len(months))
+    hits = []
+    for month, spreads in planted.items():
+        place = int(np.flatnonzero(months == np.datetime64(str(month)))[0])
+        for world in rng.standard_normal((ALARM_WORLDS, len(months))):
+            world[place] += spreads
+            seen = detect_extremes(world, years, treated, quantile, ALARM_SURROGATES, rng)
+            hits.append(seen.flagged[place])
+    return float(np.mean(hits))
 
 
 def _guarded(name: str, compute: Callable[[], list[Metric]]) -> list[Metric]:
@@ -1078,7 +1214,13 @@ def _guarded(name: str, compute: Callable[[], list[Metric]]) -> list[Metric]:
         ]
 
 
-def validate(truth: Tables, results: Tables, world: PlantedWorld) -> list[Metric]:
+def validate(
+    truth: Tables,
+    results: Tables,
+    world: PlantedWorld,
+    season_months: Sequence[int] = (6, 7, 8),
+    coverage: float = 0.9,
+) -> list[Metric]:
     """Compare a run's tables with the planted truth.
 
     Parameters
@@ -1092,6 +1234,10 @@ def validate(truth: Tables, results: Tables, world: PlantedWorld) -> list[Metric
         ``rapid_melt_rates``. Tables that are missing make their metrics null.
     world
         The planted world, asked for rates and regimes at nodes.
+    season_months
+        Calendar months of the melt season.
+    coverage
+        Nominal coverage of intervals.
 
     Returns
     -------
@@ -1112,7 +1258,8 @@ def validate(truth: Tables, results: Tables, world: PlantedWorld) -> list[Metric
         ("gravity_trend_error", lambda: check_totals(truth, results)),
         ("volume_within_2_sigma", lambda: check_total_volume(truth, results)),
         ("sea_level_within_2_sigma", lambda: check_sea_level(truth, results)),
-        ("melt_order", lambda: check_melt_seasons(truth, results)),
-        ("rapid_melt", lambda: check_rapid_melt(truth, results)),
+        ("melt_order", lambda: check_melt_seasons(truth, results, season_months, coverage)),
+        ("rapid_melt", lambda: check_rapid_melt(truth, results, season_months)),
+        ("altimetric_totals", lambda: check_altimetric_totals(truth, results)),
     ]
     return [metric for name, check in checks for metric in _guarded(name, check)]

@@ -80,6 +80,14 @@ def test_a_rise_of_variance_is_told_from_chance_and_its_reverse_is_not():
     assert down["tau"] < 0 and down["p"] > 0.9
 
 
+def test_an_empty_fusion_gives_empty_tables(world):
+    totals = sum_totals(world["fusion"], world["mass"], world["mascons"], ApplicationSettings())
+    none = world["fusion"].iloc[:0]
+    taus, windows = warn_early(none, world["mascons"], totals, EarlyWarningSettings())
+    assert taus.empty and windows.empty
+    assert check(from_pandas(taus), EARLY_WARNING).num_rows == 0
+
+
 def test_gaps_are_bridged_and_too_many_are_refused(world):
     fusion = world["fusion"].copy()
     own = fusion["mascon_id"] == 35

@@ -77,6 +77,18 @@ def test_what_rebound_does_to_altimetry_is_told_and_to_gravity_is_not_guessed(ta
     assert rebound.loc["altimetry", "difference_gt_yr"] == pytest.approx(0.1785)
     assert np.isnan(rebound.loc["gravity", "difference_gt_yr"])
     assert "removed by the product" in rebound.loc["gravity", "reason"]
+    assert rebound[["start", "end"]].isna().all(axis=None) and not rebound["configured"].any()
+
+
+def test_trends_of_other_months_are_not_compared(world):
+    """Another rule's record with a gap inside has the same ends, and no difference."""
+    mass = world["mass"].copy()
+    # Mascon 90 is chosen by the wider rules alone.
+    gap = (mass["mascon_id"] == 90) & (mass["month"] == pd.Timestamp("2021-06-01"))
+    mass.loc[gap, "mass_gt"] = np.nan
+    table = weigh_choices(world["fusion"], mass, world["mascons"], SELECT, SETTINGS)
+    row = table[(table["choice"] == "product_set") & (table["source"] == "gravity")].iloc[0]
+    assert np.isfinite(row["trend_gt_yr"]) and np.isnan(row["difference_gt_yr"])
 
 
 def test_a_rule_named_twice_stands_once(world):

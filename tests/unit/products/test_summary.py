@@ -500,6 +500,19 @@ def test_the_verdict_is_of_the_table_whichever_way_it_falls():
     assert "cannot be said: no other year." in judge_melt_seasons(none, [6, 7, 8], 0.9)
 
 
+def test_a_verdict_names_the_years_and_criteria_that_it_cannot_judge():
+    rows = [case_study(year=2020, predicted_minimum=np.nan)]
+    rows += [
+        case_study(year=year, observed_gt=np.nan, reason="no gravity in May").iloc[:1]
+        for year in (2019, 2021)
+    ]
+    said = judge_melt_seasons(pd.concat(rows, ignore_index=True), [6, 7, 8], 0.9)
+    assert "agrees with GRACE on the melt seasons of 2020; it cannot be said for" in said
+    assert "2019 (no gravity in May) and 2021 (no gravity in May)" in said
+    assert "(cannot be said: minima)" in said
+    assert "Strongest season first" not in said
+
+
 def test_minima_over_the_turn_of_the_year_are_a_month_apart():
     study = case_study(observed_minimum=1, predicted_minimum=12)
     assert "minima 1 month apart" in judge_melt_seasons(study, [6, 7, 8], 0.9)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cryofuse.products import rapid_melt, validation
 from cryofuse.products.validation import validate
 
 MONTHS = np.arange("2018-10", "2024-10", dtype="datetime64[M]").astype("datetime64[us]")
@@ -319,6 +320,12 @@ def test_everything_is_plain(metrics: dict[str, Any]) -> None:
         assert set(metric) >= {"metric", "value", "tolerance", "holds", "n", "about", "reason"}
 
 
+@pytest.fixture(autouse=True)
+def few_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let false alarms be measured on few worlds where they are not what is tested."""
+    monkeypatch.setattr(validation, "ALARM_WORLDS", 2)
+
+
 def make_seasons() -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame]]:
     """Add three melt seasons to the run: the planted ice falls in summer, the first year most."""
     truth, results = make_run()
@@ -390,16 +397,66 @@ def test_melt_seasons_rapid_melt_and_sea_level() -> None:
     assert found["melt_order_model"]["detail"]["order"] == [2019, 2020, 2021]
     # −9, −8 and no more of four lie in −10 to −8.
     assert found["melt_season_inside"]["value"] == pytest.approx(0.5)
-    assert found["melt_season_inside"]["holds"] is None
+    # 90 % less two binomial σ of four.
+    assert found["melt_season_inside"]["tolerance"] == pytest.approx(0.9 - 2 * 0.15)
+    assert found["melt_season_inside"]["holds"] is False
     assert found["rapid_melt_found"]["value"] == 1.0
-    assert found["rapid_melt_found"]["detail"]["planted"][0] == "2019-07"
+    share = found["rapid_melt_share_found"]
+    assert min(share["detail"]["spreads_of_their_season"]) == "2019-07"
+    assert 0 < share["value"] <= 1 and share["holds"] is None
     assert found["rapid_melt_false"]["value"] == 1.0 and found["rapid_melt_false"]["holds"]
-    assert found["rapid_melt_false_alarm_rate"]["value"] == pytest.approx(0.015)
-    assert not found["rapid_melt_false_alarm_rate"]["holds"]
+    for name in ("rapid_melt_false_alarm_rate", "rapid_melt_season_alarm_rate"):
+        assert set(found[name]["detail"]["rates"]) == {"1", "2", "3"}
     assert found["sea_level_within_2_sigma"]["value"] == pytest.approx(0.75)
     assert not found["sea_level_within_2_sigma"]["holds"]
     assert found["sea_level_trend_error"]["value"] == pytest.approx(0.003, abs=2e-5)
     assert found["sea_level_trend_error"]["tolerance"] == pytest.approx(0.004)
+
+
+def test_a_detector_with_one_spread_for_all_seasons_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def one_spread(values: np.ndarray, cycle: np.ndarray) -> np.ndarray:
+        middle = np.median(np.abs(values), axis=-1, keepdims=True)
+        return np.repeat(middle, len(cycle), axis=-1)
+
+    monkeypatch.setattr(rapid_melt, "fit_spread", one_spread)
+    monkeypatch.setattr(validation, "ALARM_WORLDS", 20)
+    truth, results = make_seasons()
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    assert not found["rapid_melt_season_alarm_rate"]["holds"]
+    assert not found["rapid_melt_false_alarm_rate"]["holds"]
+
+
+def test_seasons_are_those_of_the_configuration() -> None:
+    truth, results = make_seasons()
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld(), (9, 10))}
+    assert found["melt_order_dh"]["detail"]["planted"] == pytest.approx([0.0] * 3, abs=0.5)
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    assert found["melt_order_dh"]["detail"]["planted"][0] < -2.5
+
+
+def test_altimetric_totals_are_held_against_the_planted_mass() -> None:
+    truth, results = make_seasons()
+    planted = truth["mascon_months"]
+    planted = planted[planted["mascon_id"].isin({1, 2})]
+    mass = (planted["lwe_planted_cm"] * 1e3 * 1e-5).groupby(planted["month"]).sum()
+    # Half of the months 3σ off, either way, on another baseline.
+    off = 3.0 * np.where(np.arange(len(mass)) % 4 < 2, 1, -1) * (np.arange(len(mass)) % 2)
+    other = pd.DataFrame({"source": "altimetry_850", "month": mass.index, "density_kg_m3": 850.0})
+    other["mass_gt"], other["mass_sigma_gt"] = mass.to_numpy() + 50 + off, 1.0
+    rest = results["totals"][results["totals"]["source"] == "gravity"]
+    results["totals"] = pd.concat([rest, other], ignore_index=True)
+    results["sea_level"]["trend_gt_yr"] = -361.8 * results["sea_level"]["sea_level_mm_yr"]
+    results["sea_level"]["trend_sigma_gt_yr"] = (
+        361.8 * results["sea_level"]["sea_level_sigma_mm_yr"]
+    )
+    found = {m["metric"]: m for m in validate(truth, results, FlatWorld())}
+    share = found["altimetry_850_within_2_sigma"]
+    assert share["value"] == pytest.approx(0.5, abs=0.02) and share["holds"] is False
+    assert "σ is that of elevation alone" in share["about"]
+    assert found["altimetry_850_trend_error"]["value"] < -3000
+    assert not found["altimetry_850_trend_error"]["holds"]
 
 
 def test_a_planted_month_that_is_not_flagged_does_not_hold() -> None:
