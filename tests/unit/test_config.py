@@ -62,6 +62,7 @@ def test_a_wrong_region_is_named_with_its_key(replace, expected):
 
 def test_an_impossible_month_is_refused_and_shown():
     assert any("2019-13" in line for line in problems(period={"start": "2019-13"}))
+    assert any("2023-3" in line for line in problems(world={"absent_months": ["2023-3"]}))
 
 
 SYSTEM = {
