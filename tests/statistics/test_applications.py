@@ -83,7 +83,7 @@ def test_planted_months_are_found(size, factor):
     assert np.mean(found) >= POWER[size]
 
 
-def test_the_melt_season_of_2019_is_found_in_the_planted_weather():
+def test_the_melt_season_of_2019_stands_out_in_the_planted_weather():
     """Elevation of the regime that melts most, by the world's own histories, with noise."""
     days = np.arange(np.datetime64("2018-10-01"), np.datetime64("2025-01-01"))
     height = build_histories(7, days)[0]
@@ -98,12 +98,10 @@ def test_the_melt_season_of_2019_is_found_in_the_planted_weather():
     treated = build_filter("deseasonalised", YEARS, np.isfinite(change))
     noise = 0.02 * np.diff(np.random.default_rng(0).normal(size=YEARS.size + 1))
     seen = detect_extremes(change + noise, YEARS, treated, QUANTILE, 1000, np.random.default_rng(1))
-    flagged = MONTHS[seen.flagged].astype("datetime64[M]").astype(str)
     summer = {"2019-06", "2019-07", "2019-08"}
     # Six summers say how much summers vary, this one among them: it stands out, but is no month
     # of one in fifty.
     own = [m in summer for m in MONTHS.astype("datetime64[M]").astype(str)]
-    print("PVAL", np.nanmin(seen.p[own]), flagged)
     assert np.nanmin(seen.p[own]) < 0.1
     anomaly = dict(zip(MONTHS.astype("datetime64[M]").astype(str), seen.anomaly, strict=True))
     assert min(anomaly, key=lambda m: np.nan_to_num(anomaly[m], nan=np.inf)) in summer
@@ -128,6 +126,11 @@ def test_stationary_worlds_warn_about_one_time_in_twenty(phi):
         assert 0.015 <= rejected <= 0.085, (name, rejected)
 
 
+#: Measured power, 0.33 for autocorrelation and 0.105 for variance, less two binomial σ of 200
+#: worlds: of variance it is hardly more than the 5 % of chance.
+SLOWING = {"autocorrelation": 0.26, "variance": 0.06}
+
+
 def test_a_planted_slowing_down_is_found_more_often():
     """φ from 0.1 to 0.95 over the record, innovations the same: variance rises, too."""
     whole, _ = whole_and_gappy()
@@ -142,5 +145,4 @@ def test_a_planted_slowing_down_is_found_more_often():
         for name in STATISTICS:
             rejected[name].append(found[name]["p"] <= 0.05)
     for name, found in rejected.items():
-        print("POWER", name, np.mean(found))
-        assert np.mean(found) > 0.08, name
+        assert np.mean(found) >= SLOWING[name], name
