@@ -962,7 +962,7 @@ LAKE_EVENTS = Table(
         "start": Column(TIME, "month before the change", month=True),
         "end": Column(TIME, "month after the change", month=True),
         "volume_km3": Column(F8, "change, positive for filling"),
-        "volume_sigma_km3": Column(F8, "its σ", low=0),
+        "volume_sigma_km3": Column(F8, "its σ: of the departure, and 30 % for the area", low=0),
     },
 )
 

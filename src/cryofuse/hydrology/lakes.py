@@ -45,6 +45,9 @@ JOIN_SHARE = 0.1
 #: Turns of a volume series count as events above this many σ of the difference: the largest
 #: difference of seventy months of noise alone is 3.4 of them on average, above 4 in 8 % of series.
 EVENT_SIGMAS = 4.0
+#: 1σ of an outline's area and of the share of the movement inside it, relative: a drained volume
+#: over the planted one lies between 0.59 and 1.05 in 80 % of 71 planted lakes (docs/methods.md).
+AREA_SIGMA_SHARE = 0.3
 #: A month departs, in the test for surface water, above this many σ.
 DEPARTURE_SIGMAS = 2.0
 #: Months with a σ above this many times the lower quartile give no events.
@@ -317,23 +320,22 @@ def measure_jitter(history: np.ndarray) -> float:
 
 
 def find_events(
-    month: np.ndarray, volume_km3: np.ndarray, sigma_km3: np.ndarray, min_event_km3: float
+    volume_km3: np.ndarray, sigma_km3: np.ndarray, min_event_km3: float
 ) -> list[dict[str, Any]]:
     """Return the fill and drain events of a volume series.
 
     Parameters
     ----------
-    month
-        Numbers of the months, ascending, shape (n,).
     volume_km3, sigma_km3
-        Volume and its σ, shape (n,).
+        Volume and the σ of its departure, months ascending, shape (n,).
     min_event_km3
         Smallest change between two turns of the series.
 
     Returns
     -------
     list of dict
-        ``kind``, ``start``, ``end`` (indices into the series), ``volume_km3`` and its σ.
+        ``kind``, ``start``, ``end`` (indices into the series), ``volume_km3`` and its σ, which
+        holds the departure's and the area's.
     """
     turns = _turns(volume_km3, sigma_km3, min_event_km3)
     events = []
@@ -349,7 +351,11 @@ def find_events(
                 "start": first + int(before[-1]),
                 "end": first + half + int(after[0]),
                 "volume_km3": change,
-                "volume_sigma_km3": float(np.hypot(sigma_km3[first], sigma_km3[last])),
+                "volume_sigma_km3": float(
+                    np.hypot(
+                        np.hypot(sigma_km3[first], sigma_km3[last]), AREA_SIGMA_SHARE * abs(change)
+                    )
+                ),
             }
         )
     return events
@@ -833,7 +839,7 @@ def _describe(
             )
         )
         firm = firm_months(sigma)
-        found = find_events(month[firm], volume[firm], volume_sigma[firm], settings.min_event_km3)
+        found = find_events(volume[firm], volume_sigma[firm], settings.min_event_km3)
         days = stamps[firm]
         for event in found:
             first, last = days[event["start"]], days[event["end"]]

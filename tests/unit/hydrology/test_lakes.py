@@ -194,14 +194,15 @@ def test_history_is_told_apart_from_the_nodes_seen() -> None:
 
 def test_events_are_the_turns_above_noise() -> None:
     volume = np.array([0, 0.01, 0.02, 0.03, 0.03, 0.0, 0.001, 0.0, 0.001, 0.02])
-    month = np.arange(10) * 3
-    events = find_events(month, volume, np.full(10, 0.001), 0.005)
+    events = find_events(volume, np.full(10, 0.001), 0.005)
     assert [e["kind"] for e in events] == ["fill", "drain", "fill"]
     assert (events[1]["start"], events[1]["end"]) == (4, 5)
     assert events[1]["volume_km3"] == pytest.approx(-0.03)
+    # 0.001 twice, and 30 % of 0.03.
+    assert events[1]["volume_sigma_km3"] == pytest.approx((2e-6 + 0.009**2) ** 0.5)
     assert (events[2]["start"], events[2]["end"]) == (8, 9)
-    assert find_events(month, volume, np.full(10, 0.02), 0.005) == []
-    assert find_events(month, np.zeros(10), np.full(10, 0.001), 0.005) == []
+    assert find_events(volume, np.full(10, 0.02), 0.005) == []
+    assert find_events(np.zeros(10), np.full(10, 0.001), 0.005) == []
 
 
 def test_surface_water_is_a_lookalike() -> None:
@@ -273,9 +274,8 @@ def test_events_of_noise_are_as_rare_as_its_range_says() -> None:
     """Turns of Gaussian noise: its range beyond four σ of a difference (studentized range)."""
     rng = np.random.default_rng(6)
     months, series = 70, 1500
-    month = np.arange(months)
     found = [
-        bool(find_events(month, value, np.ones(months), 1e-9))
+        bool(find_events(value, np.ones(months), 1e-9))
         for value in rng.normal(size=(series, months))
     ]
     expected = studentized_range.sf(4 * np.sqrt(2), months, np.inf)
