@@ -220,7 +220,9 @@ def detect_rapid_melt(
     totals
         Table ``applications/totals``, the sheet's series.
     predicted
-        Table ``applications/case_study_months``: no prediction saw gravity of its own year.
+        Table ``applications/case_study_months``. Only the months of the one model of all years
+        not studied: in a short record those of the other years are by models of fewer years, and
+        swing more.
     settings
         Quantile, surrogates and seed.
 
@@ -235,7 +237,7 @@ def detect_rapid_melt(
     for source, grid in (
         ("dh", _elevation_changes(fusion, chosen, totals)),
         ("gravimetry", _mass_changes(mass, chosen, totals)),
-        ("model", _predicted_changes(predicted, chosen)),
+        ("model", _predicted_changes(predicted[predicted["all_other_years"]], chosen)),
     ):
         for column, series in _series(grid):
             mascon = None if column == SHEET else int(column)

@@ -22,7 +22,7 @@ def predicted(fusion):
     table = fusion[["mascon_id", "month", "mass_change_gt"]].dropna()
     table = table.rename(columns={"mass_change_gt": "predicted_change_gt"})
     table["followed"] = (table["mascon_id"] == 35) & (table["month"] == pd.Timestamp("2020-06-01"))
-    return table.assign(all_other_years=False)
+    return table.assign(all_other_years=True)
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +169,17 @@ def test_results_follow_the_seed_and_no_order_of_rows(world, found):
     other = SETTINGS.model_copy(update={"seed": 99})
     seeded = detect_rapid_melt(fusion, mass, mascons, totals, predicted(fusion), other)[1]
     assert not seeded["threshold"].equals(found[1]["threshold"])
+
+
+def test_months_by_models_of_fewer_years_are_left_out(world):
+    table = predicted(world["fusion"])
+    later = table["month"] >= pd.Timestamp("2022-01-01")
+    fusion, mass, mascons = world["fusion"], world["mass"], world["mascons"]
+    totals = sum_totals(fusion, mass, mascons, ApplicationSettings())
+    both = [
+        detect_rapid_melt(fusion, mass, mascons, totals, part, SETTINGS)[0]
+        for part in (table.assign(all_other_years=~later), table[~later])
+    ]
+    months = both[0][both[0]["source"] == "model"].dropna(subset=["change"])["month"]
+    assert months.max() == pd.Timestamp("2021-12-01")
+    pd.testing.assert_frame_equal(*both)
