@@ -48,6 +48,7 @@ def test_months_of_rapid_loss_are_those_that_numpy_finds(real):
             "month": pd.Series(dtype="datetime64[us]"),
             "predicted_change_gt": pd.Series(dtype=float),
             "followed": pd.Series(dtype=bool),
+            "all_other_years": pd.Series(dtype=bool),
         }
     )
     settings = RapidMeltSettings(surrogates=SURROGATES)
