@@ -50,10 +50,10 @@ test: setup-dev ## run the tests: unit, workflow, tiny end-to-end, real files
 test-statistics: setup-dev ## test fits, learning and coupling against known truths
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/statistics
 
-# Slurm beside the others: its jobs wait for most of the time.
+# Slurm and the browser beside the others: jobs of Slurm wait for most of the time.
 test-engines: .venv/engines.done ## test runs against an archive and a Slurm on loopback, Spark, and the dashboard in a browser (installs 600 MB; needs Java 17 and chromium)
-	@mkdir -p logs; $(BIN)/python -m pytest tests/slurm > logs/tests-slurm.txt 2>&1 & slurm=$$!; \
-	$(BIN)/python -m pytest tests/engines tests/browser; engines=$$?; \
+	@mkdir -p logs; $(BIN)/python -m pytest tests/slurm tests/browser > logs/tests-slurm.txt 2>&1 & slurm=$$!; \
+	$(BIN)/python -m pytest tests/engines; engines=$$?; \
 	wait $$slurm; slurm=$$?; cat logs/tests-slurm.txt; test $$engines = 0 && test $$slurm = 0
 
 lint: setup-dev ## check style, types and the workflow
